@@ -1,0 +1,361 @@
+"""The vocabulary between analysts, the coordinator and parties: cells, runs and tables.
+
+It is closed on purpose. An agent drives a stock Jupyter kernel, but nothing of Jupyter's own protocol crosses the
+network: what these messages cannot say (debugging, history, comms, user expressions, stdin) cannot be asked.
+
+    analyst ── "cells" ──────> agent          Execute, Interrupt, Complete, Inspect, Restart
+            <───────────────────               Stream, Display, ClearOutput, CellError, Captured, CellDone, ...
+    client  ── "runs/<id>" ──> coordinator    StartRun | WatchRun | CancelRun | ListRuns | ListTables
+            <───────────────────               RunStarted, RunEvent*, RunEnded | Runs | Tables
+    coordinator ── "member/<run>" ──> agent   Join, Go, Cancel | Describe
+                <───────────────────           Joined | Declined, MemberEvent*, MemberDone | MemberFailed | Tables
+    role    ── "run/<run>" ──> role           the protocol's own messages
+    kernel  ── "local" (pipe) ─> its agent    LoadTable, SaveTable, Describe, Lock, ReadModel
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+
+from fednb.wire.message import Message
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
+Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Text = Annotated[str, msgspec.Meta(max_length=1 << 24)]
+
+
+# ---------------------------------------------------------------- cells: analyst -> agent
+
+
+class Execute(Message):
+    cell: Id  # chosen by the analyst's side; every answer repeats it
+    code: Text
+    capture: list[str] = []  # names whose values the analyst wants back (-o)
+
+
+class Interrupt(Message):
+    cell: Id
+    kill: bool = False  # after the grace time: kill the kernel
+
+
+class Complete(Message):
+    query: Id
+    code: Text
+    cursor: int  # in unicode code points
+
+
+class Inspect(Message):
+    query: Id
+    code: Text
+    cursor: int
+    detail: Literal[0, 1] = 0
+
+
+class Restart(Message):
+    query: Id
+
+
+# ---------------------------------------------------------------- cells: agent -> analyst
+
+
+class CellStarted(Message):
+    cell: Id
+
+
+class Stream(Message):
+    cell: Id
+    name: Literal["stdout", "stderr"]
+    text: Text
+
+
+class Display(Message):
+    cell: Id
+    data: dict[str, Any]  # MIME bundle: str, or JSON for "…+json"; images as base64 str
+    metadata: dict[str, Any] = {}
+    display_id: str | None = None
+    update: bool = False  # replaces what was shown under display_id
+    result: bool = False  # the cell's value (execute_result) rather than a display call
+
+
+class ClearOutput(Message):
+    cell: Id
+    wait: bool = False
+
+
+class CellError(Message):
+    cell: Id
+    ename: Text
+    evalue: Text
+    traceback: list[str]  # lines with ANSI colours, as IPython made them
+
+
+class PlainValue(Message):
+    value: Any  # None, bool, int, float, str, bytes, and lists and dicts of these
+
+
+class ArrayValue(Message):
+    value: np.ndarray
+
+
+class TableValue(Message):
+    arrow: np.ndarray  # uint8: Arrow IPC stream
+    series: bool = False  # it was a pandas Series (one column)
+
+
+class Captured(Message):
+    cell: Id
+    name: str
+    value: PlainValue | ArrayValue | TableValue
+
+
+class CellDone(Message):
+    cell: Id
+    status: Literal["ok", "error", "interrupted", "refused", "died"]
+    seconds: float = 0.0
+    count: int | None = None  # the party kernel's execution count
+    reason: str = ""  # why refused or died, and what to do next
+
+
+class Completions(Message):
+    query: Id
+    matches: list[str]
+    start: int
+    end: int
+    types: dict[str, str] = {}
+
+
+class Inspection(Message):
+    query: Id
+    found: bool
+    data: dict[str, str] = {}  # text/plain only
+
+
+class Restarted(Message):
+    query: Id
+
+
+# ---------------------------------------------------------------- tables
+
+
+class ColumnInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    dtype: str  # "int", "float", "bool", "text", "date", "category"
+    role: Literal["id", "label", "feature"]
+
+
+class TableInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    member: str
+    name: str
+    rows: int
+    columns: list[ColumnInfo]
+
+
+class Describe(Message):
+    """Which tables do you hold? Names, types and row counts; never values."""
+
+
+class ListTables(Message):
+    """Which tables does every party hold?"""
+
+
+class Tables(Message):
+    tables: list[TableInfo]
+    missing: dict[str, str] = {}  # member -> why it did not answer
+
+
+# ---------------------------------------------------------------- runs: client <-> coordinator
+
+
+class DataRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which of a member's rows and columns a run uses."""
+
+    table: str | None = None  # a table by name, all rows (alignment) ...
+    on: list[str] = []  # ... and its id columns
+    frame: str | None = None  # or an aligned frame, by the id of the run that made it ...
+    rows: np.ndarray | None = None  # ... with int64 positions within it (None: all)
+    columns: list[str] | None = None  # None: every feature
+    label: str | None = None
+    part: str | None = None  # this member's private part of an earlier run (a model)
+
+
+class StartRun(Message):
+    protocol: str
+    cast: dict[str, list[str]]  # role -> members
+    data: dict[str, DataRef] = {}  # member -> what it uses
+    params: dict[str, Any] = {}
+    title: str = ""  # for people: "VerticalLogisticRegression on bank, agency"
+
+
+class RunStarted(Message):
+    run: Id
+
+
+class WatchRun(Message):
+    run: Id
+    since: int = 0  # events with seq >= since
+
+
+class CancelRun(Message):
+    run: Id
+
+
+class ListRuns(Message):
+    limit: int = 50
+
+
+class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that happened at one member in a run."""
+
+    member: str
+    role: str
+    at: float  # unix seconds, the member's clock
+    phase: str  # "prepare", "train", "intersect", ...; "wait" while a role waits for a message
+    step: int = 0
+    total: int | None = None
+    metrics: dict[str, float] = {}  # loss, gradient_norm, eta_seconds, ...
+    operations: dict[str, int] = {}  # encrypted-arithmetic operations so far, by kind
+    bytes_out: dict[str, int] = {}  # payload bytes so far, by peer
+    bytes_in: dict[str, int] = {}
+    waiting_for: str = ""  # "Residuals from bank", while it waits
+
+
+class RunEvent(Message):
+    run: Id
+    seq: int
+    event: Event
+
+
+class MemberResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    role: str
+    public: dict[str, Any] = {}
+    operations: dict[str, int] = {}
+    bytes_out: dict[str, int] = {}
+    bytes_in: dict[str, int] = {}
+
+
+class RunEnded(Message):
+    run: Id
+    status: Literal["ok", "failed", "cancelled"]
+    results: dict[str, MemberResult] = {}
+    error: str = ""
+    error_type: str = ""
+    member: str = ""  # who failed first
+    seconds: float = 0.0
+
+
+class RunInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    run: str
+    protocol: str
+    title: str
+    status: Literal["running", "ok", "failed", "cancelled"]
+    started: float  # unix seconds
+    seconds: float
+    by: str  # who asked for it
+    cast: dict[str, list[str]]
+    error: str = ""
+
+
+class Runs(Message):
+    runs: list[RunInfo]
+
+
+class Failed(Message):
+    """The request itself could not be served (the run never began)."""
+
+    error: str
+    error_type: str = ""
+    member: str = ""
+    rule: str = ""
+
+
+# ---------------------------------------------------------------- runs: coordinator <-> member
+
+
+class Join(Message):
+    run: Id
+    protocol: str
+    version: int
+    role: str
+    cast: dict[str, list[str]]
+    params: dict[str, Any]
+    data: DataRef
+    by: str  # the analyst who asked
+
+
+class Joined(Message):
+    """The member's policy agrees and its data is ready."""
+
+
+class Declined(Message):
+    error: str
+    error_type: str = ""
+    rule: str = ""
+
+
+class Go(Message):
+    """Everybody has joined: play."""
+
+
+class Cancel(Message):
+    reason: str = ""
+
+
+class MemberEvent(Message):
+    event: Event
+
+
+class MemberDone(Message):
+    result: MemberResult
+
+
+class MemberFailed(Message):
+    error: str
+    error_type: str = ""
+    member: str = ""  # who failed first, as this member saw it
+
+
+# ---------------------------------------------------------------- a party kernel and its own agent (pipe)
+
+
+class LoadTable(Message):
+    name: str
+
+
+class SaveTable(Message):
+    name: Name
+    arrow: np.ndarray  # uint8: Arrow IPC stream
+    id: list[str]
+    label: str | None = None
+
+
+class TableData(Message):
+    arrow: np.ndarray
+
+
+class Lock(Message):
+    """From now on, protocols only: no cells until the owner starts this party again."""
+
+
+class ReadModel(Message):
+    """This member's own part of a model: its coefficients."""
+
+    run: Id
+
+
+class ModelPart(Message):
+    values: dict[str, Any]
+
+
+class Put(Message):
+    """A kernel hands its agent a captured value (-o), to go out with the cell's answers."""
+
+    cell: Id
+    name: str
+    value: PlainValue | ArrayValue | TableValue
+
+
+class Ok(Message):
+    """Done."""

@@ -1,0 +1,142 @@
+"""What a protocol is: a name, its roles as plain functions, and the parameters they agree on.
+
+Every role has one shape, `role(link, data, params, run)`: `link` to talk, `data` its own rows, `params` the
+agreed parameters, `run` for progress, budget, journal and randomness. It returns an `Outcome`: what stays with
+the member, and what the coordinator may show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from fednb.errors import QuotaExceeded
+from fednb.wire.link import Link
+
+
+class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of a protocol's parameters: decoded strictly, the same at every role."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A member's own rows, in the order that the run agreed on. Never sent as it is."""
+
+    ids: npt.NDArray[np.object_] | None = None  # [n] normalised ids, bytes
+    X: npt.NDArray[np.float64] | None = None  # [n, d]
+    y: npt.NDArray[np.float64] | None = None  # [n] label, where this member holds it
+    columns: tuple[str, ...] = ()  # [d]
+    label: str | None = None
+    part: Mapping[str, Any] = field(default_factory=dict)  # this member's part of an earlier run (a model's weights)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a role leaves behind."""
+
+    private: Mapping[str, Any] = field(default_factory=dict)  # stays in the member's store, under the run's id
+    public: Mapping[str, Any] = field(default_factory=dict)  # msgpack-able; what the coordinator and analyst see
+
+
+class Budget:
+    """How many plaintext slots a coordinator may still decrypt for each member; without limit unless given one."""
+
+    def spend(self, member: str, slots: int) -> None:
+        """Count `slots` before decrypting them. Raises QuotaExceeded."""
+
+
+class FixedBudget(Budget):
+    """A budget that lives as long as one object: `limit` slots for each member."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.spent: dict[str, int] = {}
+
+    def spend(self, member: str, slots: int) -> None:
+        total = self.spent.get(member, 0) + slots
+        if total > self.limit:
+            raise QuotaExceeded(
+                f"the coordinator has decrypted {self.spent.get(member, 0)} of at most {self.limit} slots for {member} "
+                f"and was asked for {slots} more. Use fewer iterations or features, or more rows.",
+                member=member,
+                rule="decryption quota",
+            )
+        self.spent[member] = total
+
+
+class Journal:
+    """A role's state at iteration boundaries; this one forgets."""
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Keep `state` (scalars, strings and arrays) as of the end of `step`."""
+
+    def load(self) -> tuple[int, Mapping[str, Any]] | None:
+        """The state to continue from, if the run is being resumed."""
+        return None
+
+
+class RunContext:
+    """What a role may use besides link, data and parameters. Every member of it has a harmless default."""
+
+    def __init__(
+        self,
+        *,
+        name: str = "",
+        emit: Callable[[str, int, int | None, Mapping[str, float]], None] | None = None,
+        budget: Budget | None = None,
+        journal: Journal | None = None,
+        seed: int | None = None,
+        check: Callable[[], None] | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.name = name  # the run's id: bind it into whatever must not be replayed in another run
+        self.budget = budget or Budget()
+        self.journal = journal or Journal()
+        self.rng = np.random.default_rng(seed)  # for what is not secret; keys and masks come from `secrets`
+        self.operations: dict[str, int] = {}  # encrypted-arithmetic operations so far, by kind
+        self.threads = threads
+        self._emit = emit
+        self._check = check
+
+    def progress(self, phase: str, step: int, total: int | None = None, **metrics: float) -> None:
+        """Report one step; raises RunCancelled when the run was cancelled."""
+        self.check()
+        if self._emit:
+            self._emit(phase, step, total, metrics)
+
+    def count(self, kind: str, n: int) -> None:
+        """Count encrypted-arithmetic operations: "encrypt", "decrypt", "add", "multiply", "refresh", "exponentiate"."""
+        self.operations[kind] = self.operations.get(kind, 0) + int(n)
+
+    def check(self) -> None:
+        """Raises RunCancelled when the run was cancelled; call it inside long loops."""
+        if self._check:
+            self._check()
+
+
+RoleFunction = Callable[[Link, Dataset, Any, RunContext], Outcome]
+
+
+@dataclass(frozen=True)
+class Role:
+    """One part in a protocol."""
+
+    play: RoleFunction
+    many: bool = False  # several members may play it
+    needs: tuple[str, ...] = ()  # of "ids", "X", "y", "part": what the member must load before it plays
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A protocol as members install and look it up."""
+
+    name: str  # "vertical_logistic"
+    version: int  # members that differ refuse the run
+    params: type[Params]
+    roles: Mapping[str, Role]
+    learns: Mapping[str, str]  # role -> what it learns, in words (the leakage table, shown in receipts)

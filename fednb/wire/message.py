@@ -1,0 +1,13 @@
+"""The base of everything that crosses between two members."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag=True):
+    """A typed message. Subclass it, give every field a type, and say its unit in a comment.
+
+    Fields may be scalars, str, bytes, lists, dicts with str keys, other structs, `numpy.ndarray` (travels
+    as a frame of its own) and types that speak `to_wire`/`from_wire` (see `codec`). The tag is the class name.
+    """
