@@ -1,0 +1,287 @@
+"""What a coordinator's cell says about its results: small typed structs instead of HTML.
+
+HTML and JavaScript from a remote member are not for the analyst's browser. So an object such as a `VerticalFrame`
+or a fitted model describes itself with one of these structs under one MIME type, and the analyst's own kernel
+decodes it strictly and draws it (`fednb.notebook.widgets.show`). They hold names, counts and released aggregates;
+a front end that does not know the type shows the plain text beside it.
+
+    object ── bundle(view) ──> {"application/vnd.fednb.view+json": {...}, "text/plain": "..."} ── decode ──> view
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+MIME = "application/vnd.fednb.view+json"
+
+Label = Annotated[str, Meta(max_length=300)]  # a name, a title or a short reason
+Sentence = Annotated[str, Meta(max_length=2_000)]
+Count = Annotated[int, Meta(ge=0)]
+Number = float | None  # None where it is not defined or not finite (JSON has no NaN)
+Numbers = Annotated[list[Number], Meta(max_length=5_000)]
+Names = Annotated[list[Label], Meta(max_length=20_000)]
+Counts = Annotated[dict[Label, Count], Meta(max_length=200)]
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the structs inside a view."""
+
+
+class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="view"):
+    """Base of the views; `plain()` is what reads without any front end."""
+
+    def plain(self) -> str:
+        """A few lines of text that say the same."""
+        raise TypeError(f"{type(self).__name__} has no plain text")
+
+
+class Estimate(Part, frozen=True):
+    """A figure with its confidence interval, where there is one."""
+
+    value: Number
+    low: Number = None
+    high: Number = None
+
+    def text(self, digits: int = 4) -> str:
+        """`0.7219 (0.7101 to 0.7337)`"""
+        if self.value is None:
+            return "not defined"
+        middle = f"{self.value:.{digits}f}"
+        if self.low is None or self.high is None:
+            return middle
+        return f"{middle} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+
+
+# ---------------------------------------------------------------- alignment and frames
+
+
+class PartyAlignment(Part, frozen=True):
+    """What one party found in its own ids."""
+
+    member: Label
+    table: Label = ""
+    on: Names = []  # its id columns
+    rows: Count = 0
+    ids: Count = 0  # distinct ids after normalisation, as they entered the intersection
+    duplicates: Count = 0  # rows left out because their id had been seen before
+    missing: Count = 0  # rows left out because they have no id
+    formats: Counts = {}  # shape of the ids as written ("AA-999999") -> rows
+    bytes_out: Count = 0
+    bytes_in: Count = 0
+
+
+class AlignmentView(View, frozen=True, tag="alignment"):
+    """How the tables of two or more parties overlap."""
+
+    parties: Annotated[list[PartyAlignment], Meta(max_length=64)]
+    matched: Count  # ids that every party has
+    run: Label = ""
+    seconds: Number = None
+
+    def plain(self) -> str:
+        sets = ", ".join(f"{p.member} {p.ids:,}" for p in self.parties)
+        return f"{self.matched:,} ids in common ({sets})"
+
+
+class FrameView(View, frozen=True, tag="frame"):
+    """Names and shapes of an aligned frame."""
+
+    frame: Label
+    rows: Count
+    columns: dict[Label, Names]  # member -> its columns
+    labels: Names = []  # "bank.default"
+    part: Label = ""  # "train, 70 %": which rows of the alignment these are
+    alignment: AlignmentView | None = None
+
+    def plain(self) -> str:
+        columns = ", ".join(f"{member} {len(names)}" for member, names in self.columns.items())
+        part = f" ({self.part})" if self.part else ""
+        return f"VerticalFrame of {self.rows:,} rows{part}; columns: {columns}"
+
+
+# ---------------------------------------------------------------- runs
+
+
+class TrainingView(View, frozen=True, tag="training"):
+    """A run to be followed: the figures come from the run's own events, not from here."""
+
+    run: Label
+    title: Label = ""
+
+    def plain(self) -> str:
+        return f"{self.title or 'run'} [{self.run}]"
+
+
+# ---------------------------------------------------------------- models and their evaluation
+
+
+class Coefficients(Part, frozen=True):
+    """One party's part of a linear model."""
+
+    member: Label
+    columns: Names = []
+    values: Numbers | None = None  # by column; None: withheld ...
+    withheld: Sentence = ""  # ... because of this
+
+
+class Roc(Part, frozen=True):
+    """Points of an ROC curve from (0, 0) to (1, 1); KS and gains curves follow from it and the counts."""
+
+    fpr: Numbers
+    tpr: Numbers
+    threshold: Numbers = []  # score at each point, where released
+
+
+class Calibration(Part, frozen=True):
+    """Mean predicted probability and observed rate, by bin of score."""
+
+    predicted: Numbers
+    observed: Numbers
+    rows: Annotated[list[Count], Meta(max_length=5_000)] = []
+
+
+class EvaluationView(View, frozen=True, tag="evaluation"):
+    """How well scores separate, as aggregates."""
+
+    auc: Estimate
+    ks: Estimate
+    gini: Estimate | None = None
+    log_loss: Estimate | None = None
+    name: Label = ""  # "test"
+    member: Label = ""  # who holds scores and label
+    label: Label = ""
+    rows: Count = 0
+    positives: Count = 0
+    level: float = 0.95  # of the intervals
+    roc: Roc | None = None
+    calibration: Calibration | None = None
+
+    def plain(self) -> str:
+        lines = [f"AUC {self.auc.text()}", f"KS {self.ks.text()}"]
+        lines += [f"Gini {self.gini.text()}"] if self.gini else []
+        lines += [f"log loss {self.log_loss.text()}"] if self.log_loss else []
+        return f"Evaluation{' on ' + self.name if self.name else ''}: {', '.join(lines)}; {self.rows:,} rows"
+
+
+class ModelView(View, frozen=True, tag="model"):
+    """A fitted model: coefficients by party, how it was fitted, how well it does."""
+
+    title: Label  # "VerticalLogisticRegression"
+    parts: Annotated[list[Coefficients], Meta(max_length=64)] = []
+    run: Label = ""
+    label: Label = ""  # "bank.default"
+    intercept: Number = None
+    rows: Count = 0
+    iterations: Count = 0
+    converged: bool | None = None
+    seconds: Number = None
+    params: dict[Label, str | int | float | bool | None] = {}
+    history: Annotated[dict[Label, Numbers], Meta(max_length=16)] = {}  # metric -> value by iteration
+    operations: Counts = {}  # encrypted-arithmetic operations of all members, by kind
+    bytes: Count = 0  # payload that crossed between members
+    notes: Annotated[list[Sentence], Meta(max_length=50)] = []  # warnings worth reading
+    evaluation: EvaluationView | None = None
+
+    def plain(self) -> str:
+        lines = [f"{self.title}{' for ' + self.label if self.label else ''}: {self.iterations} iterations"]
+        for part in self.parts:
+            if part.values is None:
+                lines.append(f"  {part.member}: {len(part.columns)} coefficients, withheld: {part.withheld or 'private'}")
+            else:
+                pairs = zip(part.columns, part.values, strict=False)
+                lines.append(f"  {part.member}: " + ", ".join(f"{c} {format_number(v)}" for c, v in pairs))
+        lines += [f"  note: {note}" for note in self.notes]
+        lines += ["  " + self.evaluation.plain()] if self.evaluation else []
+        return "\n".join(lines)
+
+
+class ScoresView(View, frozen=True, tag="scores"):
+    """A handle on scores that stay at the active party."""
+
+    member: Label
+    rows: Count
+    saved: Label = ""  # the table's name, once saved
+    summary: dict[Label, Number] = {}  # released aggregates: "mean", "p10", ...
+    edges: Numbers = []  # histogram of the scores, where released: [bins + 1]
+    counts: Annotated[list[Count], Meta(max_length=1_000)] = []
+
+    def plain(self) -> str:
+        summary = ", ".join(f"{name} {format_number(value)}" for name, value in self.summary.items())
+        saved = f", saved as {self.saved}" if self.saved else ""
+        return f"Scores of {self.rows:,} rows at {self.member}{saved}" + (f": {summary}" if summary else "")
+
+
+AnyView = AlignmentView | FrameView | TrainingView | ModelView | EvaluationView | ScoresView
+
+
+def bundle(view: AnyView, text: str | None = None) -> dict[str, Any]:
+    """The MIME bundle of a view, for `_repr_mimebundle_`; `text` replaces the plain text."""
+    return {MIME: encode(view), "text/plain": view.plain() if text is None else text}
+
+
+def encode(view: AnyView) -> dict[str, Any]:
+    """A view as JSON-able builtins; NumPy scalars and arrays are welcome, and what is not finite becomes None."""
+    plain = _finite(msgspec.to_builtins(view, enc_hook=_from_numpy))
+    if not isinstance(plain, dict):
+        raise TypeError(f"{type(view).__name__} is not a view")
+    return plain
+
+
+def decode(value: object) -> AnyView:
+    """A view from what arrived. Raises ValueError when it is not exactly one of the views above."""
+    try:
+        view: AnyView = msgspec.convert(value, AnyView)
+    except (msgspec.ValidationError, UnicodeError, RecursionError) as exc:
+        raise ValueError(f"not a view that this version knows: {exc}") from None
+    _check_lengths(view)
+    return view
+
+
+def format_number(value: float | None) -> str:
+    """Four significant digits."""
+    return "not defined" if value is None else f"{value:.4g}"
+
+
+def _check_lengths(view: AnyView) -> None:
+    """Lists that belong together must be equally long; otherwise a figure would fail half-way."""
+    pairs: list[tuple[str, int, int]] = []
+    if isinstance(view, ScoresView) and view.counts:
+        pairs.append(("edges and counts", len(view.edges), len(view.counts) + 1))
+    if isinstance(view, ModelView):
+        pairs += [(p.member, len(p.columns), len(p.values)) for p in view.parts if p.values is not None]
+    evaluation = view.evaluation if isinstance(view, ModelView) else view
+    if isinstance(evaluation, EvaluationView):
+        roc, calibration = evaluation.roc, evaluation.calibration
+        if roc is not None:
+            pairs.append(("fpr and tpr", len(roc.fpr), len(roc.tpr)))
+            pairs += [("fpr and threshold", len(roc.fpr), len(roc.threshold))] if roc.threshold else []
+        if calibration is not None:
+            pairs.append(("predicted and observed", len(calibration.predicted), len(calibration.observed)))
+            pairs += [("predicted and rows", len(calibration.predicted), len(calibration.rows))] if calibration.rows else []
+    for what, left, right in pairs:
+        if left != right:
+            raise ValueError(f"not a view that can be drawn: {what} differ in length ({left} and {right})")
+
+
+def _from_numpy(value: object) -> Any:
+    """NumPy's scalars and arrays as Python's own."""
+    tolist = getattr(value, "tolist", None)
+    if tolist is None:
+        raise TypeError(f"a view cannot hold {type(value).__name__}")
+    return tolist()
+
+
+def _finite(value: Any) -> Any:
+    """The same builtins with None for NaN and infinities, which JSON cannot say."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
