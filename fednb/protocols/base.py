@@ -41,6 +41,8 @@ class Outcome:
 
     private: Mapping[str, Any] = field(default_factory=dict)  # stays in the member's store, under the run's id
     public: Mapping[str, Any] = field(default_factory=dict)  # msgpack-able; what the coordinator and analyst see
+    table: tuple[str, Mapping[str, npt.NDArray[np.float64]]] | None = None  # (name, columns [n]): becomes a table of the
+    # member's, with the ids of the rows that the run used
 
 
 class Budget:

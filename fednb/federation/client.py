@@ -1,0 +1,393 @@
+"""The federation as its user sees it: members, tables, alignment and runs, from a notebook, a script or a kernel.
+
+One class serves the analyst's process (over the hub), the coordinator's kernel (over its agent's pipe) and a
+simulation (threads): they differ only in the endpoint that it is given.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from fednb import errors
+from fednb.errors import DataError, LinkError, PeerLost, RunCancelled, RunFailed
+from fednb.federation import messages as m
+from fednb.federation.frame import VerticalFrame
+from fednb.federation.progress import follow
+from fednb.federation.views import AlignmentView, PartyAlignment
+from fednb.wire.endpoint import Conversation, Endpoint, Presence
+from fednb.wire.message import Message
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+M = TypeVar("M", bound=Message)
+
+RECONNECT_SECONDS = 60.0  # how long to look for a coordinator that went away while a run is watched
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended well: what each member made public, and what crossed."""
+
+    run: str
+    results: Mapping[str, m.MemberResult]
+    seconds: float
+
+    def public(self, member: str) -> dict[str, Any]:
+        return self.results[member].public
+
+    @property
+    def bytes(self) -> int:
+        """Payload that crossed between members."""
+        return sum(sum(result.bytes_out.values()) for result in self.results.values())
+
+    @property
+    def operations(self) -> dict[str, int]:
+        """Encrypted-arithmetic operations of all members, by kind."""
+        total: dict[str, int] = {}
+        for result in self.results.values():
+            for kind, count in result.operations.items():
+                total[kind] = total.get(kind, 0) + count
+        return total
+
+
+class Federation:
+    """A connection to a federation. Close it, or use it as a context manager.
+
+    Made by `fednb.connect()` and `fednb.simulate()`; preloaded as `fed` in coordinator cells.
+    """
+
+    def __init__(self, endpoint: Endpoint, coordinator: str, *, on_close: Callable[[], None] | None = None) -> None:
+        self.endpoint = endpoint
+        self.coordinator = coordinator
+        self._on_close = on_close
+        self._closed = False
+
+    @property
+    def me(self) -> str:
+        """This process's address."""
+        return self.endpoint.me
+
+    @property
+    def parties(self) -> tuple[str, ...]:
+        """Members that hold tables."""
+        return tuple(sorted(name for name, seen in self.members().items() if seen.kind == "party"))
+
+    def members(self) -> Mapping[str, Presence]:
+        """Every member, up or down."""
+        return self.endpoint.members()
+
+    def tables(self) -> pd.DataFrame:
+        """One row a table: party, table, rows, columns, id, label. Names and counts; never values."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "party": info.member,
+                    "table": info.name,
+                    "rows": info.rows,
+                    "columns": len(info.columns),
+                    "id": ", ".join(c.name for c in info.columns if c.role == "id"),
+                    "label": ", ".join(c.name for c in info.columns if c.role == "label"),
+                }
+                for info in self._tables().tables
+            ],
+            columns=["party", "table", "rows", "columns", "id", "label"],
+        )
+
+    def align(
+        self, tables: Mapping[str, str], on: str | Sequence[str] | Mapping[str, str | Sequence[str]]
+    ) -> VerticalFrame:
+        """Find the rows that all parties share, by private set intersection on their ids.
+
+        Parameters
+        ----------
+        tables : the table of each party, such as {"bank": "loans", "agency": "invoices"}; two parties or more.
+        on : the id: a column name, a list of names (a composite id), or these by party.
+
+        Neither party learns the other's unmatched ids; the coordinator learns sizes only.
+        Raises DataError (unknown table or column, duplicates, nothing in common), Refused, RunFailed.
+        """
+        if len(tables) < 2:
+            raise DataError("an alignment needs the tables of two parties or more, such as {'bank': 'loans', ...}.")
+        keys = {party: _names(on[party] if isinstance(on, Mapping) else on, party) for party in _covered(tables, on)}
+        known = self._describe(tables, keys)
+        result = self.run(
+            "psi",
+            cast={"party": list(tables), "coordinator": [self.coordinator]},
+            data={party: m.DataRef(table=table, on=keys[party]) for party, table in tables.items()},
+            title="Alignment of " + ", ".join(f"{party}.{table}" for party, table in tables.items()),
+        )
+        view = _alignment(result, tables, keys, self.coordinator)
+        return VerticalFrame(
+            self,
+            result.run,
+            tables=tables,
+            columns={p: tuple(c.name for c in info.columns if c.role == "feature") for p, info in known.items()},
+            labels={p: tuple(c.name for c in info.columns if c.role == "label") for p, info in known.items()},
+            rows=view.matched,
+            alignment=view,
+        )
+
+    # ------------------------------------------------------------ runs
+
+    def run(
+        self,
+        protocol: str,
+        *,
+        cast: Mapping[str, Sequence[str]],
+        data: Mapping[str, m.DataRef] | None = None,
+        params: Mapping[str, Any] | None = None,
+        title: str = "",
+    ) -> RunResult:
+        """Run a protocol to its end, showing progress. An interrupt (Ctrl-C) cancels it at every member.
+
+        Raises what the first failing member raised, where fednb knows the type, else RunFailed.
+        """
+        run = self.start(protocol, cast=cast, data=data, params=params, title=title)
+        try:
+            ended = follow(run, title or protocol, self.watch(run))
+        except KeyboardInterrupt:
+            self.cancel(run)
+            raise
+        if ended.status == "ok":
+            return RunResult(run, ended.results, ended.seconds)
+        if ended.status == "cancelled":
+            raise RunCancelled(f"run {run} was cancelled: {ended.error}", run=run)
+        raise _error(ended.error, ended.error_type, ended.member, run=run)
+
+    def start(
+        self,
+        protocol: str,
+        *,
+        cast: Mapping[str, Sequence[str]],
+        data: Mapping[str, m.DataRef] | None = None,
+        params: Mapping[str, Any] | None = None,
+        title: str = "",
+    ) -> str:
+        """Begin a run and return its id at once; it goes on when this process ends."""
+        request = m.StartRun(
+            protocol=protocol,
+            cast={role: list(players) for role, players in cast.items()},
+            data=dict(data or {}),
+            params=dict(params or {}),
+            title=title,
+        )
+        return self._ask(request, m.RunStarted).run
+
+    def watch(self, run: str, since: int = 0) -> Iterator[m.RunEvent | m.RunEnded]:
+        """What happens in a run, from event `since` on, until it ends. Reconnects when the coordinator went away."""
+        lost: float | None = None
+        while True:
+            talk = self._talk()
+            try:
+                talk.send(m.WatchRun(run=run, since=since))
+                while True:
+                    item = talk.recv(m.RunEvent, m.RunEnded, m.Failed)
+                    if isinstance(item, m.Failed):
+                        raise _error(item.error, item.error_type, item.member, item.rule)
+                    lost = None
+                    yield item
+                    if isinstance(item, m.RunEnded):
+                        return
+                    since = item.seq + 1
+            except PeerLost:
+                lost = lost or time.monotonic()
+                if time.monotonic() - lost > RECONNECT_SECONDS:
+                    raise
+                self._wait_for_coordinator()
+            finally:
+                talk.close()
+
+    def cancel(self, run: str) -> None:
+        """Ask every member of a run to stop."""
+        self._ask(m.CancelRun(run=run), m.Ok)
+
+    def runs(self) -> pd.DataFrame:
+        """The coordinator's runs, newest first, also those that other notebooks began."""
+        import pandas as pd
+
+        found = self._ask(m.ListRuns(), m.Runs).runs
+        return pd.DataFrame(
+            [
+                {
+                    "run": info.run,
+                    "title": info.title,
+                    "status": info.status,
+                    "started": pd.Timestamp(info.started, unit="s", tz="UTC").floor("s"),
+                    "seconds": round(info.seconds, 1),
+                    "by": info.by,
+                    "members": ", ".join(player for players in info.cast.values() for player in players),
+                    "error": info.error,
+                }
+                for info in found
+            ],
+            columns=["run", "title", "status", "started", "seconds", "by", "members", "error"],
+        )
+
+    def doctor(self) -> pd.DataFrame:
+        """One row a member: kind, whether it is up, its version and the round trip to it in milliseconds."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "member": name,
+                    "kind": seen.kind,
+                    "up": seen.up,
+                    "version": seen.version,
+                    "ms": None if seen.seconds is None else round(1000 * seen.seconds, 1),
+                }
+                for name, seen in sorted(self.members().items())
+            ],
+            columns=["member", "kind", "up", "version", "ms"],
+        )
+
+    def close(self) -> None:
+        """Disconnect. Runs go on."""
+        if self._closed:
+            return
+        self._closed = True
+        self.endpoint.close()
+        if self._on_close:
+            self._on_close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Federation of {', '.join(self.parties)}; coordinator {self.coordinator}; this is {self.me}"
+
+    # ------------------------------------------------------------ inside
+
+    def _talk(self) -> Conversation:
+        return self.endpoint.open(self.coordinator, f"runs/{secrets.token_hex(8)}")
+
+    def _ask(self, request: Message, kind: type[M]) -> M:
+        talk = self._talk()
+        try:
+            talk.send(request)
+            answer = talk.recv(kind, m.Failed, timeout=120)
+        finally:
+            talk.close()
+        if isinstance(answer, m.Failed):
+            raise _error(answer.error, answer.error_type, answer.member, answer.rule)
+        return answer
+
+    def _wait_for_coordinator(self) -> None:
+        from threading import Event
+
+        back = Event()
+        self.endpoint.watch(lambda seen: back.set() if seen.name == self.coordinator and seen.up else None)
+        if not self.members()[self.coordinator].up:
+            back.wait(RECONNECT_SECONDS)
+
+    def _tables(self) -> m.Tables:
+        return self._ask(m.ListTables(), m.Tables)
+
+    def _describe(self, tables: Mapping[str, str], on: Mapping[str, list[str]]) -> dict[str, m.TableInfo]:
+        """The description of each party's table. Raises DataError naming what there is instead."""
+        answer = self._tables()
+        found: dict[str, m.TableInfo] = {}
+        for party, table in tables.items():
+            if party not in self.parties:
+                raise DataError(
+                    f"there is no party {party!r} in this federation; its parties are {', '.join(self.parties)}."
+                )
+            if party in answer.missing:
+                raise PeerLost(f"{party} did not answer: {answer.missing[party]}", member=party)
+            own = {info.name: info for info in answer.tables if info.member == party}
+            if table not in own:
+                raise DataError(f"{party} holds no table {table!r}; it holds {', '.join(own) or 'none'}.")
+            names = [column.name for column in own[table].columns]
+            for column in on[party]:
+                if column not in names:
+                    raise DataError(
+                        f"{party}'s table {table!r} has no id column {column!r}; its columns are {', '.join(names)}."
+                    )
+            found[party] = own[table]
+            # an id that the file does not declare is still no feature of this alignment
+            columns = [
+                m.ColumnInfo(c.name, c.dtype, "id") if c.name in on[party] else c for c in own[table].columns
+            ]
+            found[party] = m.TableInfo(party, table, own[table].rows, columns)
+        return found
+
+
+def _covered(tables: Mapping[str, str], on: object) -> Mapping[str, str]:
+    if isinstance(on, Mapping):
+        for party in tables:
+            if party not in on:
+                raise DataError(f"`on` names no id column for {party}.")
+    return tables
+
+
+def _names(on: object, party: str) -> list[str]:
+    names = [on] if isinstance(on, str) else list(on) if isinstance(on, Sequence) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f"`on` must be a column name, a list of names or these by party; for {party} it is {on!r}.")
+    return names
+
+
+def _alignment(
+    result: RunResult, tables: Mapping[str, str], on: Mapping[str, list[str]], coordinator: str
+) -> AlignmentView:
+    parties = []
+    for party, table in tables.items():
+        said = result.public(party)
+        member = result.results[party]
+        parties.append(
+            PartyAlignment(
+                member=party,
+                table=table,
+                on=on[party],
+                rows=int(said["rows"]),
+                ids=int(said["ids"]),
+                duplicates=int(said["duplicates"]),
+                missing=int(said.get("missing", 0)),
+                formats={str(k): int(v) for k, v in said.get("formats", {}).items()},
+                bytes_out=sum(member.bytes_out.values()),
+                bytes_in=sum(member.bytes_in.values()),
+            )
+        )
+    matched = int(result.public(coordinator)["matched"])
+    return AlignmentView(parties=parties, matched=matched, run=result.run, seconds=result.seconds)
+
+
+def _error(text: str, kind: str, member: str, rule: str = "", run: str = "") -> errors.FednbError:
+    """The exception that a member raised, rebuilt from its name: only fednb's own types, by an explicit list."""
+    where = f"{member}: {text}" if member and not text.startswith(member) else text
+    plain: dict[str, type[errors.FednbError]] = {
+        "ConfigError": errors.ConfigError,
+        "DataError": errors.DataError,
+        "CryptoError": errors.CryptoError,
+    }
+    linked: dict[str, type[LinkError]] = {
+        "PeerLost": errors.PeerLost,
+        "LinkTimeout": errors.LinkTimeout,
+        "UnexpectedMessage": errors.UnexpectedMessage,
+        "SealBroken": errors.SealBroken,
+        "VersionMismatch": errors.VersionMismatch,
+    }
+    if kind in plain:
+        return plain[kind](where)
+    if kind in linked:
+        return linked[kind](where, member=member)
+    if kind == "Refused":
+        return errors.Refused(where, member=member, rule=rule)
+    if kind == "QuotaExceeded":
+        return errors.QuotaExceeded(where, member=member, rule=rule)
+    if kind == "RunCancelled":
+        return RunCancelled(where, run=run, member=member)
+    return RunFailed(where, run=run, member=member)

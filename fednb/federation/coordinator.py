@@ -1,0 +1,389 @@
+"""The member that starts runs and plays the coordinator's role: it invites, waits for all, says go, keeps the record.
+
+It sees names, sizes, progress and what protocols declare public. In training it holds the secret key and decrypts
+masked sums only, within a quota; rows and labels never pass here.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from fednb.errors import DataError, FednbError, LinkError, PeerLost, Refused, RunCancelled
+from fednb.federation import messages as m
+from fednb.federation.runs import RunRecord, RunStore
+from fednb.federation.seat import Seat, explain
+from fednb.federation.store import MemberStore
+from fednb.policy.quota import QuotaLedger
+from fednb.protocols.base import Budget, Dataset, Protocol
+from fednb.wire.endpoint import Conversation, Endpoint
+
+log = logging.getLogger("fednb.coordinator")
+
+JOIN_SECONDS = 300.0  # a party may have to read and normalise a large table before it joins
+
+
+@dataclass
+class _Failure:
+    member: str  # whose seat reported it
+    blames: str  # who failed first, as that seat saw it
+    error: str
+    error_type: str
+
+
+@dataclass
+class _Run:
+    """A run under way."""
+
+    record: RunRecord
+    protocol: Protocol
+    request: m.StartRun
+    talks: dict[str, Conversation] = field(default_factory=dict)
+    seat: Seat | None = None
+    failures: list[_Failure] = field(default_factory=list)
+    results: dict[str, m.MemberResult] = field(default_factory=dict)
+    cancelled: str | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def id(self) -> str:
+        return self.record.info.run
+
+    def fail(self, failure: _Failure) -> None:
+        with self.lock:
+            self.failures.append(failure)
+
+    def stop(self, reason: str) -> None:
+        for talk in self.talks.values():
+            try:
+                talk.send(m.Cancel(reason=reason))
+            except LinkError:
+                continue  # that member is gone already
+        if self.seat is not None:
+            self.seat.cancel(reason)
+
+
+class CoordinatorService:
+    """Serves "runs/…" conversations of clients, on the network and on its own kernels' pipe."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        store: MemberStore,
+        runs: RunStore,
+        quota: QuotaLedger,
+        *,
+        lookup: Callable[[str], Protocol],
+        threads: int = 1,
+    ) -> None:
+        self._endpoint = endpoint
+        self._store = store
+        self._runs = runs
+        self._quota = quota
+        self._lookup = lookup
+        self._threads = threads
+        self._active: dict[str, _Run] = {}
+        self._lock = threading.Lock()
+        self.serve(endpoint)
+
+    def serve(self, endpoint: Endpoint, *, by: str | None = None) -> None:
+        """Answer clients on another endpoint too: the pipe of this member's own kernels, on behalf of analyst `by`."""
+        endpoint.listen("runs/", lambda talk: self._client(talk, by))
+
+    def parties(self) -> tuple[str, ...]:
+        return tuple(sorted(name for name, seen in self._endpoint.members().items() if seen.kind == "party"))
+
+    # ------------------------------------------------------------ clients
+
+    def _client(self, talk: Conversation, by: str | None) -> None:
+        who = by or talk.peer.partition("#")[0]
+        known = self._endpoint.members().get(who)
+        if by is None and (known is None or known.kind != "analyst"):
+            talk.close(f"{who} is not an analyst of this federation; only analysts start runs.")
+            return
+        request = talk.recv(m.StartRun, m.WatchRun, m.CancelRun, m.ListRuns, m.ListTables)
+        try:
+            self._answer(talk, request, who)
+        except LinkError:
+            raise
+        except Exception as error:
+            if not isinstance(error, FednbError):
+                log.exception("a request failed")
+            talk.send(
+                m.Failed(
+                    error=explain(error),
+                    error_type=type(error).__name__,
+                    member=getattr(error, "member", ""),
+                    rule=getattr(error, "rule", ""),
+                )
+            )
+
+    def _answer(self, talk: Conversation, request: Any, who: str) -> None:
+        if isinstance(request, m.StartRun):
+            talk.send(m.RunStarted(run=self.start(request, by=who)))
+        elif isinstance(request, m.WatchRun):
+            for item in self._runs.get(request.run).follow(request.since):
+                talk.send(item)
+        elif isinstance(request, m.CancelRun):
+            self.cancel(request.run, f"{who} cancelled the run.")
+            talk.send(m.Ok())
+        elif isinstance(request, m.ListRuns):
+            talk.send(m.Runs(runs=self._runs.latest(request.limit)))
+        else:
+            talk.send(self.tables())
+
+    def tables(self) -> m.Tables:
+        """Ask every party what it holds; a party that does not answer is named with the reason."""
+        members = self._endpoint.members()
+        found: list[m.TableInfo] = []
+        missing: dict[str, str] = {}
+
+        def ask(party: str) -> list[m.TableInfo]:
+            talk = self._endpoint.open(party, f"member/describe-{secrets.token_hex(8)}")
+            try:
+                talk.send(m.Describe())
+                return talk.recv(m.Tables, timeout=60).tables
+            finally:
+                talk.close()
+
+        up = [party for party in self.parties() if members[party].up]
+        missing |= {party: "is down" for party in self.parties() if party not in up}
+        if not up:
+            return m.Tables(tables=[], missing=missing)
+        with ThreadPoolExecutor(len(up)) as pool:
+            for party, answer in [(party, pool.submit(ask, party)) for party in up]:
+                try:
+                    # a party describes its own tables only, whatever it says
+                    found += [msgspec.structs.replace(info, member=party) for info in answer.result()]
+                except LinkError as error:
+                    missing[party] = str(error)
+        return m.Tables(tables=found, missing=missing)
+
+    # ------------------------------------------------------------ runs
+
+    def start(self, request: m.StartRun, *, by: str) -> str:
+        """Check the request, begin the run on a thread of its own, and return its id."""
+        protocol = self._lookup(request.protocol)
+        self._check_cast(request, protocol)
+        try:
+            msgspec.convert(request.params, protocol.params)
+        except msgspec.ValidationError as error:
+            raise DataError(f"{request.protocol} does not take these parameters: {error}") from None
+        info = m.RunInfo(
+            run=secrets.token_hex(8),
+            protocol=protocol.name,
+            title=request.title or protocol.name,
+            status="running",
+            started=time.time(),
+            seconds=0.0,
+            by=by,
+            cast=request.cast,
+        )
+        run = _Run(self._runs.begin(info), protocol, request)
+        with self._lock:
+            self._active[run.id] = run
+        threading.Thread(target=self._conduct, args=(run,), name=f"fednb-run-{run.id}", daemon=True).start()
+        return run.id
+
+    def cancel(self, run_id: str, reason: str) -> None:
+        with self._lock:
+            run = self._active.get(run_id)
+        if run is None:
+            self._runs.get(run_id)  # raises for an unknown run; one that has ended needs nothing
+            return
+        run.cancelled = reason
+        run.stop(reason)
+
+    def close(self) -> None:
+        """Cancel what still runs."""
+        with self._lock:
+            active = list(self._active.values())
+        for run in active:
+            run.cancelled = "the coordinator was stopped."
+            run.stop(run.cancelled)
+
+    def _check_cast(self, request: m.StartRun, protocol: Protocol) -> None:
+        members = self._endpoint.members()
+        seen: set[str] = set()
+        for role, players in request.cast.items():
+            if role not in protocol.roles:
+                raise DataError(f"{protocol.name} has no role {role!r}; its roles are {', '.join(protocol.roles)}.")
+            if not players or (len(players) > 1 and not protocol.roles[role].many):
+                raise DataError(f"{protocol.name} needs one member as {role}, not {len(players)}.")
+            for player in players:
+                if player not in members or members[player].kind not in ("party", "coordinator"):
+                    known = ", ".join(self.parties())
+                    raise DataError(f"there is no party {player!r} in this federation; its parties are {known}.")
+                if player != self._endpoint.me and not members[player].up:
+                    raise PeerLost(f"{player} is down; start it, then try again (%fed status).", member=player)
+                if player in seen:
+                    raise DataError(f"{player} cannot play two roles in one run.")
+                if role == "coordinator" and player != self._endpoint.me:
+                    raise Refused(f"{player} is not the coordinator of this federation.", rule="coordinator")
+                if role != "coordinator" and members[player].kind == "coordinator":
+                    raise Refused(
+                        f"{player} holds the secret key and cannot play {role}: it would read what is meant for the "
+                        "others.",
+                        rule="coordinator apart",
+                    )
+                seen.add(player)
+        for role in protocol.roles:
+            if role not in request.cast:
+                raise DataError(f"{protocol.name} needs a member as {role}.")
+
+    def _conduct(self, run: _Run) -> None:
+        began = time.monotonic()
+        try:
+            self._invite(run)
+            if not run.failures and run.cancelled is None:
+                self._play(run)
+        except Exception as error:
+            log.exception("run %s failed", run.id)
+            run.fail(_Failure(self._endpoint.me, "", explain(error), type(error).__name__))
+        finally:
+            for talk in run.talks.values():
+                talk.close()
+            with self._lock:
+                self._active.pop(run.id, None)
+            run.record.end(self._verdict(run, time.monotonic() - began))
+
+    def _invite(self, run: _Run) -> None:
+        request = run.request
+        for role, players in request.cast.items():
+            for player in players:
+                if player == self._endpoint.me:
+                    continue
+                talk = run.talks[player] = self._endpoint.open(player, f"member/{run.id}")
+                talk.send(
+                    m.Join(
+                        run=run.id,
+                        protocol=run.protocol.name,
+                        version=run.protocol.version,
+                        role=role,
+                        cast=request.cast,
+                        params=request.params,
+                        data=request.data.get(player, m.DataRef()),
+                        by=run.record.info.by,
+                    )
+                )
+        for player, talk in run.talks.items():
+            try:
+                answer = talk.recv(m.Joined, m.Declined, timeout=JOIN_SECONDS)
+            except LinkError as error:
+                run.fail(_Failure(player, error.member or player, str(error), type(error).__name__))
+                continue
+            if isinstance(answer, m.Declined):
+                run.fail(_Failure(player, player, answer.error, answer.error_type))
+        if run.failures:
+            run.stop("another member could not join.")
+
+    def _play(self, run: _Run) -> None:
+        for talk in run.talks.values():
+            talk.send(m.Go())
+        watchers = [
+            threading.Thread(target=self._watch, args=(run, player, talk), daemon=True)
+            for player, talk in run.talks.items()
+        ]
+        for watcher in watchers:
+            watcher.start()
+        role = next((r for r, players in run.request.cast.items() if self._endpoint.me in players), None)
+        if role is not None:
+            self._play_own(run, role)
+        for watcher in watchers:
+            watcher.join()
+
+    def _play_own(self, run: _Run, role: str) -> None:
+        join = m.Join(
+            run=run.id,
+            protocol=run.protocol.name,
+            version=run.protocol.version,
+            role=role,
+            cast=run.request.cast,
+            params=run.request.params,
+            data=m.DataRef(),
+            by=run.record.info.by,
+        )
+        run.seat = Seat(
+            self._endpoint,
+            run.protocol,
+            join,
+            emit=run.record.add,
+            budget=self._budget(run.request),
+            journal=self._store.journal(run.id),
+            threads=self._threads,
+        )
+        if run.cancelled is not None:
+            run.seat.cancel(run.cancelled)
+        try:
+            outcome, result = run.seat.play(Dataset())
+        except Exception as error:
+            if not isinstance(error, FednbError):
+                log.exception("the coordinator's role failed")
+            blames = getattr(error, "member", "") if isinstance(error, LinkError) else self._endpoint.me
+            run.fail(_Failure(self._endpoint.me, blames, explain(error), type(error).__name__))
+            return
+        tables = {player: ref.table for player, ref in run.request.data.items() if ref.table is not None}
+        self._store.save(run.id, {**outcome.private, "tables": tables})
+        run.results[self._endpoint.me] = result
+
+    def _watch(self, run: _Run, player: str, talk: Conversation) -> None:
+        while True:
+            try:
+                said = talk.recv(m.MemberEvent, m.MemberDone, m.MemberFailed)
+            except LinkError as error:
+                run.fail(_Failure(player, error.member or player, str(error), type(error).__name__))
+                run.stop(f"{player} was lost: {error}")
+                return
+            if isinstance(said, m.MemberEvent):
+                run.record.add(msgspec.structs.replace(said.event, member=player))
+            elif isinstance(said, m.MemberDone):
+                with run.lock:
+                    run.results[player] = said.result
+                return
+            else:
+                run.fail(_Failure(player, said.member or player, said.error, said.error_type))
+                run.stop(f"{player} left the run: {said.error}")
+                return
+
+    def _budget(self, request: m.StartRun) -> Budget | None:
+        """The decryption budget of the label set that the run's active party holds."""
+        for player, ref in request.data.items():
+            if ref.label is None or ref.frame is None:
+                continue
+            frame = self._store.load(ref.frame)
+            rows = int(frame["rows"]) if ref.rows is None else len(np.unique(ref.rows))
+            return self._quota.budget(f"{player}.{frame['tables'][player]}.{ref.label}", rows)
+        return None
+
+    def _verdict(self, run: _Run, seconds: float) -> m.RunEnded:
+        if run.cancelled is not None:
+            return m.RunEnded(
+                run=run.id, status="cancelled", error=run.cancelled, error_type=RunCancelled.__name__, seconds=seconds
+            )
+        if not run.failures:
+            return m.RunEnded(run=run.id, status="ok", results=run.results, seconds=seconds)
+        first = _root_cause(run.failures)
+        return m.RunEnded(
+            run=run.id,
+            status="failed",
+            error=first.error,
+            error_type=first.error_type,
+            member=first.blames or first.member,
+            seconds=seconds,
+        )
+
+
+def _root_cause(failures: list[_Failure]) -> _Failure:
+    """A member's report of its own failure explains more than another's report that it lost that member."""
+    own = [f for f in failures if f.blames == f.member and f.error_type not in ("PeerLost", "RunCancelled")]
+    lost = [f for f in failures if f.error_type == "PeerLost"]
+    return (own or lost or failures)[0]

@@ -1,0 +1,135 @@
+"""An aligned table that nobody holds: names and shapes here, rows at their owners.
+
+Rows stand in the order of their normalised ids' UTF-8 bytes, at every party. `split` takes the positions that
+scikit-learn's `train_test_split(np.arange(n), ...)` gives, so anyone who holds the joined data can reproduce it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fednb.errors import DataError
+from fednb.federation.messages import DataRef
+from fednb.federation.views import AlignmentView, FrameView, bundle
+
+if TYPE_CHECKING:
+    from fednb.federation.client import Federation
+
+
+class VerticalFrame:
+    """The common rows of several parties' tables, by reference. Made by `Federation.align`."""
+
+    def __init__(
+        self,
+        federation: Federation,
+        id: str,
+        *,
+        tables: Mapping[str, str],
+        columns: Mapping[str, tuple[str, ...]],
+        labels: Mapping[str, tuple[str, ...]],
+        rows: int,
+        alignment: AlignmentView | None = None,
+        positions: npt.NDArray[np.int64] | None = None,
+        part: str = "",
+    ) -> None:
+        self.federation = federation
+        self.id = id  # of the run that aligned it
+        self.tables = dict(tables)
+        self.columns = dict(columns)  # features by party
+        self.labels = dict(labels)  # declared label columns by party
+        self.alignment = alignment  # sizes, overlap, duplicates, formats
+        self.part = part  # "train, 70 %"
+        self._aligned_rows = rows
+        self._positions = positions
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(common rows in this part, features of all parties)."""
+        rows = self._aligned_rows if self._positions is None else len(self._positions)
+        return rows, sum(len(columns) for columns in self.columns.values())
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def parties(self) -> tuple[str, ...]:
+        return tuple(self.tables)
+
+    def split(
+        self, test_size: float | int | None = None, random_state: int | None = None
+    ) -> tuple[VerticalFrame, VerticalFrame]:
+        """Train and test part, at positions as `sklearn.model_selection.train_test_split(np.arange(n), ...)` gives.
+
+        `test_size` is a share of the rows (float) or a number of rows (int), 0.25 by default. Without a
+        `random_state` the split differs each time.
+        """
+        from sklearn.model_selection import train_test_split
+
+        rows = len(self)
+        train, test = train_test_split(np.arange(rows, dtype=np.int64), test_size=test_size, random_state=random_state)
+        return self._take(train, f"train, {len(train) / rows:.0%}"), self._take(test, f"test, {len(test) / rows:.0%}")
+
+    def refs(
+        self, *, label: tuple[str, str] | None = None, part: str | None = None, drop: Mapping[str, list[str]] | None = None
+    ) -> dict[str, DataRef]:
+        """What each party uses of its rows: all features, the label at its holder, its part of run `part`."""
+        drop = drop or {}
+        return {
+            party: DataRef(
+                frame=self.id,
+                rows=self._positions,
+                columns=[name for name in self.columns[party] if name not in drop.get(party, [])],
+                label=label[1] if label and label[0] == party else None,
+                part=part,
+            )
+            for party in self.parties
+        }
+
+    def find_label(self, y: str) -> tuple[str, str]:
+        """The party and column that `y` ("bank.default") means. Raises DataError naming what there is."""
+        declared = [f"{party}.{name}" for party, names in self.labels.items() for name in names]
+        party, _, column = y.partition(".")
+        if party not in self.columns:
+            hint = f"Write it as party.column; declared labels are: {', '.join(declared) or 'none'}."
+            raise DataError(f"y={y!r} names no party of this frame ({', '.join(self.parties)}). {hint}")
+        if column not in self.labels.get(party, ()) and column not in self.columns[party]:
+            raise DataError(
+                f"{party} holds no column {column!r} in {self.tables[party]!r}; labels declared in this frame: "
+                f"{', '.join(declared) or 'none'}."
+            )
+        return party, column
+
+    def _take(self, positions: npt.NDArray[np.int64], part: str) -> VerticalFrame:
+        own = positions if self._positions is None else self._positions[positions]
+        return VerticalFrame(
+            self.federation,
+            self.id,
+            tables=self.tables,
+            columns=self.columns,
+            labels=self.labels,
+            rows=self._aligned_rows,
+            alignment=self.alignment,
+            positions=own,
+            part=part,
+        )
+
+    def view(self) -> FrameView:
+        """This frame for a front end."""
+        return FrameView(
+            frame=self.id,
+            rows=len(self),
+            columns={party: list(names) for party, names in self.columns.items()},
+            labels=[f"{party}.{name}" for party, names in self.labels.items() for name in names],
+            part=self.part,
+            alignment=self.alignment if self._positions is None else None,
+        )
+
+    def __repr__(self) -> str:
+        return self.view().plain()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return bundle(self.view())

@@ -1,0 +1,229 @@
+"""A member that holds tables: says what it has, and plays its roles in runs that its policy allows.
+
+Data never leaves through here. A run gets a `Dataset` for its role; what the role returns as private stays in the
+member's store, and what it returns as public has been declared by the protocol (its leakage table).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from fednb.errors import DataError, FednbError, LinkError, Refused
+from fednb.federation import messages as m
+from fednb.federation.seat import Seat, explain
+from fednb.federation.store import MemberStore
+from fednb.protocols.base import Dataset
+from fednb.protocols.base import Protocol as RunProtocol
+from fednb.protocols.ids import normalise
+from fednb.wire.endpoint import Conversation, Endpoint
+
+log = logging.getLogger("fednb.party")
+
+
+class Tables(Protocol):
+    """What a party needs of its tables; `federation.tables.TableStore` is the real one."""
+
+    def describe(self) -> list[m.TableInfo]: ...
+
+    def ids(self, name: str, on: Sequence[str]) -> npt.NDArray[np.object_]:
+        """[n] raw ids; several columns are joined into one id."""
+        ...
+
+    def features(self, name: str, columns: Sequence[str] | None) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
+        """[n, d] and the names of the d columns. Raises DataError for what is missing or not numeric."""
+        ...
+
+    def label(self, name: str, column: str) -> npt.NDArray[np.float64]: ...
+
+    def digest(self, name: str) -> str:
+        """Changes when the table's rows change."""
+        ...
+
+    def save_rows(
+        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[np.float64]]
+    ) -> None:
+        """Make a derived table: the ids of `source`'s `rows` and new columns beside them."""
+        ...
+
+
+class RunPolicy(Protocol):
+    """What a party's owner allows in runs."""
+
+    def check_run(self, join: m.Join) -> None:
+        """Raises Refused, naming the rule."""
+        ...
+
+    def releases(self, what: str) -> bool:
+        """Whether `what` ("coefficients") of this party's own may be shown to the analyst."""
+        ...
+
+
+class PartyService:
+    """Serves "member/…" conversations of the coordinator on one endpoint."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        tables: Tables,
+        policy: RunPolicy,
+        store: MemberStore,
+        *,
+        coordinator: str,
+        lookup: Callable[[str], RunProtocol],
+        threads: int = 1,
+    ) -> None:
+        self._endpoint = endpoint
+        self._tables = tables
+        self._policy = policy
+        self._store = store
+        self._coordinator = coordinator
+        self._lookup = lookup
+        self._threads = threads
+        endpoint.listen("member/", self._serve)
+
+    def _serve(self, talk: Conversation) -> None:
+        if talk.peer != self._coordinator:
+            talk.close(f"{self._endpoint.me} takes part only in runs of its coordinator, {self._coordinator}.")
+            return
+        request = talk.recv(m.Join, m.Describe)
+        if isinstance(request, m.Describe):
+            talk.send(m.Tables(tables=self._tables.describe()))
+            return
+        try:
+            protocol = self._lookup(request.protocol)
+            self._admit(request, protocol)
+            data = self._dataset(request.data, protocol.roles[request.role].needs)
+        except Exception as error:
+            if not isinstance(error, FednbError):
+                log.exception("run %s could not be prepared", request.run)
+            talk.send(
+                m.Declined(error=explain(error), error_type=type(error).__name__, rule=getattr(error, "rule", ""))
+            )
+            return
+        talk.send(m.Joined())
+        play(
+            Seat(
+                self._endpoint,
+                protocol,
+                request,
+                emit=lambda event: talk.send(m.MemberEvent(event=event)),
+                journal=self._store.journal(request.run),
+                threads=self._threads,
+            ),
+            talk,
+            data,
+            keep=lambda outcome, result: self._keep(request, outcome, result),
+        )
+
+    def _admit(self, join: m.Join, protocol: RunProtocol) -> None:
+        me = self._endpoint.me
+        if join.version != protocol.version:
+            raise Refused(
+                f"{me} has version {protocol.version} of {join.protocol}, the coordinator asks for version "
+                f"{join.version}. Install the same fednb at both.",
+                member=me,
+                rule="protocol version",
+            )
+        if join.role not in protocol.roles or me not in join.cast.get(join.role, []):
+            raise Refused(f"{me} was asked to play {join.role!r}, which is not its part.", member=me, rule="cast")
+        self._policy.check_run(join)
+
+    def _dataset(self, ref: m.DataRef, needs: Sequence[str]) -> Dataset:
+        """The rows of this member that a role works on, in the order of the frame."""
+        part: Mapping[str, Any] = self._store.load(ref.part) if ref.part else {}
+        if ref.table is not None:
+            raw = self._tables.ids(ref.table, ref.on)
+            return Dataset(ids=normalise(raw), part=part)
+        if ref.frame is None:
+            return Dataset(part=part)
+        table, rows = self.rows(ref)
+        features, columns = None, ()
+        if "X" in needs:
+            features, columns = self._tables.features(table, ref.columns)
+            features = features[rows]
+        label = None
+        if "y" in needs:
+            if not ref.label:
+                raise DataError(f"{self._endpoint.me} was given the label's role without the name of a label.")
+            label = self._tables.label(table, ref.label)[rows]
+        return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part)
+
+    def rows(self, ref: m.DataRef) -> tuple[str, npt.NDArray[np.int64]]:
+        """Which table a frame's rows lie in, and their positions there, in the frame's order."""
+        frame = self._store.load(str(ref.frame))
+        table = str(frame["table"])
+        if frame["digest"] != self._tables.digest(table):
+            raise DataError(
+                f"table {table!r} of {self._endpoint.me} has changed since it was aligned. Align again, then go on."
+            )
+        index: npt.NDArray[np.int64] = np.asarray(frame["index"], dtype=np.int64)
+        if ref.rows is None:
+            return table, index
+        if len(ref.rows) and (ref.rows.min() < 0 or ref.rows.max() >= len(index)):
+            raise DataError(f"positions outside the aligned frame of {len(index)} rows were asked for.")
+        return table, index[ref.rows]
+
+    def _keep(self, join: m.Join, outcome: Any, result: m.MemberResult) -> m.MemberResult:
+        private = dict(outcome.private)
+        ref = join.data
+        if ref.table is not None:
+            private |= {"table": ref.table, "digest": self._tables.digest(ref.table)}
+        elif ref.frame is not None:
+            private.setdefault("frame", ref.frame)
+        private |= {"protocol": join.protocol, "role": join.role}
+        self._store.save(join.run, private)
+        if outcome.table is not None:
+            name, columns = outcome.table
+            table, rows = self.rows(ref)
+            self._tables.save_rows(name, table, rows, columns)
+        public = dict(result.public)
+        if "coef" in private and self._policy.releases("coefficients"):
+            public["coef"] = np.asarray(private["coef"], dtype=np.float64)
+        return m.MemberResult(
+            role=result.role,
+            public=public,
+            operations=result.operations,
+            bytes_out=result.bytes_out,
+            bytes_in=result.bytes_in,
+        )
+
+
+def play(
+    seat: Seat,
+    talk: Conversation,
+    data: Dataset,
+    *,
+    keep: Callable[[Any, m.MemberResult], m.MemberResult],
+) -> None:
+    """Wait for Go, play, and tell the coordinator how it ended; a Cancel, or losing the coordinator, stops the seat."""
+    order = talk.recv(m.Go, m.Cancel)
+    if isinstance(order, m.Cancel):
+        return
+
+    def listen() -> None:
+        try:
+            cancel = talk.recv(m.Cancel)
+            seat.cancel(cancel.reason or "the run was cancelled.")
+        except LinkError as error:
+            seat.cancel(f"the coordinator left the run: {error}")
+
+    threading.Thread(target=listen, name="fednb-orders", daemon=True).start()
+    try:
+        outcome, result = seat.play(data)
+        answer: m.MemberDone | m.MemberFailed = m.MemberDone(result=keep(outcome, result))
+    except Exception as error:
+        if not isinstance(error, FednbError):
+            log.exception("a role failed")
+        answer = m.MemberFailed(
+            error=explain(error), error_type=type(error).__name__, member=getattr(error, "member", "")
+        )
+    try:
+        talk.send(answer)
+    except LinkError:
+        log.warning("the coordinator is gone; it will not learn how the run ended here")

@@ -1,0 +1,106 @@
+"""The coordinator's record of runs: who asked, what happened, how it ended. Survives notebooks and kernels.
+
+Events are kept in memory while a run is young and as JSON lines on disk; they hold figures and names, never rows.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from fednb.errors import DataError
+from fednb.federation.messages import Event, RunEnded, RunEvent, RunInfo
+
+
+class RunRecord:
+    """One run: its events so far, and its end."""
+
+    def __init__(self, info: RunInfo, folder: Path | None) -> None:
+        self.info = info
+        self.ended: RunEnded | None = None
+        self._events: list[Event] = []
+        self._changed = threading.Condition()
+        self._path = folder / f"{info.run}.jsonl" if folder else None
+
+    def add(self, event: Event) -> None:
+        with self._changed:
+            self._events.append(event)
+            self._changed.notify_all()
+
+    def end(self, ended: RunEnded) -> None:
+        with self._changed:
+            self.ended = ended
+            self.info = msgspec.structs.replace(
+                self.info, status=ended.status, seconds=ended.seconds, error=ended.error
+            )
+            self._changed.notify_all()
+        self._write()
+
+    def follow(self, since: int = 0) -> Iterator[RunEvent | RunEnded]:
+        """Events from `since` on as they come, then the end. Blocks between them."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: len(self._events) > since or self.ended is not None)
+                fresh = self._events[since:]
+                ended = self.ended
+            for event in fresh:
+                yield RunEvent(run=self.info.run, seq=since, event=event)
+                since += 1
+            if ended is not None and not fresh:
+                yield ended
+                return
+
+    def seconds(self) -> float:
+        return self.info.seconds if self.ended else time.time() - self.info.started
+
+    def _write(self) -> None:
+        if self._path is None or self.ended is None:
+            return
+        with open(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            for line in (self.info, self.ended, *self._events):
+                file.write(msgspec.json.encode(line) + b"\n")
+
+
+class RunStore:
+    """All runs of one coordinator, newest last."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._records: dict[str, RunRecord] = {}
+        self._lock = threading.Lock()
+        if folder is not None:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime):
+                self._read(path)
+
+    def begin(self, info: RunInfo) -> RunRecord:
+        record = RunRecord(info, self._folder)
+        with self._lock:
+            self._records[info.run] = record
+        return record
+
+    def get(self, run: str) -> RunRecord:
+        with self._lock:
+            record = self._records.get(run)
+        if record is None:
+            raise DataError(f"the coordinator knows no run {run!r}; `%fed runs` lists those it knows.")
+        return record
+
+    def latest(self, limit: int) -> list[RunInfo]:
+        with self._lock:
+            records = list(self._records.values())[-limit:]
+        return [msgspec.structs.replace(record.info, seconds=record.seconds()) for record in reversed(records)]
+
+    def _read(self, path: Path) -> None:
+        lines = path.read_bytes().splitlines()
+        if len(lines) < 2:
+            return
+        record = RunRecord(msgspec.json.decode(lines[0], type=RunInfo), self._folder)
+        record.ended = msgspec.json.decode(lines[1], type=RunEnded)
+        record._events = [msgspec.json.decode(line, type=Event) for line in lines[2:]]
+        self._records[record.info.run] = record
