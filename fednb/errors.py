@@ -22,6 +22,9 @@ A message says what happened, where, and what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 
 class FednbError(Exception):
     """Base of all errors that fednb raises on purpose."""
@@ -95,3 +98,28 @@ class RunFailed(FednbError):
 
 class RunCancelled(RunFailed):
     """Somebody asked the run to stop."""
+
+
+@dataclass(frozen=True)
+class CellFailure:
+    """How a cell ended badly at one member."""
+
+    ename: str  # the remote error's type
+    evalue: str  # its message
+    traceback: tuple[str, ...] = ()  # as the member's IPython drew it, ANSI colours included
+
+
+class RemoteError(FednbError):
+    """A cell failed at a party, or at several; at the others it finished. `errors` says how, by member."""
+
+    def __init__(self, errors: Mapping[str, CellFailure]) -> None:
+        super().__init__("; ".join(f"{member}: {failure.ename}: {failure.evalue}" for member, failure in errors.items()))
+        self.errors = dict(errors)
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: each member's own traceback, and none of the frames between here and there."""
+        lines: list[str] = []
+        for member, failure in self.errors.items():
+            lines.append(f"\x1b[1m── {member} " + "─" * max(4, 71 - len(member)) + "\x1b[0m")
+            lines.extend(failure.traceback or (f"\x1b[31m{failure.ename}\x1b[0m: {failure.evalue}",))
+        return lines
