@@ -191,7 +191,9 @@ class ModelView(View, frozen=True, tag="model"):
         lines = [f"{self.title}{' for ' + self.label if self.label else ''}: {self.iterations} iterations"]
         for part in self.parts:
             if part.values is None:
-                lines.append(f"  {part.member}: {len(part.columns)} coefficients, withheld: {part.withheld or 'private'}")
+                lines.append(
+                    f"  {part.member}: {len(part.columns)} coefficients, withheld: {part.withheld or 'private'}"
+                )
             else:
                 pairs = zip(part.columns, part.values, strict=False)
                 lines.append(f"  {part.member}: " + ", ".join(f"{c} {format_number(v)}" for c, v in pairs))
@@ -262,7 +264,8 @@ def _check_lengths(view: AnyView) -> None:
             pairs += [("fpr and threshold", len(roc.fpr), len(roc.threshold))] if roc.threshold else []
         if calibration is not None:
             pairs.append(("predicted and observed", len(calibration.predicted), len(calibration.observed)))
-            pairs += [("predicted and rows", len(calibration.predicted), len(calibration.rows))] if calibration.rows else []
+            if calibration.rows:
+                pairs.append(("predicted and rows", len(calibration.predicted), len(calibration.rows)))
     for what, left, right in pairs:
         if left != right:
             raise ValueError(f"not a view that can be drawn: {what} differ in length ({left} and {right})")
