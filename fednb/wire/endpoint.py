@@ -58,7 +58,7 @@ class Conversation(Protocol):
         ...
 
     def close(self, reason: str = "") -> None:
-        """End it at both ends: the peer's next `recv` after what was already sent raises PeerLost(reason). Idempotent."""
+        """End it at both ends: the peer's `recv` raises PeerLost(reason) after what was already sent. Idempotent."""
         ...
 
 

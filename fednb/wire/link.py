@@ -21,7 +21,11 @@ class Link(Protocol):
     """What a role knows of the outside: who plays which role, and how to send and receive."""
 
     me: str  # the member that holds this end
-    cast: Mapping[str, tuple[str, ...]]  # role -> members that play it, in a fixed order
+
+    @property
+    def cast(self) -> Mapping[str, tuple[str, ...]]:
+        """Role -> members that play it, in a fixed order."""
+        ...
 
     def send(self, to: str, message: Message) -> None: ...
 
@@ -48,7 +52,7 @@ class RunLink:
         timeout: float | None = None,
     ) -> None:
         self.me = endpoint.me
-        self.cast = dict(cast)
+        self.cast: Mapping[str, tuple[str, ...]] = dict(cast)
         self._timeout = timeout
         self._run = run
         self._role = {member: role for role, members in cast.items() for member in members}
