@@ -1,0 +1,425 @@
+"""The federation file: who takes part, where the hub listens, which tables each party holds.
+
+It is read strictly, because a misspelt key in it is a table left out or a policy not applied: unknown keys are
+refused, and every error names the file, the line, the key and what is allowed there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from fednb.errors import ConfigError
+
+S = TypeVar("S", bound=msgspec.Struct)
+Mode = Literal["open", "protocol-only"]
+
+MODES = ("open", "guarded", "protocol-only")
+RELEASES = ("coefficients",)
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_RESERVED = {"hub": "the relay itself", "all": "every party, in %%party all"}
+
+
+class TableConfig(msgspec.Struct, frozen=True):
+    """One table of a party: a file, or a query on a database."""
+
+    name: str
+    path: Path | None = None  # CSV or Parquet
+    source: str | None = None  # "duckdb:///file.duckdb", "sqlite:///file.db", "postgres://user@host/db"
+    query: str | None = None
+    id: tuple[str, ...] = ()  # columns that identify a row; kept as exact text
+    label: str | None = None
+    columns: tuple[str, ...] | None = None  # None: all
+    separator: str = ","  # of a CSV file
+
+
+class PartyConfig(msgspec.Struct, frozen=True):
+    """One party: what its owner allows, and its tables by name."""
+
+    name: str
+    mode: Mode = "protocol-only"
+    release: tuple[str, ...] = ()  # what of its own a party shows the analyst after a run
+    protocols: tuple[str, ...] = ()  # "module:attribute" of protocols that the owner installed
+    tables: Mapping[str, TableConfig] = {}
+
+
+class CoordinatorConfig(msgspec.Struct, frozen=True):
+    """The coordinator; `open` lets analysts run cells in its kernel, which holds neither tables nor keys."""
+
+    name: str = "coordinator"
+    mode: Mode = "protocol-only"
+    decryption_quota: float = 0.5  # slots for each label set and party, as a multiple of training rows
+    protocols: tuple[str, ...] = ()
+
+
+class FederationConfig(msgspec.Struct, frozen=True):
+    """A whole federation file."""
+
+    path: Path
+    name: str
+    hub: str  # "tcp://host:port"; port 0 is any free one
+    coordinator: CoordinatorConfig
+    parties: Mapping[str, PartyConfig]
+    analysts: tuple[str, ...] = ("analyst",)
+
+    @property
+    def members(self) -> dict[str, str]:
+        """Every member's kind by name, the hub first."""
+        return (
+            {"hub": "hub", self.coordinator.name: "coordinator"}
+            | dict.fromkeys(self.parties, "party")
+            | dict.fromkeys(self.analysts, "analyst")
+        )
+
+
+class _Federation(msgspec.Struct, forbid_unknown_fields=True):
+    hub: str
+    coordinator: str = "coordinator"
+    name: str | None = None
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True):
+    path: str | None = None
+    source: str | None = None
+    query: str | None = None
+    id: str | list[str] | None = None
+    label: str | None = None
+    columns: list[str] | None = None
+    separator: str = ","
+
+
+class _Party(msgspec.Struct, forbid_unknown_fields=True):
+    mode: str | None = None
+    release: list[str] = []
+    protocols: list[str] = []
+    tables: dict[str, dict[str, Any]] = {}
+
+
+class _Coordinator(msgspec.Struct, forbid_unknown_fields=True):
+    mode: str | None = None
+    decryption_quota: float = 0.5
+    protocols: list[str] = []
+
+
+class _Analyst(msgspec.Struct, forbid_unknown_fields=True):
+    pass
+
+
+def load(path: str | Path) -> FederationConfig:
+    """Read and check a federation file. Raises ConfigError."""
+    path = Path(path).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file. A federation file is a TOML file; see the README.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as text: {error}") from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> FederationConfig:
+    """Check the text of a federation file that lies at `path`; relative paths in it resolve against its folder."""
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        end = f"at the end, line {len(text.splitlines())}"
+        raise ConfigError(f"{path}: not valid TOML: {str(error).replace('at end of document', end)}") from None
+    return _Reader(path, text, content).federation()
+
+
+class _Reader:
+    def __init__(self, path: Path, text: str, content: dict[str, Any]) -> None:
+        self.path = path
+        self.content = content
+        self._lines = _lines(text)
+
+    def federation(self) -> FederationConfig:
+        self._known((), self.content, ("federation", "party", "coordinator", "analyst"))
+        if "federation" not in self.content:
+            self.fail((), 'the section [federation] is missing; it needs at least hub = "tcp://127.0.0.1:0".')
+        top = self._section(("federation",), _Federation)
+        loopback = self._loopback(top.hub)
+        coordinator = self._coordinator(top.coordinator, loopback)
+        parties = {name: self._party(name, loopback) for name in self._names(("party",))}
+        if not parties:
+            self.fail(("party",), "a federation needs at least one party: add a section [party.NAME].")
+        analysts = tuple(self._names(("analyst",))) or ("analyst",)
+        for name in analysts:
+            if "analyst" in self.content:
+                self._section(("analyst", name), _Analyst)
+        self._distinct(coordinator.name, parties, analysts)
+        return FederationConfig(
+            path=self.path,
+            name=top.name or self.path.stem,
+            hub=top.hub,
+            coordinator=coordinator,
+            parties=parties,
+            analysts=analysts,
+        )
+
+    def _loopback(self, hub: str) -> bool:
+        where = ("federation", "hub")
+        url = urlsplit(hub)
+        try:
+            port = url.port
+        except ValueError:
+            port = None
+        if url.scheme != "tcp" or not url.hostname or port is None or url.path:
+            self.fail(where, f'{hub!r} is not an address; write "tcp://HOST:PORT", with port 0 for any free one.')
+        return is_loopback(hub)
+
+    def _coordinator(self, name: str, loopback: bool) -> CoordinatorConfig:
+        self._name(("federation", "coordinator"), name)
+        if name in self.content.get("party", {}):
+            self.fail(
+                ("federation", "coordinator"),
+                f"{name!r} is a party. The coordinator holds the secret key and must not hold tables too; give it a "
+                "name of its own.",
+            )
+        section = _Coordinator()
+        if "coordinator" in self.content:
+            section = self._section(("coordinator",), _Coordinator)
+        if not 0 < section.decryption_quota <= 10:
+            self.fail(("coordinator", "decryption_quota"), "must be above 0 and at most 10 (a multiple of rows).")
+        # without data or keys in its kernel the coordinator may be open by default, but only towards this machine
+        mode = section.mode if section.mode is not None else "open" if loopback else "protocol-only"
+        return CoordinatorConfig(
+            name=name,
+            mode=self._mode(("coordinator", "mode"), mode, loopback),
+            decryption_quota=section.decryption_quota,
+            protocols=self._protocols(("coordinator", "protocols"), section.protocols),
+        )
+
+    def _party(self, name: str, loopback: bool) -> PartyConfig:
+        at = ("party", name)
+        section = self._section(at, _Party)
+        for index, what in enumerate(section.release):
+            if what not in RELEASES:
+                self.fail((*at, "release"), f"item {index + 1}, {what!r}, is not one of {_listed(RELEASES)}.")
+        return PartyConfig(
+            name=name,
+            mode=self._mode((*at, "mode"), section.mode or "protocol-only", loopback),
+            release=tuple(section.release),
+            protocols=self._protocols((*at, "protocols"), section.protocols),
+            tables={table: self._table((*at, "tables", table), table) for table in self._names((*at, "tables"))},
+        )
+
+    def _mode(self, at: tuple[str, ...], mode: str, loopback: bool) -> Mode:
+        if mode not in MODES:
+            self.fail(at, f"{mode!r} is not a mode; allowed are {_listed(MODES)}.")
+        if mode == "guarded":
+            self.fail(
+                at,
+                'this version cannot hold up what "guarded" promises, so it refuses to start with it; '
+                'use "protocol-only" (no cells, only protocols).',
+            )
+        if mode == "open":
+            if not loopback:
+                self.fail(
+                    at,
+                    '"open" lets analysts read every row, so it is for simulation and teaching on one machine: the '
+                    f"hub must be on loopback (tcp://127.0.0.1:0), and it is {self.content['federation']['hub']}.",
+                )
+            return "open"
+        return "protocol-only"
+
+    def _protocols(self, at: tuple[str, ...], entries: Iterable[str]) -> tuple[str, ...]:
+        for entry in entries:
+            if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", entry):
+                self.fail(at, f'{entry!r} does not name a protocol; write "package.module:ATTRIBUTE".')
+        return tuple(entries)
+
+    def _table(self, at: tuple[str, ...], name: str) -> TableConfig:
+        section = self._section(at, _Table)
+        if (section.path is None) == (section.source is None):
+            self.fail(at, 'a table needs either path = "file.csv" (or .parquet) or source = "duckdb:///…" with query.')
+        if section.source is not None and not section.query:
+            self.fail(at, 'a source needs query = "SELECT …", the rows that make up the table.')
+        if section.path is not None and section.query is not None:
+            self.fail((*at, "query"), "a query goes with source, not with path.")
+        path = None
+        if section.path is not None:
+            path = self._resolve(section.path)
+            if path.suffix.lower() not in (".csv", ".parquet", ".pq"):
+                self.fail((*at, "path"), f"{path.name!r} is neither .csv nor .parquet.")
+            if not path.is_file():
+                self.fail((*at, "path"), f"there is no file {path}.")
+        if len(section.separator) != 1:
+            self.fail((*at, "separator"), "must be one character.")
+        ids = (section.id,) if isinstance(section.id, str) else tuple(section.id or ())
+        if section.label is not None and section.label in ids:
+            self.fail((*at, "label"), f"{section.label!r} is the id; a column cannot be both.")
+        columns = None if section.columns is None else tuple(section.columns)
+        for key, wanted in (("id", ids), ("label", (section.label,) if section.label else ())):
+            for column in wanted:
+                if columns is not None and column not in columns:
+                    self.fail((*at, "columns"), f"leaves out {column!r}, which is the table's {key}.")
+        return TableConfig(
+            name=name,
+            path=path,
+            source=None if section.source is None else self._source(at, section.source),
+            query=section.query,
+            id=ids,
+            label=section.label,
+            columns=columns,
+            separator=section.separator,
+        )
+
+    def _source(self, at: tuple[str, ...], source: str) -> str:
+        scheme, colon, rest = source.partition("://")
+        if not colon or not re.fullmatch(r"[a-z][a-z0-9_]*", scheme):
+            self.fail((*at, "source"), f'{source!r} is not a source; write for example "duckdb:///file.duckdb".')
+        if scheme not in ("duckdb", "sqlite"):
+            return source
+        # as in other tools' URLs: three slashes before a relative path, four before an absolute one
+        file = self._resolve(rest.removeprefix("/"))
+        if not file.is_file():
+            self.fail((*at, "source"), f"there is no file {file}.")
+        return f"{scheme}:///{file}"
+
+    def _resolve(self, path: str) -> Path:
+        return (self.path.absolute().parent / Path(path).expanduser()).resolve()
+
+    def _distinct(self, coordinator: str, parties: Iterable[str], analysts: Iterable[str]) -> None:
+        taken: dict[str, str] = {}
+        places = [("federation", "coordinator")] if "coordinator" in self.content["federation"] else [()]
+        members = [(places[0], coordinator)]
+        members += [(("party", name), name) for name in parties]
+        members += [(("analyst", name), name) for name in analysts]
+        for at, name in members:
+            # folders of members must differ on file systems that ignore case
+            if name.casefold() in taken:
+                self.fail(at, f"the name {name!r} is already that of another member; every member needs its own.")
+            taken[name.casefold()] = name
+
+    def _names(self, at: tuple[str, ...]) -> list[str]:
+        """The names of the sections directly under `at`, each checked."""
+        section: Any = self.content
+        for key in at:
+            section = section.get(key, {}) if isinstance(section, dict) else {}
+        if not isinstance(section, dict):
+            self.fail(at, f"must hold sections, like [{'.'.join(at)}.NAME].")
+        for name, value in section.items():
+            self._name((*at, name), name)
+            if not isinstance(value, dict):
+                self.fail((*at, name), f"must be a section, [{'.'.join((*at, name))}].")
+        return list(section)
+
+    def _name(self, at: tuple[str, ...], name: str) -> None:
+        if not _NAME.fullmatch(name):
+            self.fail(at, f"{name!r} is not a name: a letter, then at most 63 letters, digits, '_', '.' or '-'.")
+        is_member = at[0] != "party" or len(at) == 2
+        if is_member and name.casefold() in _RESERVED:
+            self.fail(at, f"{name!r} is taken: it means {_RESERVED[name.casefold()]}.")
+
+    def _section(self, at: tuple[str, ...], kind: type[S]) -> S:
+        section: Any = self.content
+        for key in at:
+            section = section[key]
+        if not isinstance(section, dict):
+            self.fail(at, f"must be a section, [{'.'.join(at)}].")
+        self._known(at, section, kind.__struct_fields__)
+        for field in msgspec.structs.fields(kind):
+            if field.name not in section:
+                if field.required:
+                    self.fail(at, f"the key {field.name!r} is missing.")
+                continue
+            try:
+                msgspec.convert(section[field.name], field.type)
+            except msgspec.ValidationError as error:
+                said = str(error).replace("`", "").replace(" | null", "").partition(" - at ")[0]
+                self.fail((*at, field.name), f"{said[0].lower()}{said[1:]}.")
+        return msgspec.convert(section, kind)
+
+    def _known(self, at: tuple[str, ...], section: Mapping[str, Any], allowed: Iterable[str]) -> None:
+        allowed = tuple(allowed)
+        for key in section:
+            if key not in allowed:
+                near = difflib.get_close_matches(key, allowed, n=1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                known = f"allowed are {_listed(allowed)}" if allowed else "no keys are allowed"
+                self.fail((*at, key), f"unknown key; {known} here.{hint}")
+
+    def fail(self, at: tuple[str, ...], message: str) -> NoReturn:
+        line = next((self._lines[at[:n]] for n in range(len(at), 0, -1) if at[:n] in self._lines), None)
+        where = f"{self.path}, line {line}" if line is not None else f"{self.path}"
+        key = f"{'.'.join(at)}: " if at else ""
+        raise ConfigError(f"{where}: {key}{message}")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether "tcp://HOST:PORT" stays on this machine."""
+    host = urlsplit(address).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(f'"{word}"' for word in words)
+
+
+_KEY = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)\s*(\.?)""")
+
+
+def _lines(text: str) -> dict[tuple[str, ...], int]:
+    """On which line each section and key of valid TOML stands, best effort (inline tables give their own line)."""
+    found: dict[tuple[str, ...], int] = {}
+    section: tuple[str, ...] = ()
+    quote = ""  # inside a multi-line string that ends with this
+    depth = 0  # inside a multi-line array
+    for number, line in enumerate(text.splitlines(), start=1):
+        rest = line
+        if quote:
+            head, ended, rest = line.partition(quote)
+            if not ended:
+                continue
+            quote = ""
+        elif depth == 0:
+            opened = re.match(r"\s*\[+", line)
+            keys, at = _keys(line, opened.end() if opened else 0)
+            if opened:
+                section = keys
+            elif keys:
+                keys = (*section, *keys)
+            for n in range(1, len(keys) + 1):
+                found.setdefault(keys[:n], number)
+            if opened or not keys:
+                continue
+            rest = line[at:]
+        # strings and comments may hold brackets, so they go first
+        while (start := re.search(r'"""|\'\'\'', rest)) is not None:
+            before, mark = rest[: start.start()], start.group()
+            inside, ended, rest = rest[start.end() :].partition(mark)
+            depth += _nesting(before)
+            if not ended:
+                quote, rest = mark, ""
+        depth += _nesting(rest)
+    return found
+
+
+def _keys(line: str, at: int) -> tuple[tuple[str, ...], int]:
+    keys: list[str] = []
+    while (match := _KEY.match(line, at)) is not None:
+        part = match.group(1)
+        keys.append(part[1:-1] if part[0] in "\"'" else part)
+        at = match.end()
+        if not match.group(2):
+            break
+    return tuple(keys), at
+
+
+def _nesting(line: str) -> int:
+    bare = re.sub(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|#.*', "", line)
+    return bare.count("[") - bare.count("]")

@@ -1,0 +1,244 @@
+"""Where tables come from: CSV and Parquet files, DuckDB and SQLite files, and databases that DuckDB attaches.
+
+Ids must survive to the letter ("007" is not 7), so the columns named as text are read as text, before anything
+guesses their type.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fednb.config import TableConfig
+from fednb.errors import DataError
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+    import pyarrow as pa
+
+# pandas' own list, as documented for read_csv
+_MISSING = ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"]
+_MISSING += ["NA", "NULL", "NaN", "None", "n/a", "nan", "null"]
+
+_META = b"fednb"  # in a saved table's Parquet schema: its id and label columns
+
+
+class _Saved(msgspec.Struct, forbid_unknown_fields=True):
+    id: tuple[str, ...] = ()
+    label: str | None = None
+
+
+def header(table: TableConfig) -> list[str] | None:
+    """The column names of a file, read without its rows; None for what is not a file. Raises DataError."""
+    if table.path is None:
+        return None
+    try:
+        if table.path.suffix.lower() == ".csv":
+            with open(table.path, newline="", encoding="utf-8-sig") as file:
+                return next(csv.reader(file, delimiter=table.separator), [])
+        import pyarrow.parquet
+
+        return list(pyarrow.parquet.read_schema(table.path).names)
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{table.path} cannot be read: {error}") from None
+
+
+def stamp(table: TableConfig, saved: Path | None) -> str:
+    """Changes when the file behind a table does; "" when nothing cheap could tell."""
+    file = saved or table.path
+    if file is None and table.source is not None:
+        scheme, _, rest = table.source.partition(":///")
+        if scheme in ("duckdb", "sqlite"):
+            file = Path(rest)
+    if file is None:
+        return ""
+    # both databases write to a log beside the file first
+    parts = [file, Path(f"{file}-wal"), Path(f"{file}.wal")]
+    found = [part.stat() for part in parts if part.exists()]
+    return " ".join(f"{s.st_ino}:{s.st_size}:{s.st_mtime_ns}" for s in found) + f" {table.query} {table.columns}"
+
+
+def read(table: TableConfig, saved: Path | None, text: Sequence[str]) -> pd.DataFrame:
+    """All rows of a table, in their order, with the columns of `text` as exact text. Raises DataError."""
+    if saved is not None:
+        return _parquet(saved, None, text)
+    if table.path is not None and table.path.suffix.lower() == ".csv":
+        return _csv(table, text)
+    if table.path is not None:
+        return _parquet(table.path, table.columns, text)
+    frame = _database(str(table.source), str(table.query), text)
+    return frame if table.columns is None else _pick(frame, table.columns)
+
+
+def save(file: Path, frame: pd.DataFrame, table: TableConfig) -> None:
+    """Write a derived table, readable by its owner only, in one step. Raises DataError."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        arrow = pa.Table.from_pandas(frame, preserve_index=False)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        # the text of such an error can quote a value
+        raise DataError(
+            f"table {table.name!r} cannot be saved: a column holds values of mixed or unknown types "
+            f"({type(error).__name__}). Give every column one type."
+        ) from None
+    meta = msgspec.json.encode(_Saved(id=table.id, label=table.label))
+    arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), _META: meta})
+    draft = file.with_suffix(".draft")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+        pyarrow.parquet.write_table(arrow, out)
+    os.replace(draft, file)
+
+
+def saved(name: str, file: Path) -> TableConfig:
+    """What `save` was told of a derived table."""
+    import pyarrow.parquet
+
+    meta = (pyarrow.parquet.read_schema(file).metadata or {}).get(_META, b"{}")
+    found = msgspec.json.decode(meta, type=_Saved)
+    return TableConfig(name=name, id=found.id, label=found.label)
+
+
+def content_digest(frame: pd.DataFrame) -> str:
+    """A digest of every value and of the rows' order."""
+    import pandas as pd
+
+    digest = hashlib.sha256(repr(list(map(str, frame.columns))).encode())
+    digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _csv(table: TableConfig, text: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    names = header(table) or []
+    exact = [column for column in text if column in names]
+    try:
+        return pd.read_csv(
+            str(table.path),
+            sep=table.separator,
+            encoding="utf-8-sig",
+            dtype=dict.fromkeys(exact, str),
+            # an id may read "NA" or "null", so what counts as missing is said column by column
+            keep_default_na=False,
+            na_values={column: _MISSING for column in names if column not in exact},
+            usecols=None if table.columns is None else list(table.columns),
+            low_memory=False,
+        )
+    except (OSError, ValueError) as error:
+        # a parser's message names lines and fields, but a converter's may quote a value
+        known = isinstance(error, pd.errors.ParserError | pd.errors.EmptyDataError | UnicodeDecodeError | OSError)
+        raise DataError(f"{table.path}: {error if known else type(error).__name__}") from None
+
+
+def _parquet(file: Path, columns: Sequence[str] | None, text: Sequence[str]) -> pd.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        arrow = pyarrow.parquet.read_table(file, columns=None if columns is None else list(columns))
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{file}: {error}") from None
+    return _exact(arrow, text)
+
+
+def _exact(arrow: pa.Table, text: Sequence[str]) -> pd.DataFrame:
+    import pyarrow as pa
+
+    for column in text:
+        at = arrow.schema.get_field_index(column)
+        if at >= 0:  # before pandas sees it: whole numbers would become floats where one is missing
+            try:
+                arrow = arrow.set_column(at, column, arrow.column(at).cast(pa.string()))
+            except pa.ArrowException:
+                raise DataError(f"column {column!r} is an id but of type {arrow.schema.field(at).type}.") from None
+    frame: pd.DataFrame = arrow.to_pandas(ignore_metadata=True)
+    return frame
+
+
+def _database(source: str, query: str, text: Sequence[str]) -> pd.DataFrame:
+    if source.startswith("sqlite:///"):
+        return _sqlite(source.removeprefix("sqlite:///"), query, text)
+    import duckdb
+
+    try:
+        if source.startswith("duckdb:///"):
+            connection = duckdb.connect(source.removeprefix("duckdb:///"), read_only=True)
+        else:
+            connection = _attached(source)
+        with connection:
+            rows = connection.sql(query)
+            kept = [column for column in text if column in rows.columns]
+            if kept:
+                quoted = ['"' + column.replace('"', '""') + '"' for column in kept]
+                casts = ", ".join(f"CAST({name} AS VARCHAR) AS {name}" for name in quoted)
+                rows = rows.project(f"* REPLACE ({casts})")
+            frame: pd.DataFrame = rows.df()
+            return frame
+    except duckdb.IOException as error:
+        if "lock" in str(error).lower():
+            raise DataError("another program has the database open for writing; close it there first.") from None
+        raise DataError(_first_line(error)) from None
+    except duckdb.Error as error:
+        raise DataError(_first_line(error)) from None
+
+
+def _attached(source: str) -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    scheme = source.partition("://")[0]
+    kind = {"postgresql": "postgres", "mariadb": "mysql"}.get(scheme, scheme)
+    connection = duckdb.connect()
+    try:
+        connection.load_extension(kind)
+    except duckdb.Error:
+        connection.close()
+        raise DataError(
+            f"DuckDB cannot attach {scheme!r} here: its extension is not installed. Where this party runs, once: "
+            f"python -c \"import duckdb; duckdb.sql('INSTALL {kind}')\". Without it there are duckdb:/// and "
+            "sqlite:/// sources, CSV and Parquet."
+        ) from None
+    target = source.replace("'", "''")
+    connection.execute(f"ATTACH '{target}' AS source (TYPE {kind}, READ_ONLY)")
+    connection.execute("USE source")
+    return connection
+
+
+def _sqlite(file: str, query: str, text: Sequence[str]) -> pd.DataFrame:
+    import contextlib
+    import sqlite3
+
+    import pandas as pd
+
+    try:
+        with contextlib.closing(sqlite3.connect(f"{Path(file).as_uri()}?mode=ro", uri=True)) as connection:
+            rows = connection.execute(query)
+            names = [column[0] for column in rows.description or ()]
+            values = list(zip(*rows.fetchall(), strict=True)) or [()] * len(names)
+    except sqlite3.Error as error:
+        raise DataError(str(error)) from None
+    return pd.DataFrame(
+        {
+            name: [None if value is None else str(value) for value in column] if name in text else list(column)
+            for name, column in zip(names, values, strict=True)
+        }
+    )
+
+
+def _pick(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    missing = [column for column in columns if column not in frame.columns]
+    if missing:
+        raise DataError(f"the query gives no column {missing[0]!r}.")
+    return frame[list(columns)]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,345 @@
+"""A party's tables: where they lie, what is in them, and how a protocol gets ids, features and a label from them.
+
+Rows are known by their position in the file (or the query's result), so what a run reads must be what the
+alignment saw: `digest` tells whether it still is. Errors name party, table and column and count rows; they never
+quote a value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from fednb.config import TableConfig
+from fednb.errors import ConfigError, DataError
+from fednb.federation import sources
+from fednb.federation.messages import ColumnInfo, Name, TableInfo
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BETWEEN = "\x1f"  # joins several id columns into one id; it stands in no id
+CACHE_BYTES = 1 << 30
+
+
+class TableStore:
+    """The tables of one member: those its owner declared and those saved from its kernel. Safe from any thread.
+
+    `folder` keeps saved tables as Parquet, 0600 in 0700; without it they stay in memory (simulation).
+    """
+
+    def __init__(self, member: str, declared: Mapping[str, TableConfig], folder: Path | None = None) -> None:
+        self.member = member
+        self._declared = dict(declared)
+        self._folder = folder
+        self._memory: dict[str, tuple[TableConfig, _Snapshot]] = {}
+        self._cache: OrderedDict[str, _Snapshot] = OrderedDict()
+        self._aligned_on: dict[str, tuple[str, ...]] = {}
+        self._lock = threading.RLock()
+        if folder is not None:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @classmethod
+    def of_frames(cls, member: str, frames: Mapping[str, pd.DataFrame]) -> TableStore:
+        """Tables that are DataFrames already."""
+        store = cls(member, {})
+        for name, frame in frames.items():
+            store.save(name, frame, (), None)
+        return store
+
+    def names(self) -> list[str]:
+        """Declared tables in the order of the federation file, then saved ones."""
+        with self._lock:
+            saved = set(self._memory)
+            if self._folder is not None:
+                saved |= {file.stem for file in self._folder.glob("*.parquet")}
+            return [*self._declared, *sorted(saved - set(self._declared))]
+
+    def check(self) -> None:
+        """Look at the header of each declared file. Raises ConfigError when an id or label column is not there."""
+        for table in self._declared.values():
+            header = sources.header(table)
+            if header is None:
+                continue  # a database is asked when it is used: it may come up later than this member
+            wanted = {"id": table.id, "label": (table.label,) if table.label else (), "columns": table.columns or ()}
+            for key, columns in wanted.items():
+                for column in columns:
+                    if column not in header:
+                        problem = self._no_column(table.name, column, header)
+                        raise ConfigError(f"party.{self.member}.tables.{table.name}.{key}: {problem}")
+
+    def table(self, name: str) -> TableConfig:
+        """What is declared of a table. Raises DataError for an unknown one."""
+        with self._lock:
+            if name in self._declared:
+                return self._declared[name]
+            if name in self._memory:
+                return self._memory[name][0]
+            if self._folder is not None and name in self.names():
+                return sources.saved(name, self._folder / f"{name}.parquet")
+            near = difflib.get_close_matches(name, self.names(), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise DataError(f"{self.member} has no table {name!r}. It has {_listed(self.names())}{hint}")
+
+    def describe(self) -> list[TableInfo]:
+        """Names, types and row counts of every table; never values."""
+        return [self._describe(name) for name in self.names()]
+
+    def read(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """The table as a DataFrame, rows in their order; id columns of text sources are exact text."""
+        frame = self._frame(name)
+        if columns is None:
+            return frame.copy(deep=False)
+        self._require(name, frame, columns)
+        return frame[list(columns)]
+
+    def ids(self, name: str, on: Sequence[str] = ()) -> npt.NDArray[np.object_]:
+        """[n] raw ids as str, "" where one is missing; several columns are joined into one id."""
+        table = self.table(name)
+        on = tuple(on) or table.id
+        if not on:
+            raise DataError(
+                f"table {name!r} of {self.member} declares no id column; say which one to align on, "
+                f"among {_listed(self._frame(name).columns)}."
+            )
+        with self._lock:
+            self._aligned_on[name] = on
+            try:
+                frame = self._frame(name, fresh=True)
+            except DataError:
+                del self._aligned_on[name]
+                raise
+        self._require(name, frame, on)
+        parts = [self._text(frame[column]) for column in on]
+        if len(parts) == 1:
+            return parts[0]
+        rows = [BETWEEN.join(row) if all(row) else "" for row in zip(*parts, strict=True)]
+        return np.array(rows, dtype=object)
+
+    def features(
+        self, name: str, columns: Sequence[str] | None = None, rows: npt.NDArray[np.int64] | None = None
+    ) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
+        """[len(rows), d] and the names of the d columns; `columns=None`: all but ids and label.
+
+        Raises DataError for a column that is missing, not numeric, or has missing values in these rows.
+        """
+        table = self.table(name)
+        frame = self._frame(name)
+        if columns is None:
+            columns = [str(c) for c in frame.columns if c not in table.id and c != table.label]
+        self._require(name, frame, columns)
+        n = len(frame) if rows is None else len(rows)
+        X = np.empty((n, len(columns)), dtype=np.float64)
+        for j, column in enumerate(columns):
+            if column in table.id:
+                raise DataError(f"column {column!r} of table {name!r} of {self.member} is an id, not a feature.")
+            X[:, j] = self._numbers(name, frame[column], rows, "feature")
+        return X, tuple(columns)
+
+    def label(
+        self, name: str, column: str | None = None, rows: npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.float64]:
+        """[len(rows)] label values; which values a model accepts is the model's business."""
+        column = column or self.table(name).label
+        if column is None:
+            raise DataError(f'table {name!r} of {self.member} declares no label; add label = "COLUMN" to it.')
+        frame = self._frame(name)
+        self._require(name, frame, [column])
+        return self._numbers(name, frame[column], rows, "label")
+
+    def digest(self, name: str) -> str:
+        """Changes when the rows that this store reads of the table change."""
+        return self._snapshot(name).digest
+
+    def save(self, name: str, frame: pd.DataFrame, id: Iterable[str], label: str | None) -> None:
+        """Keep a derived table under a name that no declared table has; a derived one of that name is replaced."""
+        try:
+            msgspec.convert(name, Name)
+        except msgspec.ValidationError:
+            raise DataError(
+                f"{name!r} is not a name for a table: letters, digits, '_', '.' and '-', 64 at most."
+            ) from None
+        if name in self._declared:
+            raise DataError(f"{self.member} declares a table {name!r} in the federation file; save under another name.")
+        columns = [column for column in frame.columns if not isinstance(column, str)]
+        if columns:
+            raise DataError(f"table {name!r}: {len(columns)} columns have names that are not text; rename them.")
+        if len(set(frame.columns)) != len(frame.columns):
+            raise DataError(f"table {name!r} has two columns of the same name; rename one.")
+        table = TableConfig(name=name, id=tuple(id), label=label)
+        for column in (*table.id, *([label] if label else [])):
+            if column not in frame.columns:
+                raise DataError(self._no_column(name, column, frame.columns))
+        with self._lock:
+            self._cache.pop(name, None)
+            if self._folder is None:
+                self._memory[name] = (table, _Snapshot("", frame.copy(), secrets.token_hex(16)))
+            else:
+                sources.save(self._folder / f"{name}.parquet", frame, table)
+
+    def save_rows(
+        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[np.float64]]
+    ) -> None:
+        """Make a derived table: the ids of `source`'s `rows`, and new columns beside them."""
+        ids = self.table(source).id or self._aligned_on.get(source, ())
+        frame = self.read(source, ids).iloc[rows].reset_index(drop=True)
+        self.save(name, frame.assign(**{str(column): values for column, values in columns.items()}), ids, None)
+
+    # ------------------------------------------------------------ reading
+
+    def _frame(self, name: str, *, fresh: bool = False) -> pd.DataFrame:
+        return self._snapshot(name, fresh=fresh).frame
+
+    def _snapshot(self, name: str, *, fresh: bool = False) -> _Snapshot:
+        """The whole table, from memory while its source is unchanged.
+
+        A database on another machine cannot say cheaply whether it changed, and may give its rows in another order
+        each time: what an alignment read (`fresh`) is what later runs get.
+        """
+        with self._lock:
+            table = self.table(name)
+            if name in self._memory:
+                return self._memory[name][1]
+            text = self._text_columns(table)
+            stamp = sources.stamp(table, self._file(name))
+            found = self._cache.get(name)
+            if found is not None and found.stamp == f"{stamp} {text}" and (stamp or not fresh):
+                self._cache.move_to_end(name)
+                return found
+            try:
+                frame = sources.read(table, self._file(name), text)
+            except (ConfigError, DataError) as error:
+                raise DataError(f"table {name!r} of {self.member} cannot be read: {error}") from None
+            digest = hashlib.sha256(stamp.encode()).hexdigest() if stamp else sources.content_digest(frame)
+            made = self._cache[name] = _Snapshot(f"{stamp} {text}", frame, digest)
+            self._cache.move_to_end(name)
+            while len(self._cache) > 1 and sum(kept.bytes for kept in self._cache.values()) > CACHE_BYTES:
+                self._cache.popitem(last=False)
+            return made
+
+    def _text_columns(self, table: TableConfig) -> tuple[str, ...]:
+        """Columns that are read as text, because they are ids or were aligned on."""
+        return tuple(dict.fromkeys((*table.id, *self._aligned_on.get(table.name, ()))))
+
+    def _file(self, name: str) -> Path | None:
+        return None if self._folder is None or name in self._declared else self._folder / f"{name}.parquet"
+
+    # ------------------------------------------------------------ values
+
+    def _text(self, series: pd.Series) -> npt.NDArray[np.object_]:
+        import pandas as pd
+
+        missing = series.isna().to_numpy(dtype=bool)
+        if pd.api.types.is_float_dtype(series.dtype):
+            # whole numbers become floats where one is missing; an id is never 17.0
+            numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
+            whole = np.isfinite(numbers) & (numbers == np.floor(numbers)) & (np.abs(numbers) < 2**53)
+            values = [str(int(x)) if ok else str(x) for x, ok in zip(numbers, whole, strict=True)]
+        else:
+            values = [str(value) for value in series.to_numpy(dtype=object)]
+        result = np.array(values, dtype=object)
+        result[missing] = ""
+        return result
+
+    def _numbers(
+        self, name: str, series: pd.Series, rows: npt.NDArray[np.int64] | None, use: str
+    ) -> npt.NDArray[np.float64]:
+        import pandas as pd
+
+        where = f"{use} {series.name!r} of table {name!r} of {self.member}"
+        if rows is not None:
+            series = series.iloc[rows]
+        if isinstance(series.dtype, pd.CategoricalDtype):
+            series = series.astype(series.dtype.categories.dtype)
+        kind = _kind(series)
+        if kind == "date":
+            raise DataError(
+                f"{where} is a date. Turn it into a number (days since a fixed day, say) and fed.save that."
+            )
+        if kind == "text":
+            numbers = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+            bad = int((np.isnan(numbers) & series.notna().to_numpy(dtype=bool)).sum())
+            if bad:
+                raise DataError(
+                    f"{where} is text: {bad:,} of {len(series):,} values are not numbers. Encode it "
+                    "(pandas.get_dummies, say) and fed.save the result, or leave the column out."
+                )
+        else:
+            numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
+        missing = int(np.isnan(numbers).sum())
+        if missing:
+            raise DataError(
+                f"{where} has {missing:,} missing values in {len(numbers):,} rows. Fill or drop them at "
+                f"{self.member} (fed.load, fillna, fed.save), or leave the column out."
+            )
+        infinite = int(np.isinf(numbers).sum())
+        if infinite:
+            raise DataError(f"{where} has {infinite:,} infinite values in {len(numbers):,} rows. Replace them first.")
+        return numbers
+
+    # ------------------------------------------------------------ words
+
+    def _describe(self, name: str) -> TableInfo:
+        table, frame = self.table(name), self._frame(name)
+        columns = []
+        for column in map(str, frame.columns):
+            role = "id" if column in table.id else "label" if column == table.label else "feature"
+            columns.append(msgspec.convert({"name": column, "dtype": _kind(frame[column]), "role": role}, ColumnInfo))
+        return TableInfo(member=self.member, name=name, rows=len(frame), columns=columns)
+
+    def _require(self, name: str, frame: pd.DataFrame, columns: Iterable[str]) -> None:
+        for column in columns:
+            if column not in frame.columns:
+                raise DataError(self._no_column(name, column, frame.columns))
+
+    def _no_column(self, name: str, column: str, present: Iterable[object]) -> str:
+        names = [str(other) for other in present]
+        near = difflib.get_close_matches(column, names, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
+            hint = ' The whole header is one column: give the table its separator = ";" (or what it is).'
+        return f"table {name!r} of {self.member} has no column {column!r}. It has {_listed(names)}.{hint}"
+
+
+class _Snapshot:
+    def __init__(self, stamp: str, frame: pd.DataFrame, digest: str) -> None:
+        self.stamp = stamp
+        self.frame = frame
+        self.digest = digest
+        self.bytes = int(frame.memory_usage(deep=False).sum())
+
+
+def _kind(series: pd.Series) -> str:
+    """A column's type in the words of `ColumnInfo`."""
+    from pandas.api import types
+
+    if isinstance(series.dtype, types.CategoricalDtype):
+        return "category"
+    if types.is_bool_dtype(series.dtype):
+        return "bool"
+    if types.is_integer_dtype(series.dtype):
+        return "int"
+    if types.is_float_dtype(series.dtype):
+        return "float"
+    if types.is_datetime64_any_dtype(series.dtype) or types.is_timedelta64_dtype(series.dtype):
+        return "date"
+    if series.dtype == object:
+        found = types.infer_dtype(series, skipna=True)
+        return {"decimal": "float", "date": "date", "datetime": "date", "boolean": "bool"}.get(found, "text")
+    return "text"
+
+
+def _listed(names: Iterable[object]) -> str:
+    words = [str(name) for name in names]
+    shown = ", ".join(words[:20])
+    return f"{shown} and {len(words) - 20} more" if len(words) > 20 else shown or "none"

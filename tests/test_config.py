@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fednb import config
+from fednb.errors import ConfigError
+
+GOOD = """
+[federation]
+hub = "tcp://127.0.0.1:0"            # 0: any free port
+coordinator = "coordinator"
+[party.bank]
+mode = "open"
+release = ["coefficients"]
+[party.bank.tables.loans]
+path = "loans.csv"
+id = "sme_id"
+label = "default"
+[party.agency.tables.invoices]
+path = "invoices.parquet"
+id = ["country", "sme_id"]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "loans.csv").write_text("sme_id,default\n1,0\n")
+    (tmp_path / "invoices.parquet").write_bytes(b"")
+    return tmp_path
+
+
+def refusal(folder: Path, text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text, folder / "federation.toml")
+    return str(caught.value)
+
+
+def test_the_file_of_the_readme_is_understood(folder: Path) -> None:
+    (folder / "federation.toml").write_text(GOOD)
+    federation = config.load(folder / "federation.toml")
+    assert federation.members == {
+        "hub": "hub",
+        "coordinator": "coordinator",
+        "bank": "party",
+        "agency": "party",
+        "analyst": "analyst",
+    }
+    bank, agency = federation.parties["bank"], federation.parties["agency"]
+    assert (bank.mode, bank.release) == ("open", ("coefficients",))
+    assert agency.mode == "protocol-only", "closed unless the owner says otherwise"
+    assert bank.tables["loans"].path == (folder / "loans.csv").resolve()
+    assert bank.tables["loans"].id == ("sme_id",)
+    assert agency.tables["invoices"].id == ("country", "sme_id")
+    assert federation.coordinator.mode == "open"
+    assert federation.name == "federation"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ('mode = "open"', 'modus = "open"', ["line 6", "party.bank.modus", "unknown key", '"mode"', "mean 'mode'"]),
+        ('mode = "open"', 'mode = "opne"', ["line 6", "party.bank.mode", '"open", "guarded", "protocol-only"']),
+        ('mode = "open"', "mode = 3", ["line 6", "party.bank.mode", "expected str, got int"]),
+        ('mode = "open"', 'mode = "guarded"', ["line 6", "party.bank.mode", "refuses to start", "protocol-only"]),
+        ('"coefficients"', '"rows"', ["line 7", "party.bank.release", "'rows'", '"coefficients"']),
+        ("127.0.0.1:0", "10.0.0.1:5555", ["line 6", "party.bank.mode", "loopback", "tcp://10.0.0.1:5555"]),
+        ("tcp://127.0.0.1:0", "127.0.0.1", ["line 3", "federation.hub", "tcp://HOST:PORT"]),
+        ("tcp://127.0.0.1:0", "tcp://127.0.0.1:x", ["line 3", "federation.hub", "tcp://HOST:PORT"]),
+        ('coordinator = "coordinator"', 'coordinator = "bank"', ["line 4", "federation.coordinator", "is a party"]),
+        ('coordinator = "coordinator"', 'coordinator = "analyst"', ["'analyst'", "already that of another member"]),
+        ("[party.agency.", "[party.Bank.", ["line 12", "party.Bank", "already that of another member"]),
+        ("[party.agency.", "[party.all.", ["line 12", "party.all", "taken"]),
+        ("[party.agency.", '[party."a b".', ["line 12", "'a b' is not a name"]),
+        ('path = "loans.csv"', 'path = "loan.csv"', ["line 9", "party.bank.tables.loans.path", "no file", "loan.csv"]),
+        ('path = "loans.csv"', 'path = "loans.xlsx"', ["line 9", "neither .csv nor .parquet"]),
+        ('path = "loans.csv"', "", ["line 8", "party.bank.tables.loans", "path =", "source ="]),
+        ('path = "loans.csv"', 'source = "duckdb:///x.duckdb"', ["line 8", "needs query"]),
+        ('path = "loans.csv"', 'source = "x"\nquery = "SELECT 1"', ["line 9", "tables.loans.source", "duckdb:///"]),
+        ('path = "loans.csv"', 'path = "loans.csv"\nquery = "SELECT 1"', ["line 10", "loans.query", "with source"]),
+        ('label = "default"', 'label = "sme_id"', ["line 11", "tables.loans.label", "cannot be both"]),
+        ('label = "default"', 'columns = ["default"]', ["line 11", "tables.loans.columns", "leaves out 'sme_id'"]),
+        ("[federation]", "[fedration]", ["line 2", "fedration", "mean 'federation'"]),
+        ('hub = "tcp://127.0.0.1:0"', "", ["line 2", "federation", "'hub' is missing"]),
+        ("[party.agency.tables.invoices]", "[x]\n[x]", ["not valid TOML", "line 13"]),
+        (
+            "[party.agency.tables.invoices]",
+            "[analyst.ann]\nrole = 1\n[party.b.tables.t]",
+            ["line 13", "analyst.ann.role"],
+        ),
+        ("[party.agency.tables.invoices]", "[coordinator]", ["coordinator.path", "unknown key", '"decryption_quota"']),
+        ("[party.agency.tables.invoices]", "[party]\nx = 1\n[party.y]", ["line 13: party.x: must be a section"]),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_line_and_what_is_allowed(
+    folder: Path, old: str, new: str, expected: list[str]
+) -> None:
+    assert old in GOOD
+    said = refusal(folder, GOOD.replace(old, new, 1))
+    for words in [str(folder / "federation.toml"), *expected]:
+        assert words in said, said
+
+
+def test_broken_toml_says_where(folder: Path) -> None:
+    assert "line 2" in refusal(folder, '[federation]\nhub = "tcp')
+
+
+def test_a_missing_file_is_one_clear_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no such file"):
+        config.load(tmp_path / "nowhere.toml")
+
+
+def test_lines_are_found_behind_multi_line_strings_and_arrays(folder: Path) -> None:
+    text = GOOD.replace(
+        'id = ["country", "sme_id"]',
+        'id = [  # "]" in a comment\n  "country",\n  "sme_id",\n]\n[party.third.tables.t]\nsource = "mysql://db"\n'
+        'query = """\n[party.fake]\nid = "x"\nmodes = 1\n"""\nmode = "open"',
+    )
+    said = refusal(folder, text)
+    assert "line 25" in said and "party.third.tables.t.mode" in said, said
+
+
+def test_dotted_keys_have_lines_too(folder: Path) -> None:
+    said = refusal(folder, GOOD.replace("[party.bank]", "[party]\nbank.surprise = 1\n[party.zoo]"))
+    assert "line 6: party.bank.surprise" in said, said
+
+
+def test_database_files_resolve_against_the_federation_file(folder: Path) -> None:
+    (folder / "x.duckdb").touch()
+    table = '[party.bank.tables.t]\nsource = "{}"\nquery = "SELECT 1 AS a"'
+    text = GOOD.replace("[party.agency.tables.invoices]", table + "\n[party.agency.tables.invoices]")
+    for source in ("duckdb:///x.duckdb", f"duckdb:///{folder / 'x.duckdb'}"):
+        federation = config.parse(text.format(source), folder / "federation.toml")
+        assert federation.parties["bank"].tables["t"].source == f"duckdb:///{(folder / 'x.duckdb').resolve()}"
+    assert "no file" in refusal(folder, text.format("duckdb:///y.duckdb"))
+
+
+def test_a_hub_beyond_this_machine_closes_the_coordinator_by_default(folder: Path) -> None:
+    text = GOOD.replace("127.0.0.1:0", "0.0.0.0:7000").replace('mode = "open"', "")
+    assert config.parse(text, folder / "f.toml").coordinator.mode == "protocol-only"
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [("tcp://127.0.0.1:0", True), ("tcp://[::1]:5", True), ("tcp://localhost:5", True), ("tcp://127.8.9.1:5", True)]
+    + [
+        ("tcp://0.0.0.0:5", False),
+        ("tcp://192.168.1.4:5", False),
+        ("tcp://example.org:5", False),
+        ("tcp://*:5", False),
+    ],
+)
+def test_loopback_is_recognised(address: str, local: bool) -> None:
+    assert config.is_loopback(address) is local
