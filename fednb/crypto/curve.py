@@ -1,0 +1,117 @@
+"""Points of Curve25519 for private set intersection: hashing onto the curve and multiplication by a secret.
+
+Points are u-coordinates, 32 little-endian bytes. Multiplication is X25519, so secrets are clamped: a multiple of
+the cofactor, under which every point of small order becomes zero.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+
+import gmpy2
+import numpy as np
+import numpy.typing as npt
+from gmpy2 import mpz
+from nacl.bindings import crypto_scalarmult
+
+from fednb.crypto.backend import slices, spread
+from fednb.errors import CryptoError
+
+Points = npt.NDArray[np.uint8]  # [n, 32]
+
+_P = 2**255 - 19
+_A = 486662
+
+
+class Scalar:
+    """A secret multiplier; shown nowhere."""
+
+    __slots__ = ("_bytes",)
+
+    def __init__(self, data: bytes) -> None:
+        self._bytes = data
+
+    def __repr__(self) -> str:
+        return "<Scalar>"
+
+
+def random_scalar() -> Scalar:
+    """A new secret multiplier."""
+    return Scalar(secrets.token_bytes(32))
+
+
+def hash_to_curve(ids: Sequence[bytes], domain: bytes = b"", threads: int = 1) -> Points:
+    """A point for each id, [n, 32]; nobody knows how the points of two ids relate.
+
+    Try and increment: SHA-512(counter ‖ id) until it is the u of a point. A hash taken as u without this test lies on
+    the twist for half of the ids and stays there under multiplication, which would tell one bit about each id.
+    """
+    prefix = hashlib.sha512(b"fednb hash to curve25519\0" + len(domain).to_bytes(8, "big") + domain)
+
+    def part(which: slice) -> bytes:
+        out = []
+        for identifier in ids[which]:
+            for counter in range(256):
+                digest = prefix.copy()
+                digest.update(bytes([counter]) + identifier)
+                u = int.from_bytes(digest.digest()[:32], "little") & (2**255 - 1)
+                if u < _P and _on_curve(mpz(u)):
+                    out.append(u.to_bytes(32, "little"))
+                    break
+            else:
+                raise CryptoError("an id could not be hashed onto the curve")  # chance 2**-256
+        return b"".join(out)
+
+    return _points(b"".join(spread(part, slices(len(ids), threads), threads)))
+
+
+def multiply(points: Points, scalar: Scalar, threads: int = 1) -> Points:
+    """scalar·point for each, [n, 32]. CryptoError for a point of small order, which would give zero."""
+    raw, secret = points.tobytes(), scalar._bytes
+
+    def part(which: slice) -> bytes:
+        return b"".join([crypto_scalarmult(secret, raw[32 * i : 32 * i + 32]) for i in range(len(points))[which]])
+
+    try:
+        return _points(b"".join(spread(part, slices(len(points), threads), threads)))
+    except RuntimeError as error:  # libsodium refuses an output of zero
+        raise CryptoError("a point of small order was refused: its sender is broken or dishonest") from error
+
+
+def check(points: Points, threads: int = 1) -> Points:
+    """A peer's points, after checking that each is canonical, on the curve and not of small order."""
+    if points.dtype != np.uint8 or points.ndim != 2 or points.shape[1] != 32:
+        raise CryptoError("points of Curve25519 are rows of 32 bytes")
+    raw = points.tobytes()
+
+    def part(which: slice) -> bool:
+        for i in range(len(points))[which]:
+            u = mpz.from_bytes(raw[32 * i : 32 * i + 32], "little")
+            if u >= _P or u in _SMALL_ORDER or not _on_curve(u):
+                return False
+        return True
+
+    if not all(spread(part, slices(len(points), threads), threads)):
+        raise CryptoError("a point is not on Curve25519, or of small order: its sender is broken or dishonest")
+    return points
+
+
+def _on_curve(u: mpz) -> bool:
+    return int(gmpy2.legendre(u * (u * u + _A * u + 1) % _P, _P)) >= 0
+
+
+def _points(raw: bytes) -> Points:
+    return np.frombuffer(raw, dtype=np.uint8).reshape(-1, 32)
+
+
+# u of the points of order 1, 2, 4 and 8 on the curve (Bernstein 2006, "May the secret key be...")
+_SMALL_ORDER = frozenset(
+    [
+        0,
+        1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    ]
+)
