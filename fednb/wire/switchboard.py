@@ -141,7 +141,8 @@ class Talk:
                         )
                     waited = True
                     self._blocked(wanted)
-                    self._change.wait(left)
+                    if not self._ended:  # _blocked may have found a deadlock and ended this very conversation
+                        self._change.wait(left)
             finally:
                 if waited:
                     self._unblocked()

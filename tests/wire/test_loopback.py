@@ -64,7 +64,7 @@ def test_a_deadlock_is_reported_at_once_with_who_waits_for_what_from_whom() -> N
         return link.recv("a", Total).total
 
     with pytest.raises(LinkError) as caught:
-        play({"a": summer, "b": waits_too, "c": holder}, CAST)
+        play({"a": summer, "b": waits_too, "c": holder}, CAST, timeout=None)
     assert str(caught.value) == ("every role is waiting: a for Numbers from b; b for Total from a; c for Total from a")
 
 
