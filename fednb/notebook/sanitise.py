@@ -104,7 +104,9 @@ def _attribute(tag: str, name: str, value: str) -> str | None:
     return value
 
 
-def clean_bundle(member: str, data: Mapping[str, Any], metadata: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def clean_bundle(
+    member: str, data: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """A MIME bundle and its metadata, safe to publish under the analyst's cell. Never empty."""
     kept: dict[str, Any] = {}
     notes: list[str] = []

@@ -1,0 +1,201 @@
+"""The magics: `%%party`, `%%coordinator` and `%fed`.
+
+A magic's line is taken as written: `{names}` and `$names` of local variables are not put in, because what looks like
+one notebook is several machines, and a value must not travel to another by accident.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, NoReturn
+
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.magic import no_var_expand
+
+from fednb.errors import FednbError
+from fednb.notebook.cell import PendingCell, RemoteCell, interrupts
+from fednb.notebook.replay import Areas, Pieces
+from fednb.notebook.session import Session
+
+OPTIONS = {
+    "--noblock": "go on at once; the value is a future: .result(), .done(), .cancel()",
+    "--timeout": "SECONDS: interrupt the cell where it is not done by then, and raise LinkTimeout",
+    "-o": "NAME: bring this variable back (a dict by party when there are several)",
+    "--ask": '"REASON": ask the owner to approve the cell; open mode needs no approval',
+}
+COMMANDS = {
+    "connect": "[FILE]  connect this notebook: a federation file or a member's folder; without, the last `fednb up`",
+    "status": "every member: up or down, its version, the round trip to it",
+    "tables": "every party's tables: rows, columns, id and label; never values",
+    "runs": "the coordinator's runs, also those that other notebooks began",
+}
+
+PARTY_HELP = """Run the cell at one party or several, on that party's own data.
+
+    %%party NAME[,NAME...|all] [--noblock] [--timeout SECONDS] [-o NAME] [--ask "REASON"]
+
+""" + "\n".join(f"    {option:<10} {text}" for option, text in OPTIONS.items())
+COORDINATOR_HELP = PARTY_HELP.replace("%%party NAME[,NAME...|all]", "%%coordinator").replace(
+    "at one party or several, on that party's own data", "at the coordinator"
+)
+FED_HELP = "The federation that this notebook is connected to.\n\n" + "\n".join(
+    f"    %fed {command:<8} {text}" for command, text in COMMANDS.items()
+)
+
+
+class Magics:
+    """The magics of one notebook."""
+
+    def __init__(self, shell: InteractiveShell, session: Session) -> None:
+        self._shell = shell
+        self._session = session
+
+    def register(self) -> None:
+        """Make them known to IPython."""
+        for kind, name, magic, text in (
+            ("cell", "party", self.party, PARTY_HELP),
+            ("cell", "coordinator", self.coordinator, COORDINATOR_HELP),
+            ("line", "fed", self.fed, FED_HELP),
+        ):
+            function = _magic(magic, text)
+            function.session = self._session  # type: ignore[attr-defined]  # how a second %load_ext finds the first
+            self._shell.magics_manager.register_function(function, kind, name)
+
+    def party(self, line: str, cell: str) -> PendingCell | None:
+        options = _options("%%party", line)
+        if not options.names:
+            raise UsageError("%%party needs the name of a party, names with commas between them, or all.")
+        return self._run(self._session.parties(options.names), options, cell)
+
+    def coordinator(self, line: str, cell: str) -> PendingCell | None:
+        options = _options("%%coordinator", line)
+        if options.names:
+            raise UsageError(f"%%coordinator takes no name, but got {' '.join(options.names)!r}.")
+        return self._run([self._session.federation.coordinator], options, cell)
+
+    def fed(self, line: str) -> Any:
+        command, _, rest = line.strip().partition(" ")
+        if not command:
+            print(FED_HELP)
+        elif command == "connect":
+            self._connect(rest.strip())
+        elif command not in COMMANDS:
+            raise UsageError(f"%fed has no command {command!r}; it has {', '.join(COMMANDS)}.")
+        elif rest.strip():
+            raise UsageError(f"%fed {command} takes nothing more, but got {rest.strip()!r}.")
+        elif command == "status":
+            return self._session.federation.doctor()
+        elif command == "tables":
+            return self._session.federation.tables()
+        else:
+            return self._session.federation.runs()
+        return None
+
+    def _connect(self, profile: str) -> None:
+        from fednb.federation.client import connect
+
+        words = shlex.split(profile)
+        if len(words) > 1:
+            raise UsageError(f"%fed connect takes one file or folder, but got {len(words)}: quote a name with blanks.")
+        federation = connect(words[0] if words else None)
+        self._session.use(federation)
+        self._shell.user_ns["fed"] = federation
+        down = [name for name, seen in sorted(federation.members().items()) if not seen.up and seen.kind != "analyst"]
+        print(f"Connected as {federation.me} to {', '.join(federation.parties)} and {federation.coordinator}.")
+        if down:
+            print(f"Down: {', '.join(down)}.")
+
+    def _run(self, members: list[str], options: argparse.Namespace, code: str) -> PendingCell | None:
+        session = self._session
+        if options.ask is not None:
+            print("--ask: a member in open mode needs no approval, so nobody is asked.")
+        run = session.cells.execute(members, code, capture=options.output)
+        replay: Pieces | Areas
+        if len(members) > 1 or options.noblock:
+            replay = Areas(self._shell, members, session.looks(), session.show_view)
+        else:
+            replay = Pieces(self._shell, members[0], session.show_view)
+        cell = RemoteCell(run, replay, capture=options.output, timeout=options.timeout)
+        if isinstance(replay, Areas) and options.noblock:
+            return self._background(cell, replay, options.output)
+        with interrupts(cell.interrupt):
+            cell.follow()
+        self._assign(options.output, cell.result())
+        return None
+
+    def _background(self, cell: RemoteCell, replay: Areas, output: Sequence[str]) -> PendingCell:
+        # ipykernel files a thread's output under the cell that is current when it is written, unless told otherwise
+        parent = self._shell.get_parent() if hasattr(self._shell, "get_parent") else None
+
+        def work() -> None:
+            if parent is not None and hasattr(self._shell, "set_thread_parent"):
+                self._shell.set_thread_parent(parent)
+            cell.follow()
+            if not cell.failures:
+                self._assign(output, cell.result())
+
+        return PendingCell(cell, work, replay.refresh)
+
+    def _assign(self, output: Sequence[str], value: Any) -> None:
+        if len(output) == 1:
+            self._shell.user_ns[output[0]] = value
+        elif output:
+            by_name = zip(*value.values(), strict=True) if isinstance(value, dict) else value
+            members = tuple(value) if isinstance(value, dict) else None
+            for name, got in zip(output, by_name, strict=True):
+                self._shell.user_ns[name] = dict(zip(members, got, strict=True)) if members else got
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}. `{self.prog}?` shows how it is used.")
+
+
+def _options(magic: str, line: str) -> argparse.Namespace:
+    parser = _Parser(prog=magic, add_help=False, allow_abbrev=False)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--noblock", action="store_true")
+    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS")
+    parser.add_argument("-o", "--output", action="append", default=[], type=_name, metavar="NAME")
+    parser.add_argument("--ask", metavar="REASON")
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise UsageError(f"{magic}: {error} in {line!r}.") from None
+    return parser.parse_intermixed_args(words)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError("it must be more than 0")
+    return seconds
+
+
+def _name(text: str) -> str:
+    if not text.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not the name of a variable")
+    return text
+
+
+def _magic(function: Callable[..., Any], text: str) -> Callable[..., Any]:
+    """As IPython wants it: taken literally, with its help, and errors of ours shown without our own frames."""
+
+    @wraps(function)
+    def magic(*args: str) -> Any:
+        try:
+            return function(*args)
+        except FednbError as error:
+            if not hasattr(error, "_render_traceback_"):
+                lines = [f"\x1b[31m{type(error).__name__}\x1b[0m: {error}"]
+                error._render_traceback_ = lambda: lines  # type: ignore[attr-defined]
+            raise
+
+    magic.__doc__ = text
+    return no_var_expand(magic)
+
+
