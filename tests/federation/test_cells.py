@@ -212,9 +212,9 @@ def test_a_captured_table_that_is_not_arrow_is_refused() -> None:
         captured_value(m.TableValue(np.frombuffer(b"not arrow at all", dtype=np.uint8)))
     with pytest.raises(UnexpectedMessage):
         captured_value(m.TableValue(raw[: len(raw) // 2]))
-    offset = raw.tobytes().index(np.arange(0, 200, 50, dtype="<i4").tobytes())  # where each string begins
+    offset = raw.tobytes().index(np.arange(0, 200, 50, dtype="<i8").tobytes())  # where each string begins
     lying = raw.copy()
-    lying[offset + 4 : offset + 8] = np.frombuffer(np.int32(2_000_000_000).tobytes(), dtype=np.uint8)
+    lying[offset + 8 : offset + 16] = np.frombuffer(np.int64(2**40).tobytes(), dtype=np.uint8)
     with pytest.raises(UnexpectedMessage):
         captured_value(m.TableValue(lying))
 

@@ -1,0 +1,340 @@
+"""`%%party`, `%%coordinator` and `%fed` against scripted members: options, output, failures, interrupts."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Any
+
+import pytest
+from IPython.core.error import UsageError
+
+from fednb.errors import DataError, LinkError, LinkTimeout, NotConnected, PeerLost, Refused, RemoteError
+from fednb.notebook import cell as cells
+from fednb.notebook.cell import PendingCell
+
+WAIT = 20.0
+MAIN = threading.main_thread().ident or 0
+
+
+def rendered(error: Any) -> str:
+    return "\n".join(error._render_traceback_())
+
+
+def test_streams_of_one_party_come_out_as_ones_own(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert world.party("bank", "stream('hello\\n'); stream('careful\\n', 'stderr')") is None
+    out = capsys.readouterr()
+    assert (out.out, out.err) == ("hello\n", "careful\n")
+
+
+def test_the_coordinator_has_a_magic_of_its_own(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    world.shell.run_cell_magic("coordinator", "", "stream(me)")
+    assert capsys.readouterr().out == "coordinator"
+    with pytest.raises(LinkError, match="start its cells with %%coordinator"):
+        world.party("coordinator", "1")
+    with pytest.raises(UsageError, match="takes no name"):
+        world.shell.run_cell_magic("coordinator", "bank", "1")
+
+
+def test_local_variables_are_not_put_into_the_line_or_the_cell(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    world.shell.user_ns["secret"] = "bank"
+    with pytest.raises(LinkError, match=r"no party '\{secret\}'"):
+        world.party("{secret}", "1")
+    with pytest.raises(LinkError, match=r"no party '\$secret'"):
+        world.party("$secret", "1")
+    world.party("bank", "stream('{secret} $secret')")
+    assert capsys.readouterr().out == "{secret} $secret"
+
+
+def test_an_unknown_party_is_answered_with_the_known_ones(world: Any) -> None:
+    with pytest.raises(LinkError, match=r"no party 'bnak'.*agency, bank") as caught:
+        world.party("bank,bnak", "1")
+    assert rendered(caught.value) == f"\x1b[31mLinkError\x1b[0m: {caught.value}"
+    assert world.agents["bank"].requests == []
+
+
+def test_a_party_that_is_down_is_named_and_nothing_starts(world: Any) -> None:
+    world.agents["agency"].endpoint.close()
+    with pytest.raises(PeerLost, match=r"agency is down.*%fed status"):
+        world.party("all", "1")
+    assert world.agents["bank"].requests == []
+
+
+def test_without_a_connection_the_error_says_how_to_get_one(world: Any) -> None:
+    world.session.close()
+    for magic in (lambda: world.party("bank", "1"), lambda: world.shell.run_line_magic("fed", "status")):
+        with pytest.raises(NotConnected, match="%fed connect"):
+            magic()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "needs the name of a party"),
+        ("bank --timeout soon", "invalid"),
+        ("bank --timeout -1", "timeout"),
+        ("bank -o a.b", "not the name of a variable"),
+        ("bank --frobnicate", "--frobnicate"),
+        ('bank --ask "why', "No closing quotation"),
+    ],
+)
+def test_a_wrong_line_says_what_is_wrong(world: Any, line: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        world.party(line, "1")
+
+
+def test_a_remote_error_shows_its_own_type_and_line_and_no_local_frame(world: Any) -> None:
+    with pytest.raises(RemoteError) as caught:
+        world.party("bank", "x = 1\nraise KeyError('region')")
+    shown = rendered(caught.value)
+    assert "── bank ──" in shown
+    assert "KeyError" in shown and 'Cell In[7]", line 2' in shown
+    assert "magics.py" not in shown and "cells.py" not in shown
+    assert caught.value.errors["bank"].ename == "KeyError"
+
+
+def test_one_party_fails_and_the_other_finishes_first_then_one_error(world: Any) -> None:
+    with pytest.raises(RemoteError) as caught:
+        world.party("bank,agency", "stream(f'{me} began\\n')\nif me == 'bank': 1 / 0\nstream(f'{me} finished\\n')")
+    assert set(caught.value.errors) == {"bank"}
+    assert "agency finished" in world.area("agency")["text/plain"]
+    assert "(0.2 s)" in world.area("agency")["text/plain"]
+    assert "ZeroDivisionError" in world.area("bank")["text/plain"]
+
+
+def test_errors_of_several_parties_come_as_one(world: Any) -> None:
+    with pytest.raises(RemoteError) as caught:
+        world.party("all", "raise ValueError(me)")
+    assert str(caught.value) == "agency: ValueError: agency; bank: ValueError: bank"
+    shown = rendered(caught.value)
+    assert shown.index("── agency") < shown.index("── bank")
+
+
+def test_a_refusal_names_who_and_why(world: Any) -> None:
+    with pytest.raises(Refused, match=r"bank refused the cell: protocol-only") as caught:
+        world.party("bank", "end('refused', 'protocol-only: no cells run here')")
+    assert caught.value.member == "bank"
+    assert rendered(caught.value).startswith("\x1b[31mRefused")
+
+
+def test_a_kernel_that_dies_is_told_from_a_member_that_is_lost(world: Any) -> None:
+    with pytest.raises(RemoteError, match="bank: KernelDied: out of memory"):
+        world.party("bank", "end('died', 'out of memory')")
+    with pytest.raises(PeerLost, match="the agent was stopped"):
+        world.party("bank", "leave()")
+
+
+def test_a_lost_party_does_not_hang_the_others(world: Any) -> None:
+    with pytest.raises(RemoteError) as caught:
+        world.party("bank,agency", "leave() if me == 'bank' else stream('agency is done')")
+    assert set(caught.value.errors) == {"bank"}
+    assert "agency is done" in world.area("agency")["text/plain"]
+
+
+def test_output_of_several_parties_is_grouped_by_party_however_it_interleaves(world: Any) -> None:
+    world.party("bank,agency", "for i in range(3): stream(f'{me} {i}\\n')")
+    screen = world.screen()
+    assert len(screen) == 2
+    assert world.area("bank")["text/plain"] == "── bank (0.2 s) ──\nbank 0\nbank 1\nbank 2"
+    assert world.area("agency")["text/plain"] == "── agency (0.2 s) ──\nagency 0\nagency 1\nagency 2"
+    assert "bank 2" in world.area("bank")["text/html"]
+
+
+def test_areas_show_output_while_the_cell_still_runs(world: Any) -> None:
+    agent = world.agents["bank"]
+    threading.Thread(target=lambda: _release_when(world, agent, "early news"), daemon=True).start()
+    world.party("bank,agency", "if me == 'bank':\n stream('early news\\n')\n gate()")
+    assert "(0.2 s)" in world.area("bank")["text/plain"]
+
+
+def _release_when(world: Any, agent: Any, text: str) -> None:
+    assert agent.reached.wait(WAIT)
+    seen = threading.Event()
+    plain = world.shell.display_pub.publish
+
+    def publish(data: Any, *args: Any, **options: Any) -> None:
+        plain(data, *args, **options)
+        if text in data.get("text/plain", "") and "(running)" in data["text/plain"]:
+            seen.set()
+
+    if not any(text in output["data"]["text/plain"] for output in world.published):
+        world.shell.display_pub.publish = publish
+        assert seen.wait(WAIT)
+    agent.go.set()
+
+
+def test_in_a_terminal_each_party_is_printed_once_when_it_is_done(terminal: Any) -> None:
+    terminal.party("bank,agency", "stream(f'{me}!\\n')")
+    shown = [output["data"]["text/plain"] for output in terminal.published]
+    assert sorted(shown) == ["── agency (0.2 s) ──\nagency!", "── bank (0.2 s) ──\nbank!"]
+    assert not any(output.get("update") for output in terminal.published)
+
+
+def test_o_brings_a_value_back_or_one_for_each_party(world: Any) -> None:
+    world.party("bank -o rows", "capture('rows', 7)")
+    assert world.shell.user_ns["rows"] == 7
+    world.party("bank,agency -o rows -o name", "capture('rows', len(me)); capture('name', me)")
+    assert world.shell.user_ns["rows"] == {"bank": 4, "agency": 6}
+    assert world.shell.user_ns["name"] == {"bank": "bank", "agency": "agency"}
+    world.party("bank -o a -o b", "capture('a', 1); capture('b', 2)")
+    assert (world.shell.user_ns["a"], world.shell.user_ns["b"]) == (1, 2)
+
+
+def test_o_of_a_name_that_the_cell_did_not_make_says_so(world: Any) -> None:
+    with pytest.raises(DataError, match="bank sent no value of 'rows'"):
+        world.party("bank -o rows", "pass")
+
+
+def test_ask_says_that_open_mode_needs_no_approval(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    world.party('bank --ask "to count rows"', "stream('ran')")
+    out = capsys.readouterr().out
+    assert "open mode needs no approval" in out
+    assert out.endswith("ran")
+
+
+def test_noblock_gives_a_future_whose_output_stays_in_its_area(world: Any) -> None:
+    pending = world.party("bank --noblock -o x", "stream('begun\\n'); gate(); capture('x', 5); stream('ended\\n')")
+    assert isinstance(pending, PendingCell)
+    assert world.agents["bank"].reached.wait(WAIT)
+    assert not pending.done()
+    assert "bank: running" in repr(pending)
+    with pytest.raises(LinkTimeout, match="still runs at bank"):
+        pending.result(timeout=0.01)
+    world.agents["bank"].go.set()
+    assert pending.result(WAIT) == 5
+    assert pending.done() and repr(pending) == "<cell at bank: done>"
+    assert world.shell.user_ns["x"] == 5
+    assert world.area("bank")["text/plain"] == "── bank (0.2 s) ──\nbegun\nended"
+    assert pending.cancel() is False
+
+
+def test_noblock_shows_a_failure_in_its_area_and_raises_it_in_result(world: Any) -> None:
+    pending = world.party("bank --noblock", "1 / 0")
+    with pytest.raises(RemoteError, match="ZeroDivisionError"):
+        pending.result(WAIT)
+    assert "division by zero" in world.area("bank")["text/plain"]
+    assert repr(pending) == "<cell at bank: failed, bank: ZeroDivisionError>"
+
+
+def test_a_cell_in_the_background_can_be_cancelled(world: Any) -> None:
+    pending = world.party("bank,agency --noblock", "hang()")
+    assert world.agents["agency"].reached.wait(WAIT)
+    assert pending.cancel() is True
+    with pytest.raises(RemoteError) as caught:
+        pending.result(WAIT)
+    assert {failure.ename for failure in caught.value.errors.values()} == {"KeyboardInterrupt"}
+
+
+def test_timeout_interrupts_the_cell_and_names_who_was_late(world: Any) -> None:
+    with pytest.raises(LinkTimeout, match=r"within 0.05 s at bank, and was interrupted there\. Allow") as caught:
+        world.party("bank,agency --timeout 0.05", "hang() if me == 'bank' else stream('quick')")
+    assert caught.value.member == "bank"
+    assert "quick" in world.area("agency")["text/plain"]
+
+
+def test_a_cell_that_swallows_the_interrupt_of_its_timeout_is_late_all_the_same(world: Any) -> None:
+    with pytest.raises(LinkTimeout, match="at bank"):
+        world.party("bank --timeout 0.05", "try: hang()\nexcept KeyboardInterrupt: pass")
+
+
+def test_a_timeout_does_not_hide_another_failure(world: Any) -> None:
+    with pytest.raises(RemoteError) as caught:
+        world.party("bank,agency --timeout 0.2", "hang() if me == 'bank' else 1 / 0")
+    assert caught.value.errors["agency"].ename == "ZeroDivisionError"
+    assert set(caught.value.errors) == {"bank", "agency"}
+
+
+def _interrupt_when(*events: threading.Event) -> None:
+    def send() -> None:
+        for event in events:
+            assert event.wait(WAIT)
+            signal.pthread_kill(MAIN, signal.SIGINT)
+
+    threading.Thread(target=send, daemon=True).start()
+
+
+
+def test_an_interrupt_reaches_every_party(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    both = _Both(world.agents["bank"].reached, world.agents["agency"].reached)
+    _interrupt_when(both)  # type: ignore[arg-type]
+    with pytest.raises(RemoteError) as caught:
+        world.party("bank,agency", "hang()")
+    assert {failure.ename for failure in caught.value.errors.values()} == {"KeyboardInterrupt"}
+    assert set(caught.value.errors) == {"bank", "agency"}
+    assert "Interrupting the cell at bank, agency" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class _Both:
+    def __init__(self, *events: threading.Event) -> None:
+        self.events = events
+
+    def wait(self, timeout: float) -> bool:
+        return all(event.wait(timeout) for event in self.events)
+
+
+def test_a_second_interrupt_kills_the_kernel(world: Any) -> None:
+    agent = world.agents["bank"]
+    first = _Interrupted(agent)
+    _interrupt_when(agent.reached, first)  # type: ignore[arg-type]
+    with pytest.raises(RemoteError, match="bank: KernelDied: killed"):
+        world.party("bank", "defy()")
+
+
+class _Interrupted:
+    """Waits until the agent has got the interrupt of its one cell."""
+
+    def __init__(self, agent: Any) -> None:
+        self.agent = agent
+
+    def wait(self, timeout: float) -> bool:
+        return next(iter(self.agent.interrupts.values())).wait(timeout)  # type: ignore[no-any-return]
+
+
+def test_what_does_not_obey_within_the_grace_time_is_killed(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells.RemoteCell.__init__, "__kwdefaults__", {"capture": (), "timeout": None, "grace": 0.05})
+    _interrupt_when(world.agents["bank"].reached)
+    with pytest.raises(RemoteError, match="KernelDied"):
+        world.party("bank", "defy()")
+
+
+def test_an_agent_that_confirms_nothing_is_given_up(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells.RemoteCell.__init__, "__kwdefaults__", {"capture": (), "timeout": None, "grace": 0.05})
+    monkeypatch.setattr(cells, "KILL_SECONDS", 0.05)
+    agent = world.agents["bank"]
+    _interrupt_when(agent.reached)
+    with pytest.raises(LinkTimeout, match="bank confirmed neither interrupt nor kill"):
+        world.party("bank", "gate()")
+    agent.go.set()
+
+
+def test_fed_alone_explains_itself(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    world.shell.run_line_magic("fed", "")
+    out = capsys.readouterr().out
+    for command in ("connect", "status", "tables", "runs"):
+        assert f"%fed {command}" in out
+
+
+def test_fed_status_lists_every_member(world: Any) -> None:
+    world.agents["agency"].endpoint.close()
+    status = world.shell.run_line_magic("fed", "status").set_index("member")
+    assert bool(status.loc["bank", "up"]) and not bool(status.loc["agency", "up"])
+
+
+def test_fed_refuses_what_it_does_not_know(world: Any) -> None:
+    with pytest.raises(UsageError, match="no command 'statsu'; it has connect, status, tables, runs"):
+        world.shell.run_line_magic("fed", "statsu")
+    with pytest.raises(UsageError, match="takes nothing more"):
+        world.shell.run_line_magic("fed", "status now")
+
+
+def test_loading_twice_changes_nothing(world: Any) -> None:
+    from fednb import notebook
+
+    assert notebook.load(world.shell) is world.session
+
+
+def test_the_help_of_a_magic_names_every_option(world: Any) -> None:
+    text = world.shell.find_cell_magic("party").__doc__
+    for option in ("--noblock", "--timeout", "-o", "--ask"):
+        assert option in text
