@@ -35,30 +35,38 @@ def plain(text: str) -> str:
 
 
 def settle(text: str) -> str:
-    """Carry out carriage returns and backspaces: what is left on the screen.
-
-    A last line that ends in a carriage return keeps it, so that text that comes later still overwrites it.
-    """
+    """Carry out carriage returns and backspaces as far as they are final: more text may be added to what is left."""
     if "\r" not in text and "\b" not in text:
         return text
-    lines = text.replace("\r\n", "\n").split("\n")
-    return "\n".join([*(_settle_line(line, final=True) for line in lines[:-1]), _settle_line(lines[-1], final=False)])
+    *lines, last = text.replace("\r\n", "\n").split("\n")
+    *overwritten, latest = _backspaces(last).split("\r")
+    # the cursor stands behind the latest part, so that part must stay apart from the line that it overwrites
+    resumable = f"{_overlay(overwritten)}\r{latest}" if overwritten else latest
+    return "\n".join([*(_line(line) for line in lines), resumable])
 
 
-def _settle_line(line: str, *, final: bool) -> str:
-    while "\b" in line:
-        line, changed = re.subn(r"[^\r\b]\b", "", line, count=1)
-        if not changed:
-            line = line.replace("\b", "")
-    *overwritten, last = line.split("\r")
-    if not overwritten:
-        return line
-    if last == "" and not final:
-        return overwritten[-1] + "\r"
-    shown = ""
-    for part in (*overwritten, last):
-        shown = part if len(part) >= len(shown) else part + shown[len(part) :]
-    return shown
+def shown(text: str) -> str:
+    """What a terminal would show of `text`."""
+    return "\n".join(_line(line) for line in text.replace("\r\n", "\n").split("\n")) if "\r" in text else text
+
+
+def _line(line: str) -> str:
+    return _overlay(_backspaces(line).split("\r"))
+
+
+def _overlay(parts: list[str]) -> str:
+    line = ""
+    for part in parts:
+        line = part if len(part) >= len(line) else part + line[len(part) :]
+    return line
+
+
+def _backspaces(line: str) -> str:
+    changed = "\b" in line
+    while changed:
+        line, count = re.subn("[^\r\x08]\x08", "", line)
+        changed = count > 0
+    return line.replace("\b", "")
 
 
 def to_html(text: str) -> str:

@@ -120,7 +120,7 @@ class Area:
     def _item_html(self, item: _Text | _Rich) -> str:
         if isinstance(item, _Text):
             tint = ";background-color:rgba(214,64,69,.12)" if item.name == "stderr" else ""
-            return f'<pre style="{_PRE}{tint}">{ansi.to_html(item.text.rstrip(chr(13)))}</pre>'
+            return f'<pre style="{_PRE}{tint}">{ansi.to_html(ansi.shown(item.text))}</pre>'
         if "text/html" in item.data:
             return f"<div>{item.data['text/html']}</div>"
         for mime, encoded in item.data.items():
@@ -132,6 +132,6 @@ class Area:
     def _plain(self) -> str:
         lines = [f"── {self.member} ({self.status}) ──"]
         for item in self._items:
-            text = item.text if isinstance(item, _Text) else str(item.data.get("text/plain", "[figure]"))
-            lines.append(ansi.plain(text).strip("\r").removesuffix("\n"))
+            text = ansi.shown(item.text) if isinstance(item, _Text) else str(item.data.get("text/plain", "[figure]"))
+            lines.append(ansi.plain(text).removesuffix("\n"))
         return "\n".join(lines)

@@ -50,7 +50,8 @@ class ScriptedAgent:
                 start = max(0, got.cursor - 2)
                 talk.send(m.Completions(got.query, [f"{self.endpoint.me}_loans"], start, got.cursor, {}))
             else:
-                talk.send(m.Inspection(got.query, True, {"text/plain": f"\x1b[31mType:\x1b[0m {got.code}@{got.cursor}"}))
+                text = f"\x1b[31mType:\x1b[0m {got.code}@{got.cursor}"
+                talk.send(m.Inspection(got.query, True, {"text/plain": text}))
 
     def run(self, talk: Conversation, request: m.Execute) -> None:
         cell = request.cell
@@ -125,7 +126,7 @@ class World:
         shown: dict[str, dict[str, str]] = {}
         for output in self.published:
             key = (output.get("transient") or {}).get("display_id") or f"anonymous-{len(shown)}"
-            assert output.get("update", False) == (key in shown), "an update before the first display, or a second first"
+            assert output.get("update", False) == (key in shown), "each display id is shown once, then updated"
             shown[key] = output["data"]
         return shown
 
