@@ -1,0 +1,168 @@
+"""One stock ipykernel as a child process, reachable only through sockets in a folder of its owner.
+
+What an analyst's code sees of this process is decided here: its environment (nothing of the agent's, which may
+hold passwords of databases), its folder, its own IPython profile, and no history file.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import zmq
+from jupyter_client.session import Session
+
+_PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV")
+_PASSED_ON_PREFIXES = ("LC_", "PYTHON", "CONDA", "LD_", "DYLD_", "OMP_", "MKL_", "OPENBLAS_", "NUMBA_")
+_CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+
+
+def environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """What a kernel inherits: what Python and its libraries need to run, and `extra`."""
+    kept = {k: v for k, v in os.environ.items() if k in _PASSED_ON or k.startswith(_PASSED_ON_PREFIXES)}
+    # an agent that was started from a notebook must not make its kernels believe that they are that notebook's
+    return kept | {"JPY_PARENT_PID": str(os.getpid())} | dict(extra)
+
+
+class KernelProcess:
+    """A started kernel: `shell` and `iopub` sockets, signals, and how it ended. Sockets belong to one thread."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        folder: Path,
+        *,
+        cwd: Path,
+        profile: Path,
+        extensions: Sequence[str],
+        env: Mapping[str, str],
+        ended: Callable[[], None],
+    ) -> None:
+        """Start it in `folder` (sockets; removed by `close`). `ended` is called, on another thread, when it exits."""
+        self.folder = folder
+        folder.mkdir(mode=0o700)
+        key = secrets.token_hex(32)
+        self.session = Session(key=key.encode(), username="fednb")
+        connection = {
+            "transport": "ipc",
+            "ip": str(folder / "k"),
+            "key": key,
+            "signature_scheme": "hmac-sha256",
+            **{f"{channel}_port": port for port, channel in enumerate(_CHANNELS, start=1)},
+        }
+        file = folder / "connection.json"
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(msgspec.json.encode(connection))
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", str(file), "--HistoryManager.enabled=False"]
+        # a first completion by jedi takes seconds; the completer on live objects needs 3 ms and knows columns
+        argv.append("--IPCompleter.use_jedi=False")
+        argv += [f"--ext={extension}" for extension in extensions]
+        self._process = subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=environment({"IPYTHONDIR": str(profile), **env}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # one process group: a signal reaches what a cell started too
+        )
+        self.pid = self._process.pid
+        self.exit_code: int | None = None
+        self._said: collections.deque[bytes] = collections.deque(maxlen=20)
+        self._reader = threading.Thread(target=self._read, name=f"fednb-kernel-{self.pid}-log", daemon=True)
+        self._reader.start()
+        threading.Thread(target=self._wait, args=(ended,), name=f"fednb-kernel-{self.pid}", daemon=True).start()
+        self.shell = self._socket(context, zmq.DEALER, 1)
+        self.iopub = self._socket(context, zmq.SUB, 2)
+        self.iopub.setsockopt(zmq.SUBSCRIBE, b"")
+
+    def request(self, kind: str, content: Mapping[str, object]) -> str:
+        """Send a request on the shell channel; returns its id, which its answers and outputs carry."""
+        message = self.session.msg(kind, dict(content))
+        self.session.send(self.shell, message)
+        return str(message["header"]["msg_id"])
+
+    def receive(self, socket: zmq.Socket[bytes]) -> tuple[str, str, dict[str, object]] | None:
+        """(type, id of the request, content) of one waiting message; None when none waits or it is not genuine."""
+        try:
+            frames = socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        try:
+            _, rest = self.session.feed_identities(frames)
+            message = self.session.deserialize(rest)
+        except (ValueError, TypeError, IndexError):
+            return "", "", {}
+        return message["msg_type"], str(message["parent_header"].get("msg_id", "")), message["content"]
+
+    def interrupt(self) -> None:
+        """As Ctrl-C in a terminal."""
+        self._signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End it and whatever its cells started, now."""
+        self._signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill it and leave nothing behind."""
+        self.kill()
+        self._process.wait()
+        self._signal(signal.SIGKILL)  # children that a cell started, where they outlived the kernel
+        for socket in (self.shell, self.iopub):
+            socket.close(0)
+        for port in range(1, len(_CHANNELS) + 1):
+            Path(f"{self.folder / 'k'}-{port}").unlink(missing_ok=True)
+        for file in self.folder.iterdir():
+            file.unlink(missing_ok=True)
+        self.folder.rmdir()
+        self._reader.join(1.0)
+
+    def how_it_ended(self) -> str:
+        """In words, for the analyst."""
+        code = self._process.poll()
+        if code is None:
+            return "is running"
+        if code >= 0:
+            return f"exited with code {code}"
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = str(-code)
+        hint = "; the machine may be out of memory" if name == "SIGKILL" else ""
+        return f"was ended by signal {name}{hint}"
+
+    def last_words(self) -> str:
+        """The last lines of its standard error: why it did not start."""
+        return b"".join(self._said).decode(errors="replace").strip()
+
+    def _socket(self, context: zmq.Context[zmq.Socket[bytes]], kind: int, port: int) -> zmq.Socket[bytes]:
+        socket = context.socket(kind)
+        socket.linger = 0
+        socket.rcvhwm = 0  # the kernel would drop what we are slow to take, the end of a cell too; we take all, at once
+        socket.reconnect_ivl = 20  # ms; the kernel binds only after its imports
+        socket.connect(f"ipc://{self.folder / 'k'}-{port}")
+        return socket
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            os.killpg(self.pid, number)
+        except (ProcessLookupError, PermissionError):
+            return  # gone already
+
+    def _read(self) -> None:
+        if self._process.stderr is not None:
+            with self._process.stderr as stderr:
+                while line := stderr.readline(4096):
+                    self._said.append(line)
+
+    def _wait(self, ended: Callable[[], None]) -> None:
+        self.exit_code = self._process.wait()
+        ended()
