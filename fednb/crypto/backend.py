@@ -1,7 +1,9 @@
-"""Arithmetic on vectors of residues: the one seam under everything else in `crypto`.
+"""Vectors of residues and the few operations on them that everything else in `crypto` is built from: the one seam.
 
-Residues travel as fixed-width big-endian bytes, so an implementation may keep whatever form it likes inside. Every
-operation gives canonical residues in [0, modulus): two implementations must agree to the last bit.
+A `Ring` is the integers modulo one odd number. It keeps vectors in whatever form it computes fastest in, here lists
+of gmpy2 integers; another implementation may use an array of limbs, as long as slices of its vectors are vectors.
+`load` and `store` go to and from fixed-width big-endian bytes, and `store` gives canonical residues: whatever `ring`
+chooses on a machine, the bytes are the same.
 """
 
 from __future__ import annotations
@@ -16,37 +18,117 @@ import numpy.typing as npt
 from gmpy2 import mpz
 
 Residues = npt.NDArray[np.uint8]  # [n, width], big-endian
+Indices = npt.NDArray[np.integer[Any]]
+Vector = Any  # a ring's own form of n residues: has a length, and slices of it are vectors
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
-class FixedBase(Protocol):
-    """Powers of one base, from a table."""
+class Ring(Protocol):
+    """The integers modulo `modulus`, and vectors of them."""
 
-    def powers(self, exponents: npt.NDArray[np.uint8], threads: int = 1) -> Residues:
-        """base**e for each little-endian e in `exponents`, [n, exponent_bytes]."""
+    modulus: int
+    width: int  # bytes of a residue
+    lanes: int  # how many bucket tables are best filled at once
+
+    def load(self, residues: Residues) -> Vector:
+        """A vector of `residues`, which are below the modulus."""
+
+    def store(self, vector: Vector) -> Residues:
+        """The canonical residues of `vector`."""
+
+    def ones(self, n: int) -> Vector:
+        """[1, ..., 1]"""
+
+    def join(self, vectors: Sequence[Vector]) -> Vector:
+        """The vectors end to end."""
+
+    def multiply(self, a: Vector, b: Vector) -> Vector:
+        """a[i]·b[i]"""
+
+    def multiply_taken(self, a: Vector, table: Vector, index: Indices) -> Vector:
+        """a[i]·table[index[i]]"""
+
+    def buckets(self, values: Vector, cells: Indices, size: int) -> list[Vector]:
+        """For each column of `cells`, [n, W] in [0, size): the products of the values in each cell."""
+
+    def square(self, a: Vector, times: int) -> Vector:
+        """a[i]**(2**times)"""
+
+    def power(self, a: Vector, exponents: Sequence[int]) -> Vector:
+        """a[i]**exponents[i]; a negative exponent inverts."""
+
+    def power_secret(self, a: Vector, exponent: int) -> Vector:
+        """a[i]**exponent in a time that does not depend on the exponent's bits."""
 
 
-class Backend(Protocol):
-    """What an implementation of the arithmetic offers. Widths are those of the inputs; moduli are odd."""
+class GmpRing:
+    """gmpy2: runs everywhere, one modular multiplication at a time."""
 
-    name: str
+    lanes = 1
 
-    def multiply(self, a: Residues, b: Residues, modulus: Any, threads: int = 1) -> Residues:
-        """a·b, elementwise."""
+    def __init__(self, modulus: int, width: int) -> None:
+        self.modulus, self.width = int(modulus), width
+        self._modulus = mpz(modulus)
 
-    def fixed_base(
-        self, base: Any, modulus: Any, width: int, exponent_bits: int, uses: int, threads: int = 1
-    ) -> FixedBase:
-        """A table of powers of `base`, of a size that pays off for `uses` exponents."""
+    def load(self, residues: Residues) -> list[Any]:
+        return to_integers(residues)
 
-    def subset_products(self, c: Residues, bits: npt.NDArray[np.uint8], modulus: Any, threads: int = 1) -> Residues:
-        """For each row of `bits`, [T, ceil(n/8)] as numpy.packbits makes them: the product of the c whose bit is set."""
+    def store(self, vector: list[Any]) -> Residues:
+        return to_residues(vector, self.width)
 
-    def cell_products(
-        self, c: Residues, cells: npt.NDArray[np.integer[Any]], sizes: Sequence[int], modulus: Any, threads: int = 1
-    ) -> list[Residues]:
-        """For each column g of `cells`, [n, G], values below sizes[g]: the products of c in each cell, [sizes[g]]."""
+    def ones(self, n: int) -> list[Any]:
+        return [mpz(1)] * n
+
+    def join(self, vectors: Sequence[list[Any]]) -> list[Any]:
+        return [value for vector in vectors for value in vector]
+
+    def multiply(self, a: list[Any], b: list[Any]) -> list[Any]:
+        modulus = self._modulus
+        return [x * y % modulus for x, y in zip(a, b, strict=True)]
+
+    def multiply_taken(self, a: list[Any], table: list[Any], index: Indices) -> list[Any]:
+        modulus = self._modulus
+        return [x * table[i] % modulus for x, i in zip(a, index.tolist(), strict=True)]
+
+    def buckets(self, values: list[Any], cells: Indices, size: int) -> list[list[Any]]:
+        modulus = self._modulus
+        tables = []
+        for column in cells.T:
+            table = self.ones(size)
+            for value, cell in zip(values, column.tolist(), strict=True):
+                table[cell] = table[cell] * value % modulus
+            tables.append(table)
+        return tables
+
+    def square(self, a: list[Any], times: int) -> list[Any]:
+        modulus = self._modulus
+        if times == 1:
+            return [x * x % modulus for x in a]
+        return [gmpy2.powmod(x, 1 << times, modulus) for x in a]
+
+    def power(self, a: list[Any], exponents: Sequence[int]) -> list[Any]:
+        return [gmpy2.powmod(x, e, self._modulus) for x, e in zip(a, exponents, strict=True)]
+
+    def power_secret(self, a: list[Any], exponent: int) -> list[Any]:
+        return [gmpy2.powmod_sec(x, exponent, self._modulus) for x in a]
+
+
+def ring(modulus: int, width: int) -> Ring:
+    """The integers modulo `modulus`, in the fastest implementation that this machine runs."""
+    return GmpRing(modulus, width)
+
+
+def to_integers(residues: Residues) -> list[Any]:
+    """Residues as gmpy2 integers."""
+    raw, width = residues.tobytes(), residues.shape[1]
+    return [mpz.from_bytes(raw[i : i + width], "big") for i in range(0, len(raw), width)]
+
+
+def to_residues(values: Sequence[Any], width: int) -> Residues:
+    """gmpy2 integers in [0, 256**width) as residues."""
+    raw = b"".join([value.to_bytes(width, "big") for value in values])
+    return np.frombuffer(raw, dtype=np.uint8).reshape(len(values), width)
 
 
 def spread(work: Callable[[Part], Result], parts: Sequence[Part], threads: int) -> list[Result]:
@@ -62,110 +144,8 @@ def spread(work: Callable[[Part], Result], parts: Sequence[Part], threads: int) 
         return list(pool.map(released, parts))
 
 
-def slices(n: int, threads: int, least: int = 16) -> list[slice]:
-    """0..n cut into contiguous parts of nearly equal size, one a thread, none shorter than `least`."""
-    parts = max(1, min(threads, n // least))
+def slices(n: int, parts: int) -> list[slice]:
+    """0..n cut into `parts` contiguous slices of nearly equal size; fewer when n is small, at least one."""
+    parts = max(1, min(parts, n))
     edges = [n * i // parts for i in range(parts + 1)]
     return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
-
-
-def to_ints(residues: Residues) -> list[Any]:
-    """Residues as a list of mpz."""
-    raw, width = residues.tobytes(), residues.shape[1]
-    return [mpz.from_bytes(raw[i : i + width], "big") for i in range(0, len(raw), width)]
-
-
-def to_residues(values: Sequence[Any], width: int) -> Residues:
-    """A list of mpz below 256**width as residues."""
-    raw = b"".join([value.to_bytes(width, "big") for value in values])
-    return np.frombuffer(raw, dtype=np.uint8).reshape(len(values), width)
-
-
-class Gmp:
-    """gmpy2: runs everywhere, one modular multiplication at a time."""
-
-    name = "gmpy2"
-
-    def multiply(self, a: Residues, b: Residues, modulus: Any, threads: int = 1) -> Residues:
-        def part(rows: slice) -> Residues:
-            pairs = zip(to_ints(a[rows]), to_ints(b[rows]), strict=True)
-            return to_residues([x * y % modulus for x, y in pairs], a.shape[1])
-
-        return np.concatenate(spread(part, slices(len(a), threads), threads))
-
-    def fixed_base(
-        self, base: Any, modulus: Any, width: int, exponent_bits: int, uses: int, threads: int = 1
-    ) -> FixedBase:
-        return _Table(base, modulus, width, exponent_bits, uses, threads)
-
-    def subset_products(self, c: Residues, bits: npt.NDArray[np.uint8], modulus: Any, threads: int = 1) -> Residues:
-        rows = np.unpackbits(bits, axis=1, count=len(c)).astype(bool)
-        values = to_ints(c)
-        out = []
-        for row in rows:
-            product = mpz(1)
-            for i in np.flatnonzero(row).tolist():
-                product = product * values[i] % modulus
-            out.append(product)
-        return to_residues(out, c.shape[1])
-
-    def cell_products(
-        self, c: Residues, cells: npt.NDArray[np.integer[Any]], sizes: Sequence[int], modulus: Any, threads: int = 1
-    ) -> list[Residues]:
-        values = to_ints(c)
-
-        def column(g: int) -> Residues:
-            table = [mpz(1)] * sizes[g]
-            for value, cell in zip(values, cells[:, g].tolist(), strict=True):
-                table[cell] = table[cell] * value % modulus
-            return to_residues(table, c.shape[1])
-
-        return spread(column, range(len(sizes)), threads)
-
-
-class _Table:
-    """base**(d·2**(w·k)) for all digits d of w bits and places k, so that a power costs one multiplication a digit.
-
-    Brickell, Gordon, McCurley and Wilson 1992, with every digit's power stored.
-    """
-
-    def __init__(self, base: Any, modulus: Any, width: int, exponent_bits: int, uses: int, threads: int) -> None:
-        self._modulus, self._width = modulus, width
-        self.window = min(range(1, 11), key=lambda w: -(-exponent_bits // w) * ((1 << w) + uses))
-        self._places = -(-exponent_bits // self.window)
-        places = [base]
-        for _ in range(1, self._places):
-            places.append(gmpy2.powmod(places[-1], 1 << self.window, modulus))
-
-        def row(power: Any) -> list[Any]:
-            powers = [mpz(1)]
-            for _ in range(1, 1 << self.window):
-                powers.append(powers[-1] * power % modulus)
-            return powers
-
-        self._rows = spread(row, places, threads)
-
-    def powers(self, exponents: npt.NDArray[np.uint8], threads: int = 1) -> Residues:
-        bits = np.unpackbits(exponents, axis=1, bitorder="little")
-        bits = np.pad(bits, ((0, 0), (0, self._places * self.window - bits.shape[1])))
-        digits = bits.reshape(len(bits), self._places, self.window) @ (1 << np.arange(self.window))
-        rows, modulus = self._rows, self._modulus
-
-        def part(which: slice) -> Residues:
-            out = []
-            for exponent in digits[which].tolist():
-                power = mpz(1)
-                for row, digit in zip(rows, exponent, strict=True):
-                    power = power * row[digit] % modulus
-                out.append(power)
-            return to_residues(out, self._width)
-
-        return np.concatenate(spread(part, slices(len(digits), threads, least=1), threads))
-
-
-def choose() -> Backend:
-    """The fastest implementation that this machine can run."""
-    return _GMP
-
-
-_GMP = Gmp()

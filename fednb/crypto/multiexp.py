@@ -1,40 +1,182 @@
-"""Xᵀ[[d]]: inner products of plaintext columns with an encrypted vector."""
+"""Xᵀ[[d]]: inner products of plaintext columns with an encrypted vector, the work that training consists of.
+
+A column's entries are written as x = lowest + step·u with u of few bits, and
+
+    [[Σ d·x]] = Π [[d_i]]**x_i = (Π [[d_i]])**lowest · (Π_t (Π_{i: bit t of u_i} [[d_i]])**(2**t))**step
+
+so a column is as many subset products as u has bits, whatever the subsets' sizes. A column with few distinct values
+becomes cells instead: one product for each value, then a handful of multiplications. `plan` chooses what costs less.
+With k numbers a ciphertext, row i's entry for slot s stands at 2**(L(k-1-s)): the same products, further apart.
+"""
 
 from __future__ import annotations
 
-import gmpy2
+import math
+from dataclasses import dataclass, replace
+
 import numpy as np
 import numpy.typing as npt
-from gmpy2 import mpz
 
-from fednb.crypto.backend import to_ints, to_residues
+from fednb.crypto.backend import Ring, Vector, slices, spread
 from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector
+from fednb.crypto.products import Bits, cell_cost, cell_products, subset_cost, subset_products
 from fednb.errors import CryptoError
+
+MAX_DISTINCT = 1024
+_SAMPLE = 8192
+
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Column:
+    """x = lowest + step·u with 0 <= u < 2**bits; `distinct` holds the values of u when they form a dictionary."""
+
+    lowest: int
+    step: int
+    bits: int
+    distinct: Integers | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How `inner_products` will treat each column, and the modular multiplications that this takes, nearly."""
+
+    columns: tuple[Column, ...]
+    multiplications: int
+
+
+def plan(columns: Integers, packing: Packing) -> Plan:
+    """The cheapest way that we know to multiply with `columns` [n, d]."""
+    packing.check_columns(columns)
+    m, k = packing.length(len(columns)), packing.slots
+    described = [_describe(column) for column in columns.T]
+    subsets = 1 + k * sum(column.bits for column in described)
+    bit_cost = subset_cost(m, subsets) / subsets
+    chosen = tuple(
+        column if _dictionary_cost(m, column) < column.bits * bit_cost else replace(column, distinct=None)
+        for column in described
+    )
+    cost: float = subset_cost(m, 1 + k * sum(column.bits for column in chosen if column.distinct is None))
+    cost += sum(k * _dictionary_cost(m, column) for column in chosen if column.distinct is not None)
+    cost += len(chosen) * k * (packing.slot_bits + max((column.bits for column in chosen), default=0))
+    return Plan(chosen, round(cost))
+
+
+def _describe(column: Integers) -> Column:
+    lowest = int(column.min())
+    u = column - lowest  # below 2**63, because packings keep |x| < 2**62
+    step = int(np.gcd.reduce(u)) or 1
+    distinct = None
+    if len(np.unique(u[:_SAMPLE])) <= MAX_DISTINCT:
+        distinct = np.unique(u) // step
+    return Column(lowest, step, (int(u.max()) // step).bit_length(), distinct)
+
+
+def _dictionary_cost(m: int, column: Column) -> float:
+    if column.distinct is None or len(column.distinct) > MAX_DISTINCT or column.bits <= 1:
+        return math.inf
+    return cell_cost(m, len(column.distinct)) + subset_cost(len(column.distinct), column.bits)
 
 
 def inner_products(
-    c: CipherVector, columns: npt.NDArray[np.int64], packing: Packing, scale: int = 0, threads: int = 1
+    c: CipherVector, columns: Integers, packing: Packing, scale: int = 0, threads: int = 1
 ) -> CipherVector:
     """For each column x of `columns` [n, d], integers scaled by 2**scale: [[Σ d·x]] in slot k-1; [d].
 
     `c` holds ceil(n/k) ciphertexts of k packed numbers each. The other slots hold cross terms: mask the whole
-    plaintext before it is decrypted.
+    plaintext before it is decrypted. CryptoError unless every product is proven to stay within its slot.
     """
-    packing.check_columns(columns)
     n, k = len(columns), packing.slots
+    if columns.ndim != 2 or n == 0:
+        raise CryptoError("columns are a two-dimensional array with at least one row")
     if len(c) != packing.length(n):
         raise CryptoError(f"{n} rows are {packing.length(n)} ciphertexts of {k} slots, and {len(c)} came")
-    square = mpz(c.key.n) ** 2
-    values = to_ints(c.data)
-    out = []
-    for column in columns.T.tolist():
-        product = mpz(1)
-        for i, value in enumerate(values):
-            exponent = 0
-            for x in column[i * k : (i + 1) * k]:
-                exponent = (exponent << packing.slot_bits) + x
-            exponent <<= packing.slot_bits * (k - len(column[i * k : (i + 1) * k]))
-            product = product * gmpy2.powmod(value, exponent, square) % square
-        out.append(product)
-    return CipherVector(to_residues(out, c.key.width), c.scale + scale, c.key)
+    chosen = plan(columns, packing).columns
+    key = c.key
+    ring, values = key.ring, key.ring.load(c.data)
+    slots = [_slots(column, about, packing) for column, about in zip(columns.T, chosen, strict=True)]
+
+    # what each column's bits, from the lowest, are the products of; slot after slot
+    as_bits = [j for j, about in enumerate(chosen) if about.distinct is None]
+    everything = np.packbits(np.ones((1, len(values)), dtype=np.uint8), axis=1)
+    bits = np.concatenate([everything, *[_bits(slots[j], chosen[j].bits) for j in as_bits]])
+    products = subset_products(ring, values, bits, threads)
+    total = products[:1]
+    places: dict[int, int] = {}
+    start = 1
+    for j in as_bits:
+        places[j] = start
+        start += k * chosen[j].bits
+    as_cells = [j for j, about in enumerate(chosen) if about.distinct is not None]
+    from_cells = _dictionary_products(
+        ring, values, [slots[j] for j in as_cells], [chosen[j] for j in as_cells], threads
+    )
+    for j in as_cells:
+        places[j] = start
+        start += k * chosen[j].bits
+    pool = ring.join([products, *from_cells, ring.ones(1)])
+
+    highest = max((about.bits for about in chosen), default=0)
+    index = np.full((k, highest, len(chosen)), start)
+    for j, about in enumerate(chosen):
+        index[:, : about.bits, j] = places[j] + np.arange(k * about.bits).reshape(k, about.bits)
+
+    def part(which: slice) -> Vector:
+        some = chosen[which]
+        sums = _horner(ring, pool, index[:, :, which], packing.slot_bits)
+        unit = ring.power(total, [sum(1 << (packing.slot_bits * s) for s in range(k))])
+        lowest = ring.power(ring.join([unit] * len(some)), [about.lowest for about in some])
+        return ring.multiply(ring.power(sums, [about.step for about in some]), lowest)
+
+    out = ring.join(spread(part, slices(len(chosen), threads), threads))
+    return CipherVector(ring.store(out), c.scale + scale, key)
+
+
+def _slots(column: Integers, about: Column, packing: Packing) -> Integers:
+    """u by slot and ciphertext, [k, m]; rows that fill the last ciphertext up meet plaintexts of zero."""
+    m, k = packing.length(len(column)), packing.slots
+    u = np.zeros(m * k, dtype=np.int64)
+    u[: len(column)] = (column - about.lowest) // about.step
+    return u.reshape(m, k).T
+
+
+def _bits(slots: Integers, bits: int) -> Bits:
+    """The bits of `slots` [k, m] as subsets of ciphertexts, lowest bit first; [k·bits, m/8]."""
+    k, m = slots.shape
+    places = (slots[:, None, :] >> np.arange(bits)[None, :, None]) & 1
+    return np.packbits(places.astype(np.uint8).reshape(k * bits, m), axis=1)
+
+
+def _dictionary_products(
+    ring: Ring, values: Vector, slots: list[Integers], columns: list[Column], threads: int
+) -> list[Vector]:
+    """What the bits of each column are the products of, by way of one product a distinct value; [k·bits] each."""
+    if not columns:
+        return []
+    dictionaries = [column.distinct for column in columns if column.distinct is not None]
+    codes = np.concatenate([np.searchsorted(d, u) for d, u in zip(dictionaries, slots, strict=True)]).astype(np.uint16)
+    k = len(slots[0])
+    sizes = [len(d) for d in dictionaries for _ in range(k)]
+    cells = cell_products(ring, values, codes.T, sizes, threads)
+
+    def column(j: int) -> Vector:
+        bits = _bits(dictionaries[j][None, :], columns[j].bits)
+        return ring.join([subset_products(ring, cell, bits) for cell in cells[k * j : k * j + k]])
+
+    return spread(column, range(len(columns)), threads)
+
+
+def _horner(ring: Ring, pool: Vector, index: npt.NDArray[np.intp], slot_bits: int) -> Vector:
+    """Π pool[index[s, t, j]]**(2**(L(k-1-s) + t)) for each column j."""
+    k, bits, count = index.shape
+    out = ring.ones(count)
+    for s in range(k):
+        if s:
+            out = ring.square(out, slot_bits - max(bits - 1, 0))
+        for t in reversed(range(bits)):
+            out = ring.multiply_taken(out, pool, index[s, t])
+            if t:
+                out = ring.square(out, 1)
+    return out

@@ -2,9 +2,8 @@
 
     [[a]]·[[b]] = [[a + b]]        [[a]]·(1 + b·n) = [[a + b]]        [[a]]**b = [[a·b]]          modulo n²
 
-A ciphertext is (1 + m·n)·h**x mod n²: h an n-th residue that the encrypting party chose for itself, x a random
-exponent of half the key's length (Damgård, Jurik and Nielsen 2010, section 4.2; docs/crypto.md states the
-assumption). A vector of them is one array of fixed-width bytes with one public scale.
+A ciphertext is (1 + m·n)·(random n-th residue) mod n² (Paillier 1999, with the generator n + 1); `noise` says where
+the residues come from. A vector of ciphertexts is one array of fixed-width bytes with one public scale.
 
 A sum or product of ciphertexts tells whoever knows its inputs how it was made, without any key. So only `Fresh`
 vectors, randomised since they were last computed on, can be sent; every operation gives a plain `CipherVector`.
@@ -23,14 +22,15 @@ import numpy as np
 import numpy.typing as npt
 from gmpy2 import mpz
 
-from fednb.crypto.backend import Backend, FixedBase, Residues, choose, slices, spread, to_ints, to_residues
+from fednb.crypto.backend import Residues, Ring, ring, slices, spread, to_integers, to_residues
+from fednb.crypto.noise import Noise, PublicNoise, SecretNoise
 from fednb.errors import CryptoError
 
 MIN_KEY_BITS = 2048
 MAX_KEY_BITS = 8192  # a peer's key beyond this would only keep us busy
 MAX_SCALE = 4096
 
-Integers = Iterable[Any]  # Python ints, numpy integers or mpz
+Integers = Iterable[Any]  # Python or numpy integers
 
 
 class CipherVector:
@@ -39,6 +39,8 @@ class CipherVector:
     __slots__ = ("_key", "data", "scale")
 
     def __init__(self, data: Residues, scale: int, key: PublicKey | str) -> None:
+        if abs(scale) > MAX_SCALE:
+            raise CryptoError(f"a scale of 2**-{scale} is beyond any use: at most {MAX_SCALE} fraction bits")
         self.data = data
         self.scale = scale
         self._key = key  # a received vector only claims a fingerprint, until `PublicKey.accept` has looked at it
@@ -53,18 +55,15 @@ class CipherVector:
     def fingerprint(self) -> str:
         return self._key if isinstance(self._key, str) else self._key.fingerprint
 
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes
+
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, rows: slice | npt.NDArray[np.integer[Any]]) -> Self:
-        return self._like(self.data[rows])
-
-    def _like(self, data: Residues) -> Self:
-        return type(self)(data, self.scale, self._key)
-
-    @property
-    def nbytes(self) -> int:
-        return self.data.nbytes
+        return type(self)(self.data[rows], self.scale, self._key)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {len(self)}, scale 2**-{self.scale}, {self.nbytes} bytes>"
@@ -89,30 +88,25 @@ class Fresh(CipherVector):
             raise ValueError("a ciphertext vector starts with a key's fingerprint and a scale")
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2:
             raise ValueError("ciphertexts are a two-dimensional array of bytes")
-        if abs(scale) > MAX_SCALE:
-            raise ValueError(f"a scale is at most {MAX_SCALE}")
         return cls(data, scale, fingerprint)
 
 
 class PublicKey:
-    """A Paillier public key, and with it all that can be done to ciphertexts."""
+    """A Paillier public key, and with it all that can be done to ciphertexts. `threads` says on how many cores."""
 
     def __init__(self, n: int, *, insecure_short_key: bool = False) -> None:
         modulus = mpz(n)
-        bits = modulus.bit_length()
-        if bits < MIN_KEY_BITS and not insecure_short_key:
-            raise CryptoError(f"a Paillier key of {bits} bits is too short: at least {MIN_KEY_BITS} bits are needed")
-        if bits > MAX_KEY_BITS or bits < 64 or bits % 8:
-            raise CryptoError(f"a Paillier key of {bits} bits cannot be used: a multiple of 8 up to {MAX_KEY_BITS}")
+        _check_length(modulus.bit_length(), insecure_short_key)
         if modulus.is_even() or modulus.is_power() or modulus.is_prime():
             raise CryptoError("this number cannot be a Paillier key: it is not a product of two large primes")
-        self.n = int(modulus)
-        self.bits: int = bits
-        self.width = bits // 4  # bytes of a ciphertext
+        self.n = int(n)
+        self.bits: int = modulus.bit_length()
+        self.width = self.bits // 4  # bytes of a ciphertext
         self.fingerprint = hashlib.sha256(b"paillier" + self.to_bytes()).hexdigest()[:32]
+        self.ring: Ring = ring(self.n**2, self.width)
         self._n = modulus
-        self._square = modulus * modulus
-        self._randomness = _Randomness(self._n, self.width)
+        self._lock = threading.Lock()
+        self._noise: Noise | None = None
 
     def to_bytes(self) -> bytes:
         return self.n.to_bytes(self.bits // 8, "big")
@@ -138,19 +132,21 @@ class PublicKey:
         return plaintext - self.n if plaintext > self.n // 2 else plaintext
 
     def encrypt(self, values: Integers, scale: int = 0, threads: int = 1) -> Fresh:
-        """`values` are integers in (-n, n), already scaled by 2**scale; negative ones wrap around n."""
-        ones = self._plain(values)
-        noise = self._randomness.draw(len(ones), threads)
-        return Fresh(self._multiply(ones, noise, threads), scale, self)
+        """`values` are integers in (-n, n), already scaled by 2**scale; negative ones stand at n below zero."""
+        return self._blind(self._plain(values), scale, self._own_noise(), threads)
 
     def refresh(self, c: CipherVector, threads: int = 1) -> Fresh:
         """The same plaintexts under new randomness."""
         self._mine(c)
-        noise = self._randomness.draw(len(c), threads)
-        return Fresh(self._multiply(c.data, noise, threads), c.scale, self)
+        return self._blind(c.data, c.scale, self._own_noise(), threads)
 
-    def accept(self, c: CipherVector, *, count: int | None = None, scale: int | None = None) -> CipherVector:
-        """A peer's vector, bound to this key: refused when it is of another key, length or scale, or no ciphertexts."""
+    def accept(
+        self, c: CipherVector, *, count: int | None = None, scale: int | None = None, threads: int = 1
+    ) -> CipherVector:
+        """A peer's vector, bound to this key. CryptoError for another key, length or scale, or what is no ciphertext.
+
+        A ciphertext that is not coprime to n would be zero or give a factor of n away.
+        """
         if c.fingerprint != self.fingerprint:
             raise CryptoError(f"these ciphertexts are of the key {c.fingerprint[:8]}, not of {self.fingerprint[:8]}")
         if c.data.ndim != 2 or c.data.shape[1] != self.width:
@@ -159,20 +155,25 @@ class PublicKey:
             raise CryptoError(f"{count} ciphertexts were expected and {len(c)} came")
         if scale is not None and c.scale != scale:
             raise CryptoError(f"ciphertexts of scale 2**-{scale} were expected and 2**-{c.scale} came")
-        product = mpz(1)
-        for value in to_ints(c.data):
-            if value >= self._square:
-                raise CryptoError("a ciphertext is out of range: it is not below n²")
-            product = product * value % self._n
-        if gmpy2.gcd(product, self._n) != 1:
-            raise CryptoError("a ciphertext is not coprime to n: it is zero or gives a factor of the key away")
+
+        def part(rows: slice) -> Any:
+            product, square, n = mpz(1), self._n**2, self._n
+            for value in to_integers(c.data[rows]):
+                if value >= square:
+                    raise CryptoError("a ciphertext is out of range: it is not below n²")
+                product = product * value % n
+            return product
+
+        for product in spread(part, slices(len(c), threads), threads):
+            if gmpy2.gcd(product, self._n) != 1:  # one gcd for all of them
+                raise CryptoError("a ciphertext is not coprime to n")
         return CipherVector(c.data, c.scale, self)
 
     def add(self, a: CipherVector, b: CipherVector, threads: int = 1) -> CipherVector:
         """[[a + b]]"""
         self._mine(a)
         self._mine(b)
-        self._same_length(len(a), len(b))
+        _same_length(len(a), len(b))
         if a.scale != b.scale:
             raise CryptoError(f"only ciphertexts of one scale can be added, not 2**-{a.scale} and 2**-{b.scale}")
         return CipherVector(self._multiply(a.data, b.data, threads), a.scale, self)
@@ -181,22 +182,19 @@ class PublicKey:
         """[[a + values]], `values` integers in (-n, n) at the scale of `a`."""
         self._mine(a)
         ones = self._plain(values)
-        self._same_length(len(a), len(ones))
+        _same_length(len(a), len(ones))
         return CipherVector(self._multiply(a.data, ones, threads), a.scale, self)
 
     def multiply_plain(self, a: CipherVector, values: Integers, scale: int = 0, threads: int = 1) -> CipherVector:
         """[[a·values]], `values` integers in (-n, n) already scaled by 2**scale. The scales add up."""
         self._mine(a)
-        factors = [self._in_range(value) for value in values]
-        self._same_length(len(a), len(factors))
-        square = self._square
+        factors = [self._in_range(value) for value in _listed(values)]
+        _same_length(len(a), len(factors))
 
         def part(rows: slice) -> Residues:
-            # powmod with a negative exponent inverts, which is far cheaper than an exponent of the size of n
-            powers = [gmpy2.powmod(c, x, square) for c, x in zip(to_ints(a.data[rows]), factors[rows], strict=True)]
-            return to_residues(powers, self.width)
+            return self.ring.store(self.ring.power(self.ring.load(a.data[rows]), factors[rows]))
 
-        data = np.concatenate(spread(part, slices(len(a), threads, least=1), threads))
+        data = np.concatenate(spread(part, slices(len(a), threads), threads))
         return CipherVector(data, a.scale + scale, self)
 
     def concatenate(self, vectors: Sequence[CipherVector]) -> CipherVector:
@@ -207,80 +205,100 @@ class PublicKey:
             raise CryptoError("only ciphertexts of one scale make a vector")
         return CipherVector(np.concatenate([c.data for c in vectors]), vectors[0].scale, self)
 
+    def _own_noise(self) -> Noise:
+        with self._lock:
+            if self._noise is None:
+                self._noise = PublicNoise(self.n, self.ring)
+            return self._noise
+
+    def _blind(self, data: Residues, scale: int, noise: Noise, threads: int) -> Fresh:
+        return Fresh(self._multiply(data, noise.draw(len(data), threads), threads), scale, self)
+
     def _mine(self, c: CipherVector) -> None:
         if c.key is not self and c.key != self:
             raise CryptoError(f"these ciphertexts are of {c.key!r}, not of {self!r}")
 
-    @staticmethod
-    def _same_length(a: int, b: int) -> None:
-        if a != b:
-            raise CryptoError(f"vectors of {a} and of {b} entries do not go together")
-
-    def _in_range(self, value: Any) -> Any:
-        number = mpz(int(value))
-        if abs(number) >= self._n:
+    def _in_range(self, value: int) -> int:
+        if abs(value) >= self.n:
             raise CryptoError(f"a plaintext does not fit a key of {self.bits} bits")
-        return number
+        return value
 
     def _plain(self, values: Integers) -> Residues:
+        """1 + m·n: [[m]] with no randomness at all."""
         n = self._n
-        return to_residues([1 + self._in_range(value) % n * n for value in values], self.width)
+        return to_residues([1 + self._in_range(value) % n * n for value in _listed(values)], self.width)
 
     def _multiply(self, a: Residues, b: Residues, threads: int) -> Residues:
-        return _arithmetic().multiply(a, b, self._square, threads)
+        ring = self.ring
+
+        def part(rows: slice) -> Residues:
+            return ring.store(ring.multiply(ring.load(a[rows]), ring.load(b[rows])))
+
+        return np.concatenate(spread(part, slices(len(a), threads), threads))
 
 
 class PrivateKey:
     """The secret primes. They appear in no repr, message or exception."""
 
     def __init__(self, p: int, q: int, *, insecure_short_key: bool = False) -> None:
-        self._p, self._q = p, q = mpz(min(p, q)), mpz(max(p, q))
         if p == q or not (gmpy2.is_prime(p) and gmpy2.is_prime(q)):
             raise CryptoError("a Paillier key is made of two different primes")
-        n = p * q
-        if gmpy2.gcd(n, (p - 1) * (q - 1)) != 1:
+        if gmpy2.gcd(p * q, (p - 1) * (q - 1)) != 1:
             raise CryptoError("these primes make no Paillier key: they must be of the same length")
-        self.public = PublicKey(int(n), insecure_short_key=insecure_short_key)
-        self._p2, self._q2 = p * p, q * q
-        # L((1+n)**(p-1) mod p²) = -q mod p
-        self._hp, self._hq = gmpy2.invert(-q, p), gmpy2.invert(-p, q)
-        self._p_inverse = gmpy2.invert(p, q)
+        self.public = PublicKey(p * q, insecure_short_key=insecure_short_key)
+        self._p, self._q = mpz(p), mpz(q)
+        self._p_inverse = gmpy2.invert(self._p, self._q)
+        self._halves = []
+        for prime, other in ((self._p, self._q), (self._q, self._p)):
+            square = prime * prime
+            # (1 + n)**(prime - 1) = 1 - other·prime modulo the square
+            self._halves.append((prime, ring(int(square), self.public.width), gmpy2.invert(-other, prime)))
+        self._lock = threading.Lock()
+        self._noise: Noise | None = None
 
     def __repr__(self) -> str:
         return f"<PrivateKey {self.public.bits} bits {self.public.fingerprint[:8]}>"
 
     def __reduce__(self) -> Any:
-        raise TypeError("a private key is not pickled")
+        raise TypeError("a private key is never pickled")
 
     def decrypt(self, c: CipherVector, threads: int = 1) -> list[int]:
         """The plaintexts, in [0, n); `public.signed` gives the integers they stand for."""
         self.public._mine(c)
-        p, q = self._p, self._q
 
         def part(rows: slice) -> list[int]:
-            out = []
-            for value in to_ints(c.data[rows]):
-                a = (gmpy2.powmod(value % self._p2, p - 1, self._p2) - 1) // p * self._hp % p
-                b = (gmpy2.powmod(value % self._q2, q - 1, self._q2) - 1) // q * self._hq % q
-                out.append(int(a + (b - a) * self._p_inverse % q * p))  # Garner
-            return out
+            values, plain = to_integers(c.data[rows]), []
+            for prime, modulus, factor in self._halves:  # Paillier 1999, section 7
+                reduced = modulus.load(to_residues([value % modulus.modulus for value in values], modulus.width))
+                powers = to_integers(modulus.store(modulus.power_secret(reduced, int(prime) - 1)))
+                plain.append([(power - 1) // prime * factor % prime for power in powers])
+            pairs = zip(*plain, strict=True)
+            return [int(a + (b - a) * self._p_inverse % self._q * self._p) for a, b in pairs]  # Garner 1959
 
-        return [m for chunk in spread(part, slices(len(c), threads, least=1), threads) for m in chunk]
+        return [m for chunk in spread(part, slices(len(c), threads), threads) for m in chunk]
 
     def encrypt(self, values: Integers, scale: int = 0, threads: int = 1) -> Fresh:
-        """As `PublicKey.encrypt`, in half the time."""
-        return self.public.encrypt(values, scale, threads)
+        """As `PublicKey.encrypt`, faster, and under no other assumption than Paillier's own."""
+        return self.public._blind(self.public._plain(values), scale, self._own_noise(), threads)
+
+    def refresh(self, c: CipherVector, threads: int = 1) -> Fresh:
+        """As `PublicKey.refresh`, faster."""
+        self.public._mine(c)
+        return self.public._blind(c.data, c.scale, self._own_noise(), threads)
+
+    def _own_noise(self) -> Noise:
+        with self._lock:
+            if self._noise is None:
+                self._noise = SecretNoise(int(self._p), int(self._q))
+            return self._noise
 
 
 def generate(bits: int = 2048, *, insecure_short_key: bool = False) -> PrivateKey:
     """A new key pair. Fewer than 2048 bits are refused unless `insecure_short_key`, for tests."""
-    if bits < MIN_KEY_BITS and not insecure_short_key:
-        raise CryptoError(f"a Paillier key of {bits} bits is too short: at least {MIN_KEY_BITS} bits are needed")
-    if bits % 16:
-        raise CryptoError("the length of a Paillier key is a multiple of 16 bits")
+    _check_length(bits, insecure_short_key)
     while True:
         p, q = _prime(bits // 2), _prime(bits // 2)
-        # far apart, or Fermat's method factors n; no common factor but 2, so that squares generate all of their group
+        # far apart, or Fermat's method factors n; no common factor but 2, so that -x² generates as much as it can
         if abs(p - q).bit_length() > bits // 2 - 32 and gmpy2.gcd(p - 1, q - 1) == 2:
             return PrivateKey(int(p), int(q), insecure_short_key=insecure_short_key)
 
@@ -293,41 +311,17 @@ def _prime(bits: int) -> Any:
             return candidate
 
 
-class _Randomness:
-    """Random n-th residues h**x modulo n², from one party's own base h and a table of its powers."""
-
-    def __init__(self, n: Any, width: int) -> None:
-        self._n, self._width = n, width
-        self._exponent_bytes = -(-n.bit_length() // 16)  # half the length of n
-        self._lock = threading.Lock()
-        self._base: Any = None
-        self._table: FixedBase | None = None
-        self._drawn = 0
-        self._sized_for = 0
-
-    def draw(self, count: int, threads: int) -> Residues:
-        """`count` random n-th residues."""
-        exponents = np.frombuffer(secrets.token_bytes(count * self._exponent_bytes), dtype=np.uint8)
-        return self._powers(count, threads).powers(exponents.reshape(count, self._exponent_bytes), threads)
-
-    def _powers(self, count: int, threads: int) -> FixedBase:
-        with self._lock:
-            self._drawn += count
-            if self._table is None or self._drawn > 4 * self._sized_for:
-                if self._base is None:
-                    self._base = self._new_base()
-                self._sized_for = max(64, self._drawn)
-                self._table = _arithmetic().fixed_base(
-                    self._base, self._n * self._n, self._width, 8 * self._exponent_bytes, self._sized_for, threads
-                )
-            return self._table
-
-    def _new_base(self) -> Any:
-        while True:
-            x = mpz(secrets.randbelow(int(self._n)))
-            if x > 1 and gmpy2.gcd(x, self._n) == 1:
-                return gmpy2.powmod(-x * x % self._n, self._n, self._n * self._n)
+def _check_length(bits: int, insecure_short_key: bool) -> None:
+    if bits < MIN_KEY_BITS and not insecure_short_key:
+        raise CryptoError(f"a Paillier key of {bits} bits is too short: at least {MIN_KEY_BITS} bits are needed")
+    if not 128 <= bits <= MAX_KEY_BITS or bits % 16:
+        raise CryptoError(f"a Paillier key of {bits} bits cannot be used: a multiple of 16 up to {MAX_KEY_BITS} bits")
 
 
-def _arithmetic() -> Backend:
-    return choose()
+def _same_length(a: int, b: int) -> None:
+    if a != b:
+        raise CryptoError(f"vectors of {a} and of {b} entries do not go together")
+
+
+def _listed(values: Integers) -> list[int]:
+    return values.tolist() if isinstance(values, np.ndarray) else [int(value) for value in values]
