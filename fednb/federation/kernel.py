@@ -11,14 +11,13 @@ import itertools
 import json
 import logging
 import re
+import select
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import zmq
+from typing import Any, Literal
 
 from fednb.federation import messages as m
 from fednb.federation.kernel_process import KernelProcess
@@ -183,16 +182,14 @@ class Kernel:
 
     def _serve(self) -> None:
         """From the start of one process to its end."""
-        poller = zmq.Poller()
-        poller.register(self._wake_end, zmq.POLLIN)
         if self._may_begin:
             self._begin()
         process = self._process
-        if process is not None:
-            poller.register(process.shell, zmq.POLLIN)
-            poller.register(process.iopub, zmq.POLLIN)
         while not self._closing and self._process is process and (process is not None or not self._may_begin):
-            poller.poll(self._patience())
+            if process is not None:
+                process.wait(self._wake_end, self._patience())
+            else:
+                select.select([self._wake_end], [], [], 60.0)
             try:
                 self._wake_end.recv(4096)
             except BlockingIOError:
@@ -200,9 +197,9 @@ class Kernel:
             if process is not None:
                 # in batches: a flood of output must not keep an interrupt waiting
                 for _ in range(100):
-                    if not self._hear(process, process.iopub):
+                    if not self._hear(process, "iopub"):
                         break
-                while self._hear(process, process.shell):
+                while self._hear(process, "shell"):
                     pass
             while self._posts and self._process is process and not self._closing:
                 self._posts.popleft()()
@@ -228,24 +225,22 @@ class Kernel:
         self._begun = self._asked = time.monotonic()
         self._process.request("kernel_info_request", {})
 
-    def _patience(self) -> int:
-        """Milliseconds until something is due."""
-        if self._process is None:
-            return 60_000
+    def _patience(self) -> float:
+        """Seconds until something is due."""
         if not self._ready:
-            return 50
+            return 0.05
         if self._cell is not None and (self._cell.replied is not None or self._cell.idle is not None):
-            return 100
+            return 0.1
         if self._questions or (self._cell is not None and self._cell.interrupted is not None):
-            return 250
-        return 60_000
+            return 0.25
+        return 60.0
 
-    def _hear(self, process: KernelProcess, channel: zmq.Socket[bytes]) -> bool:
+    def _hear(self, process: KernelProcess, channel: Literal["shell", "iopub"]) -> bool:
         heard = process.receive(channel)
         if heard is None or self._process is not process:
             return False
         kind, request, content = heard
-        if channel is process.shell:
+        if channel == "shell":
             self._reply(kind, request, content)
         else:
             if not self._ready and self._heard:
@@ -415,7 +410,7 @@ class Kernel:
     # ------------------------------------------------------------ ends and new beginnings
 
     def _died(self, process: KernelProcess) -> None:
-        while self._hear(process, process.iopub):  # its last words count
+        while self._hear(process, "iopub"):  # its last words count
             pass
         how = process.how_it_ended()
         if self._cell is None and not self._ready:

@@ -12,8 +12,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import zmq
-
 from fednb.errors import LinkError, Refused
 from fednb.federation import messages as m
 from fednb.federation.kernel import Kernel
@@ -62,7 +60,6 @@ class KernelHost:
         self._make_pipe = pipe
         self._attach = attach
         self._numbers = itertools.count(1)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._seats: dict[str, _Seat] = {}
         self._spare: _Seat | None = None
         self._lock = threading.Lock()
@@ -95,7 +92,6 @@ class KernelHost:
             self._seats, self._spare = {}, None
         for seat in seats:
             seat.close()
-        self._context.destroy(linger=0)
 
     def _refusal(self) -> str:
         try:
@@ -201,7 +197,6 @@ class _Seat:
                 if self._analyst:
                     self._open(self._pipe)
         return KernelProcess(
-            host._context,
             folder,
             cwd=host._files,
             profile=host._profile,

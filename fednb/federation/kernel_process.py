@@ -10,11 +10,13 @@ import collections
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import msgspec
 import zmq
@@ -33,11 +35,10 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 class KernelProcess:
-    """A started kernel: `shell` and `iopub` sockets, signals, and how it ended. Sockets belong to one thread."""
+    """A started kernel: its channels, signals, and how it ended. The channels belong to one thread."""
 
     def __init__(
         self,
-        context: zmq.Context[zmq.Socket[bytes]],
         folder: Path,
         *,
         cwd: Path,
@@ -80,20 +81,29 @@ class KernelProcess:
         self._reader = threading.Thread(target=self._read, name=f"fednb-kernel-{self.pid}-log", daemon=True)
         self._reader.start()
         threading.Thread(target=self._wait, args=(ended,), name=f"fednb-kernel-{self.pid}", daemon=True).start()
-        self.shell = self._socket(context, zmq.DEALER, 1)
-        self.iopub = self._socket(context, zmq.SUB, 2)
-        self.iopub.setsockopt(zmq.SUBSCRIBE, b"")
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._sockets = {"shell": self._socket(zmq.DEALER, 1), "iopub": self._socket(zmq.SUB, 2)}
+        self._sockets["iopub"].setsockopt(zmq.SUBSCRIBE, b"")
+        self._poller = zmq.Poller()
+        for each in self._sockets.values():
+            self._poller.register(each, zmq.POLLIN)
+
+    def wait(self, wake: socket.socket, seconds: float) -> None:
+        """Return when the kernel says something, when `wake` can be read, or after so many seconds."""
+        if wake not in self._poller:
+            self._poller.register(wake, zmq.POLLIN)
+        self._poller.poll(int(seconds * 1000))
 
     def request(self, kind: str, content: Mapping[str, object]) -> str:
         """Send a request on the shell channel; returns its id, which its answers and outputs carry."""
         message = self.session.msg(kind, dict(content))
-        self.session.send(self.shell, message)
+        self.session.send(self._sockets["shell"], message)
         return str(message["header"]["msg_id"])
 
-    def receive(self, socket: zmq.Socket[bytes]) -> tuple[str, str, dict[str, object]] | None:
-        """(type, id of the request, content) of one waiting message; None when none waits or it is not genuine."""
+    def receive(self, channel: Literal["shell", "iopub"]) -> tuple[str, str, dict[str, Any]] | None:
+        """(type, id of the request, content) of one waiting message; empty when it is not genuine, None: none waits."""
         try:
-            frames = socket.recv_multipart(zmq.NOBLOCK)
+            frames = self._sockets[channel].recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             return None
         try:
@@ -116,8 +126,7 @@ class KernelProcess:
         self.kill()
         self._process.wait()
         self._signal(signal.SIGKILL)  # children that a cell started, where they outlived the kernel
-        for socket in (self.shell, self.iopub):
-            socket.close(0)
+        self._context.destroy(linger=0)
         for port in range(1, len(_CHANNELS) + 1):
             Path(f"{self.folder / 'k'}-{port}").unlink(missing_ok=True)
         for file in self.folder.iterdir():
@@ -143,13 +152,13 @@ class KernelProcess:
         """The last lines of its standard error: why it did not start."""
         return b"".join(self._said).decode(errors="replace").strip()
 
-    def _socket(self, context: zmq.Context[zmq.Socket[bytes]], kind: int, port: int) -> zmq.Socket[bytes]:
-        socket = context.socket(kind)
-        socket.linger = 0
-        socket.rcvhwm = 0  # the kernel would drop what we are slow to take, the end of a cell too; we take all, at once
-        socket.reconnect_ivl = 20  # ms; the kernel binds only after its imports
-        socket.connect(f"ipc://{self.folder / 'k'}-{port}")
-        return socket
+    def _socket(self, kind: int, port: int) -> zmq.Socket[bytes]:
+        made = self._context.socket(kind)
+        made.linger = 0
+        made.rcvhwm = 0  # the kernel would drop what we are slow to take, the end of a cell too; we take all, at once
+        made.reconnect_ivl = 20  # ms; the kernel binds only after its imports
+        made.connect(f"ipc://{self.folder / 'k'}-{port}")
+        return made
 
     def _signal(self, number: signal.Signals) -> None:
         try:
