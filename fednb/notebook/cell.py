@@ -132,10 +132,9 @@ class RemoteCell:
             self.failures.setdefault(member, CellFailure("Error", reason or "the cell failed and gave no reason"))
         failure = self.failures.get(member)
         if failure is None:
-            self._replay.end(member, f"{done.seconds:.1f} s", failed=False)
+            self._replay.end(member, f"{done.seconds:.1f} s")
         else:
-            shown = failure.traceback or (f"{failure.ename}: {failure.evalue}",)
-            self._replay.end(member, failure.ename, failed=True, traceback=shown)
+            self._replay.end(member, failure.ename, failure)
 
     def _stop(self, now: float) -> bool:
         """Take the next step towards the end; False when it is time to stop waiting."""
@@ -159,7 +158,7 @@ class RemoteCell:
             error = LinkTimeout(f"{member} confirmed neither interrupt nor kill; is its agent up?", member=member)
             self._errors[member] = error
             self.failures[member] = CellFailure("LinkTimeout", str(error))
-            self._replay.end(member, "no answer", failed=True)
+            self._replay.end(member, "no answer", self.failures[member])
         self.run.abandon()
         return False
 

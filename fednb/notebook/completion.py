@@ -45,47 +45,58 @@ class Completer:
 
     def complete(self, text: str, cursor: int) -> Matches | None:
         """What could stand at `cursor`, a position in code points."""
+        head = self._understood(text)
+        if head:
+            there = self.complete(head + text, cursor + len(head))
+            return there and Matches(there.texts, there.start - len(head), there.end - len(head), there.types)
         line = _FED.match(text[text.rfind("\n", 0, cursor) + 1 : cursor])
         if line:
             return _matching(COMMANDS, line[1], cursor)
-        head = _HEAD.match(text)
-        if head is None:
+        magic = _HEAD.match(text)
+        if magic is None:
             return None
-        if cursor < head.end() or not head[3]:
-            return self._line(head[1], text, head.start(2), cursor)
+        if cursor < magic.end() or not magic[3]:
+            return self._line(magic[1], text, magic.start(2), cursor)
         nothing = Matches([], cursor, cursor, {})
-        target = self._target(head)
+        target = self._target(magic)
         if target is None:
             return nothing
         member, cells = target
-        got = cells.complete(member, text[head.end() :], cursor - head.end(), timeout=SECONDS)
-        if got is None or not 0 <= got.start <= got.end <= len(text) - head.end():
+        body = text[magic.end() :]
+        got = cells.complete(member, body, cursor - magic.end(), timeout=SECONDS)
+        if got is None or not 0 <= got.start <= got.end <= len(body):
             return nothing
         texts = [ansi.plain(match) for match in got.matches]
-        return Matches(texts, got.start + head.end(), got.end + head.end(), got.types)
+        return Matches(texts, got.start + magic.end(), got.end + magic.end(), got.types)
 
     def inspect(self, text: str, cursor: int, *, detail: bool = False) -> dict[str, str] | None:
         """The MIME bundle about the name at `cursor`: empty when nothing is known; None: not a cell of ours."""
-        head = _HEAD.match(text)
-        if head is None or not head[3] or cursor < head.end():
+        head = self._understood(text)
+        magic = _HEAD.match(head + text)
+        if magic is None or not magic[3] or cursor + len(head) < magic.end():
             return None
-        target = self._target(head)
+        target = self._target(magic)
         if target is None:
             return {}
         member, cells = target
-        got = cells.inspect(member, text[head.end() :], cursor - head.end(), detail=detail, timeout=SECONDS)
+        body = (head + text)[magic.end() :]
+        got = cells.inspect(member, body, cursor + len(head) - magic.end(), detail=detail, timeout=SECONDS)
         if got is None or not got.found or "text/plain" not in got.data:
             return {}
         return {"text/plain": f"[{member}]\n{ansi.clean(got.data['text/plain'])}"}
 
-    def _target(self, head: re.Match[str]) -> tuple[str, CellClient] | None:
+    def _understood(self, text: str) -> str:
+        """The magic's line that an attached notebook's cell does without."""
+        return self._session.head() if self._session.takes(text) else ""
+
+    def _target(self, magic: re.Match[str]) -> tuple[str, CellClient] | None:
         """Who to ask: the first member that the magic's line names."""
         if not self._session.connected:
             return None
         try:
-            if head[1] == "coordinator":
+            if magic[1] == "coordinator":
                 return self._session.federation.coordinator, self._session.cells
-            words = head[2].split()
+            words = magic[2].split()
             return self._session.parties(words[:1])[0], self._session.cells
         except (FednbError, IndexError):
             return None  # a line that is not complete yet

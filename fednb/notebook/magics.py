@@ -16,7 +16,7 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import no_var_expand
 
-from fednb.errors import FednbError
+from fednb.errors import FednbError, NotConnected
 from fednb.notebook.cell import PendingCell, RemoteCell, interrupts
 from fednb.notebook.replay import Areas, Pieces
 from fednb.notebook.session import Session
@@ -67,6 +67,11 @@ class Magics:
 
     def party(self, line: str, cell: str) -> PendingCell | None:
         options = _options("%%party", line)
+        if not options.names and self._session.attached == "":
+            raise NotConnected(
+                "this notebook is attached to no party: start Jupyter with FEDNB_PARTY set to one of "
+                f"{', '.join(self._session.members())}, or begin the cell with %%party NAME."
+            )
         if not options.names:
             raise UsageError("%%party needs the name of a party, names with commas between them, or all.")
         return self._run(self._session.parties(options.names), options, cell)
@@ -116,7 +121,7 @@ class Magics:
         run = session.cells.execute(members, code, capture=options.output)
         replay: Pieces | Areas
         if len(members) > 1 or options.noblock:
-            replay = Areas(self._shell, members, session.looks(), session.show_view)
+            replay = Areas(self._shell, members, session.looks(), session.show_view, background=options.noblock)
         else:
             replay = Pieces(self._shell, members[0], session.show_view)
         cell = RemoteCell(run, replay, capture=options.output, timeout=options.timeout)
@@ -197,5 +202,3 @@ def _magic(function: Callable[..., Any], text: str) -> Callable[..., Any]:
 
     magic.__doc__ = text
     return no_var_expand(magic)
-
-

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from IPython.core.interactiveshell import InteractiveShell
 
+from fednb.errors import CellFailure
 from fednb.federation import messages as m
 from fednb.federation.cells import CellEvent
 from fednb.notebook import ansi, sanitise
@@ -38,7 +39,7 @@ class Replay(Protocol):
         """Draw what is due (with `now`: everything). Seconds until the next drawing is due; None: nothing waits."""
         ...
 
-    def end(self, member: str, status: str, *, failed: bool, traceback: Sequence[str] = ()) -> None:
+    def end(self, member: str, status: str, failure: CellFailure | None = None) -> None:
         """The cell is over at this member."""
         ...
 
@@ -91,7 +92,7 @@ class Pieces:
     def redraw(self, *, now: bool = False) -> float | None:
         return None
 
-    def end(self, member: str, status: str, *, failed: bool, traceback: Sequence[str] = ()) -> None:
+    def end(self, member: str, status: str, failure: CellFailure | None = None) -> None:
         return  # a failure is raised, and shown by that
 
     def _publish(self, event: m.Display) -> None:
@@ -106,9 +107,17 @@ class Areas:
     """The output of several members, or of a cell in the background: one area a member."""
 
     def __init__(
-        self, shell: InteractiveShell, members: Sequence[str], looks: Mapping[str, Look], show_view: ShowView
+        self,
+        shell: InteractiveShell,
+        members: Sequence[str],
+        looks: Mapping[str, Look],
+        show_view: ShowView,
+        *,
+        background: bool = False,
     ) -> None:
+        """`background`: nobody waits for an error to be raised, so the areas show tracebacks too."""
         self._shell = shell
+        self._background = background
         self._show_view = show_view
         # a terminal cannot replace what it has printed: there an area is printed once, when it is complete
         self._live = hasattr(shell, "kernel")
@@ -149,11 +158,12 @@ class Areas:
         self._next_draw = time.monotonic() + max(REDRAW_SECONDS, drawn / REDRAW_CHARACTERS)
         return None
 
-    def end(self, member: str, status: str, *, failed: bool, traceback: Sequence[str] = ()) -> None:
+    def end(self, member: str, status: str, failure: CellFailure | None = None) -> None:
         area = self._areas[member]
-        area.status, area.failed = status, failed
-        if traceback:
-            area.write("stderr", sanitise.clean_text("\n".join(traceback)) + "\n")
+        area.status, area.failed = status, failure is not None
+        if failure is not None:
+            summary = f"{failure.ename}: {failure.evalue}"[:500]
+            area.write("stderr", "\n".join(failure.traceback if self._background and failure.traceback else [summary]))
         if self._live:
             self._dirty.add(member)
             self.redraw(now=True)

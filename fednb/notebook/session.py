@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -12,12 +13,16 @@ from fednb.federation.cells import CellClient
 from fednb.federation.client import Federation
 from fednb.notebook.palette import Look, looks
 
+_OURS = re.compile(r"\s*(?:%%party\b|%%coordinator\b|%fed\b)")
+
 
 class Session:
     """What the magics, completion and displays of one notebook share."""
 
     def __init__(self, shell: InteractiveShell) -> None:
         self.shell = shell
+        self.connector: Callable[[], Federation] | None = None  # connects at first use, where nobody did before
+        self.attached: str | None = None  # the member whose cells need no magic
         self._federation: Federation | None = None
         self._cells: CellClient | None = None
 
@@ -28,6 +33,8 @@ class Session:
     @property
     def federation(self) -> Federation:
         """Raises NotConnected."""
+        if self._federation is None and self.connector is not None:
+            self._federation = self.connector()
         if self._federation is None:
             raise NotConnected(
                 "this notebook is not connected to a federation. Run `%fed connect` (the last `fednb up` on this "
@@ -65,22 +72,28 @@ class Session:
         return looks(self.federation.parties, self.federation.coordinator)
 
     def parties(self, words: Sequence[str]) -> list[str]:
-        """The parties that a magic's line names: "bank", "bank,agency", "bank agency" or "all".
+        """The members that a magic's line names: "bank", "bank,agency", "bank agency" or "all" (the parties).
 
         Raises LinkError that names the known ones.
         """
-        known = self.federation.parties
+        parties = self.federation.parties
         names = [name for word in words for name in word.split(",") if name]
         if names == ["all"]:
-            return list(known)
+            return list(parties)
         for name in names:
-            if name == self.federation.coordinator:
-                raise LinkError(f"{name} is the coordinator: start its cells with %%coordinator.", member=name)
-            if name not in known:
+            if name not in parties and name != self.federation.coordinator:
                 raise LinkError(
-                    f"there is no party {name!r} in this federation; its parties are {', '.join(known)}.", member=name
+                    f"there is no party {name!r} in this federation; its parties are {', '.join(parties)}.", member=name
                 )
         return list(dict.fromkeys(names))
+
+    def takes(self, text: str) -> bool:
+        """Whether this cell goes to the attached member although no magic says so."""
+        return self.attached is not None and bool(text.strip()) and _OURS.match(text) is None
+
+    def head(self) -> str:
+        """The line that an attached cell is understood to begin with."""
+        return f"%%party {self.attached}\n"
 
     def show_view(self, view: Mapping[str, Any]) -> None:
         """Build the widget for a fednb view. Raises FednbError or ValueError when it cannot be decoded."""

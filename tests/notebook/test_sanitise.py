@@ -97,7 +97,7 @@ HOSTILE = [
 TRICKY = [  # active only as a browser parses it, or after one naive pass
     "<scr<script>ipt>alert(1)</scr</script>ipt>",
     f"<img src='data:image/png;base64,{PNG}\" onerror=\"alert(1)'>",
-    "<noscript><p title=\"</noscript><img src=x onerror=alert(1)>\">",
+    '<noscript><p title="</noscript><img src=x onerror=alert(1)>">',
 ]
 
 
