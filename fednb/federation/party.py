@@ -35,11 +35,13 @@ class Tables(Protocol):
         """[n] raw ids; several columns are joined into one id."""
         ...
 
-    def features(self, name: str, columns: Sequence[str] | None) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
-        """[n, d] and the names of the d columns. Raises DataError for what is missing or not numeric."""
+    def features(
+        self, name: str, columns: Sequence[str] | None, rows: npt.NDArray[np.int64] | None
+    ) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
+        """[len(rows), d] and the names of the d columns. Raises DataError for what is missing or not numeric."""
         ...
 
-    def label(self, name: str, column: str) -> npt.NDArray[np.float64]: ...
+    def label(self, name: str, column: str | None, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]: ...
 
     def digest(self, name: str) -> str:
         """Changes when the table's rows change."""
@@ -145,13 +147,12 @@ class PartyService:
         table, rows = self.rows(ref)
         features, columns = None, ()
         if "X" in needs:
-            features, columns = self._tables.features(table, ref.columns)
-            features = features[rows]
+            features, columns = self._tables.features(table, ref.columns, rows)
         label = None
         if "y" in needs:
             if not ref.label:
                 raise DataError(f"{self._endpoint.me} was given the label's role without the name of a label.")
-            label = self._tables.label(table, ref.label)[rows]
+            label = self._tables.label(table, ref.label, rows)
         return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part)
 
     def rows(self, ref: m.DataRef) -> tuple[str, npt.NDArray[np.int64]]:

@@ -1,0 +1,103 @@
+"""A federation in one process, for teaching, tests and trying a protocol: same roles, same codec, threads.
+
+Nothing here is a boundary: whoever runs a simulation holds everybody's rows. What it keeps is the shape of the real
+thing, down to the encoded messages, so that what works here works between organisations.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from fednb.errors import DataError
+from fednb.federation.client import Federation
+from fednb.federation.coordinator import CoordinatorService
+from fednb.federation.messages import Join
+from fednb.federation.party import PartyService
+from fednb.federation.runs import RunStore
+from fednb.federation.store import MemberStore
+from fednb.federation.tables import TableStore
+from fednb.policy.quota import QuotaLedger
+from fednb.protocols import lookup
+from fednb.protocols.base import Protocol
+from fednb.wire.loopback import Network
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COORDINATOR = "coordinator"
+ANALYST = "analyst"
+
+
+class _Lenient:
+    """The policy of a simulated party: every protocol, nothing beyond what contracts allow by default."""
+
+    def __init__(self, release: Sequence[str]) -> None:
+        self._release = frozenset(release)
+
+    def check_run(self, join: Join) -> None:
+        """Every run is allowed."""
+
+    def releases(self, what: str) -> bool:
+        return what in self._release
+
+
+def simulate(
+    tables: Mapping[str, Mapping[str, pd.DataFrame]],
+    *,
+    release: Mapping[str, Sequence[str]] | None = None,
+    protocols: Sequence[Protocol] = (),
+    decryption_quota: float = 0.5,
+) -> Federation:
+    """A federation of parties that hold DataFrames, with a coordinator added, on threads of this process.
+
+    Parameters
+    ----------
+    tables : DataFrames by party and table name: {"bank": {"loans": df}, "agency": {"invoices": df}}.
+    release : what a party shows of its own after a run: {"agency": ["coefficients"]}.
+    protocols : further protocols, beside the built-in ones, for every member.
+    decryption_quota : as in a federation file.
+    """
+    for party in tables:
+        if party in (COORDINATOR, ANALYST, "hub"):
+            raise DataError(f"a party cannot be called {party!r}; that is a member of its own.")
+    own = {protocol.name: protocol for protocol in protocols}
+
+    def find(name: str) -> Protocol:
+        return own[name] if name in own else lookup(name)
+
+    kinds = dict.fromkeys(tables, "party") | {COORDINATOR: "coordinator", ANALYST: "analyst"}
+    network = Network(kinds)
+    threads = os.cpu_count() or 1
+    coordinator = network.endpoint(COORDINATOR)
+    service = CoordinatorService(
+        coordinator,
+        MemberStore(),
+        RunStore(),
+        QuotaLedger(multiple=decryption_quota),
+        lookup=find,
+        threads=threads,
+    )
+    endpoints = [coordinator]
+    for party, frames in tables.items():
+        endpoint = network.endpoint(party)
+        endpoints.append(endpoint)
+        store = TableStore.of_frames(party, frames)
+        PartyService(
+            endpoint,
+            store,
+            _Lenient((release or {}).get(party, ())),
+            MemberStore(),
+            coordinator=COORDINATOR,
+            lookup=find,
+            threads=threads,
+        )
+
+    def close() -> None:
+        service.close()
+        for endpoint in endpoints:
+            endpoint.close()
+
+    return Federation(network.endpoint(ANALYST), COORDINATOR, on_close=close)
+

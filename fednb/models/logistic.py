@@ -1,0 +1,206 @@
+"""Logistic regression on a vertical frame, with scikit-learn's conventions.
+
+Trained by the four steps of FedRiskCtrl (Cheng et al., CACM 2020): see `fednb.protocols.vertical_logistic`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from fednb.errors import DataError
+from fednb.federation.client import RunResult
+from fednb.federation.frame import VerticalFrame
+from fednb.federation.views import Coefficients, ModelView, bundle
+from fednb.models.evaluation import Evaluation, evaluate
+from fednb.models.scores import Scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Withheld:
+    """Stands where a party's coefficients would: only that party sees them."""
+
+    def __init__(self, party: str, columns: tuple[str, ...]) -> None:
+        self.party = party
+        self.columns = columns
+
+    reason = "visible to this party only; its policy does not release them"
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} coefficients of {self.party}: {self.reason}>"
+
+
+class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
+    """Binary logistic regression whose features and label lie at different parties.
+
+    Minimises scikit-learn's objective, 0.5 * w'w + C * sum(log loss), without penalising the intercept. Each party
+    standardises and winsorises its own features with figures of its training rows.
+
+    Parameters
+    ----------
+    C : inverse strength of the L2 penalty, > 0.
+    max_iter : at most this many full-batch iterations.
+    tol : stop when the largest entry of the mean gradient is below this.
+    standardize : scale each feature to mean 0 and standard deviation 1.
+    clip : winsorise at this many standard deviations; None: leave tails (may diverge, which is detected).
+    key_bits : size of the Paillier key, 2048 at least.
+
+    Attributes
+    ----------
+    coef_ : dict of party to pandas.Series (per standardised feature if `standardize`) or `Withheld`. A passive
+        party's coefficients are visible to itself only, unless its policy releases them.
+    intercept_ : float; n_iter_ : int; converged_ : bool; history_ : DataFrame, one row an iteration;
+    run_ : the run's id; feature_names_in_ : dict of party to names; label_ : "bank.default".
+    """
+
+    def __init__(
+        self,
+        C: float = 1.0,
+        *,
+        max_iter: int = 20,
+        tol: float = 1e-4,
+        standardize: bool = True,
+        clip: float | None = 4.0,
+        key_bits: int = 2048,
+    ) -> None:
+        self.C = C
+        self.max_iter = max_iter
+        self.tol = tol
+        self.standardize = standardize
+        self.clip = clip
+        self.key_bits = key_bits
+
+    def fit(self, frame: VerticalFrame, y: str) -> Self:
+        """Train on the frame's rows; `y` is the label, written "party.column".
+
+        Features are all columns of the frame except ids, declared labels and y. Raises DataError (the message names
+        party and column), QuotaExceeded, Refused, RunFailed.
+        """
+        active, label = frame.find_label(y)
+        passive = [party for party in frame.parties if party != active]
+        federation = frame.federation
+        drop = {active: [label]}
+        result = federation.run(
+            "vertical_logistic",
+            cast={"active": [active], "passive": passive, "coordinator": [federation.coordinator]},
+            data=frame.refs(label=(active, label), drop=drop),
+            params={
+                "C": float(self.C),
+                "max_iter": int(self.max_iter),
+                "tol": float(self.tol),
+                "standardize": bool(self.standardize),
+                "clip": None if self.clip is None else float(self.clip),
+                "key_bits": int(self.key_bits),
+            },
+            title=f"{type(self).__name__} on {', '.join(frame.parties)}",
+        )
+        self._learned(frame, result, active, label)
+        return self
+
+    def predict_proba(self, frame: VerticalFrame) -> Scores:
+        """Score the frame's rows. The scores stay at the active party; this is a handle on them."""
+        check_is_fitted(self, "run_")
+        self._check_frame(frame)
+        active, _ = frame.find_label(self.label_)
+        passive = [party for party in frame.parties if party != active]
+        result = frame.federation.run(
+            "vertical_score",
+            cast={"active": [active], "passive": passive},
+            data=self._refs(frame),
+            title=f"Scoring {len(frame)} rows",
+        )
+        return Scores(frame, result.run, active)
+
+    def evaluate(self, frame: VerticalFrame) -> Evaluation:
+        """AUC, KS and the rest on the frame's rows, released as aggregates by the active party."""
+        scores = self.predict_proba(frame)
+        evaluation = evaluate(scores, self.label_)
+        self.evaluation_ = evaluation
+        return evaluation
+
+    def _learned(self, frame: VerticalFrame, result: RunResult, active: str, label: str) -> None:
+        import pandas as pd
+
+        columns = {
+            party: tuple(name for name in names if (party, name) != (active, label))
+            for party, names in frame.columns.items()
+        }
+        own = result.public(active)
+        self.run_ = result.run
+        self.label_ = f"{active}.{label}"
+        self.classes_ = np.array([0, 1])
+        self.feature_names_in_ = columns
+        self.n_features_in_ = sum(len(names) for names in columns.values())
+        self.intercept_ = float(own["intercept"])
+        self.n_iter_ = int(own["n_iter"])
+        self.converged_ = bool(own["converged"])
+        self.history_: pd.DataFrame = pd.DataFrame(own["history"])
+        self.coef_: dict[str, pd.Series | Withheld] = {}
+        for party, names in columns.items():
+            public = result.public(party)
+            if "coef" in public:
+                values = np.asarray(public["coef"], dtype=np.float64)
+                if values.shape != (len(names),):
+                    raise DataError(f"{party} released {values.size} coefficients for {len(names)} features.")
+                self.coef_[party] = pd.Series(values, index=list(names), name=party)
+            else:
+                self.coef_[party] = Withheld(party, names)
+        self.notes_ = [str(note) for note in own.get("notes", [])]
+        self.seconds_ = result.seconds
+        self.bytes_ = result.bytes
+        self.operations_ = result.operations
+        self.n_rows_ = len(frame)
+        self.__dict__.pop("evaluation_", None)
+
+    def _refs(self, frame: VerticalFrame) -> Mapping[str, Any]:
+        drop = {
+            party: [name for name in names if name not in self.feature_names_in_[party]]
+            for party, names in frame.columns.items()
+        }
+        return frame.refs(part=self.run_, drop=drop)
+
+    def _check_frame(self, frame: VerticalFrame) -> None:
+        for party, names in self.feature_names_in_.items():
+            missing = [name for name in names if name not in frame.columns.get(party, ())]
+            if missing:
+                raise DataError(f"the model was trained on {party}'s {', '.join(missing)}, which this frame lacks.")
+
+    def view(self) -> ModelView:
+        """This model for a front end."""
+        evaluation = getattr(self, "evaluation_", None)
+        return ModelView(
+            title=type(self).__name__,
+            parts=[
+                Coefficients(member=party, columns=list(coef.columns), withheld=coef.reason)
+                if isinstance(coef, Withheld)
+                else Coefficients(member=party, columns=list(coef.index), values=coef.tolist())
+                for party, coef in self.coef_.items()
+            ],
+            run=self.run_,
+            label=self.label_,
+            intercept=self.intercept_,
+            rows=self.n_rows_,
+            iterations=self.n_iter_,
+            converged=self.converged_,
+            seconds=self.seconds_,
+            params=self.get_params(),
+            history={name: self.history_[name].tolist() for name in self.history_ if name != "iteration"},
+            operations=self.operations_,
+            bytes=self.bytes_,
+            notes=self.notes_,
+            evaluation=evaluation.view() if evaluation else None,
+        )
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        if not hasattr(self, "run_"):
+            return {"text/plain": repr(self)}
+        return bundle(self.view())
