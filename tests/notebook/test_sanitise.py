@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 from html.parser import HTMLParser
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from playwright.sync_api import sync_playwright
 
 from fednb.notebook import sanitise
 from fednb.notebook.sanitise import clean_bundle, clean_html, clean_text
@@ -224,3 +226,37 @@ def test_too_much_is_cut_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sanitise, "MAX_IMAGE", 10)
     assert "too large" in clean_bundle("bank", {"image/png": PNG * 300}, {})[0]["text/plain"]
     assert "too large" in clean_bundle("bank", {"image/svg+xml": "<svg>" * 10}, {})[0]["text/html"]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Debian's Chromium")
+def test_in_a_real_browser_hostile_markup_neither_runs_nor_loads_anything() -> None:
+    markup = "\n".join([*HOSTILE, *TRICKY]).replace("alert(1)", "window.owned=1")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-dev-shm-usage"]
+        )
+        try:
+            owned, asked = _visit(browser, markup)
+            assert owned and asked, "as it was sent, it does act: the page can tell the difference"
+            bundle, _ = clean_bundle("bank", {"text/html": markup, "image/svg+xml": markup}, {})
+            image = sanitise.svg_image("<svg xmlns='http://www.w3.org/2000/svg' onload='window.owned=1'/>")
+            owned, asked = _visit(browser, bundle["text/html"] + image)
+            assert (owned, asked) == (False, [])
+        finally:
+            browser.close()
+
+
+def _visit(browser: Any, markup: str) -> tuple[bool, list[str]]:
+    """Whether script ran, and which addresses were asked for; everything outside is answered with nothing."""
+    page = browser.new_page()
+    asked: list[str] = []
+
+    def answer(route: Any) -> None:
+        asked.append(route.request.url)
+        route.abort()
+
+    page.route(lambda url: not url.startswith(("data:", "about:", "blob:")), answer)
+    page.set_content(f"<!doctype html><body>{markup}</body>", wait_until="load")
+    owned = bool(page.evaluate("Boolean(window.owned)"))
+    page.close()
+    return owned, asked
