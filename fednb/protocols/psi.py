@@ -1,0 +1,258 @@
+"""Private set intersection: which ids do all parties have? (Meadows 1986; Huberman, Franklin and Hogg 1999)
+
+Every party p has a secret k_p for this run. An id x becomes a point H(x) of Curve25519, and after each party in the
+ring has multiplied it once, k_1·k_2·…·k_P·H(x): the same for everybody who has x, and meaningless to whoever lacks
+one of the secrets. Each party's points travel the ring in a random order that only their owner knows.
+
+    bank (k_b)                        agency (k_a)                    coordinator
+      |── Announce size, formats ───────┼── Announce ────────────────> |
+      | <── Ring order, sizes ──────────┼ <── Ring ─────────────────── |
+      |── Points k_b·H(x) ────────────> |                              |
+      |                                 |── Points k_a·k_b·H(x) ─────> |
+      | <── Points k_a·H(x) ─────────── |                              |
+      |── Points k_b·k_a·H(x) ──────────┼────────────────────────────> |   compares points
+      | <── Matches: positions ─────────┼ <── Matches: positions ───── |
+      |── Check ──────────────────────> |                              |   same ids? (keyed hash, both ways)
+      | <────────────────────── Check ──|                              |
+
+With three or more parties the points pass through all of them before the coordinator compares, so no party learns
+which ids it shares with one other but not with all.
+
+| role | learns |
+|---|---|
+| party | the ids that all parties have, and how many ids each party brought |
+| coordinator | how many ids each party brought and how many they share (of three parties: also any two), and how ids are spelled ("AA-999999": 812 rows); no id and no hash of one |
+
+Not covered: a coordinator that lies together with one party can let that party test a few guessed ids of another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fednb.crypto import curve
+from fednb.errors import CryptoError, DataError, UnexpectedMessage
+from fednb.protocols import ids as spelling
+from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
+from fednb.wire.link import Link
+from fednb.wire.message import Message
+
+CHUNK = 8192  # points a message: small enough for progress, large enough to fill a core
+
+
+class PsiParams(Params):
+    duplicates: Literal["refuse", "drop"] = "refuse"  # drop: keep the first row of an id
+    max_ids: int = 10_000_000  # of one party: a larger set could be there to probe rather than to join
+
+
+class Announce(Message):
+    """A party to the coordinator: what it brings."""
+
+    ids: int  # distinct, after normalisation
+    formats: dict[str, int]  # shapes of ids as written -> rows
+
+
+class Ring(Message):
+    """The coordinator to every party."""
+
+    order: list[str]  # each sends its points to the next, the last to the first
+    ids: list[int]  # by party, in that order
+
+
+class Points(Message):
+    points: np.ndarray  # uint8 [m, 32], points of Curve25519
+
+
+class Matches(Message):
+    """The coordinator to the owner of a set."""
+
+    positions: np.ndarray  # int64, ascending, in the order in which the owner sent its points
+
+
+class Secret(Message):
+    """The first party in the ring to every other: a key for the last check."""
+
+    key: bytes
+
+
+class Check(Message):
+    digest: bytes  # keyed hash of the common ids, in order
+
+
+def party(link: Link, data: Dataset, params: PsiParams, run: RunContext) -> Outcome:
+    (coordinator,) = link.cast["coordinator"]
+    if data.ids is None:
+        raise DataError(f"{link.me} brought no ids to align on.")
+    own = spelling.prepare(data.ids)
+    formats = spelling.describe_formats(data.ids)
+    _check_ids(link.me, own, params)
+    link.send(coordinator, Announce(ids=len(own.ids), formats=formats))
+    ring = link.recv(coordinator, Ring)
+    _check_ring(ring, link, coordinator, len(own.ids))
+
+    total, done = len(own.ids) + sum(ring.ids), 0  # points to hash, and to multiply
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        run.count("curve", n)
+        run.progress("intersect", done, total)
+
+    order = _secret_order(len(own.ids))
+    secret = curve.random_scalar()
+    place, size = ring.order.index(link.me), len(ring.order)
+    after, before = ring.order[(place + 1) % size], ring.order[place - 1]
+
+    # own points set out first; then whatever comes from behind is multiplied and passed on
+    for start in range(0, len(order), CHUNK):
+        part = [own.ids[i] for i in order[start : start + CHUNK]]
+        hashed = curve.hash_to_curve(part, run.name.encode(), run.threads)
+        advance(len(part))
+        link.send(after, Points(curve.multiply(hashed, secret, run.threads)))
+        advance(len(part))
+    for hop in range(1, size):
+        owner = (place - hop) % size
+        to = coordinator if hop == size - 1 else after
+        for chunk in _receive(link, before, ring.ids[owner]):
+            try:
+                points = curve.multiply(curve.check(chunk, run.threads), secret, run.threads)
+            except CryptoError as error:
+                raise UnexpectedMessage(f"{before} sent points that cannot be used: {error}", member=before) from None
+            link.send(to, Points(points))
+            advance(len(chunk))
+
+    positions = link.recv(coordinator, Matches).positions
+    _check_positions(positions, len(order), coordinator)
+    common = sorted((own.ids[i], int(own.rows[i])) for i in order[positions])
+    _confirm(link, ring.order, [identifier for identifier, _ in common], run.name)
+    return Outcome(
+        private={"index": np.array([row for _, row in common], dtype=np.int64)},
+        public={
+            "rows": len(data.ids),
+            "ids": len(own.ids),
+            "duplicates": own.duplicates,
+            "missing": own.missing,
+            "matched": len(common),
+            "formats": formats,
+        },
+    )
+
+
+def coordinator(link: Link, data: Dataset, params: PsiParams, run: RunContext) -> Outcome:
+    parties = link.cast["party"]
+    said = {member: link.recv(member, Announce) for member in parties}
+    sizes = [said[member].ids for member in parties]
+    for member, size in zip(parties, sizes, strict=True):
+        if not 0 < size <= params.max_ids:
+            raise UnexpectedMessage(f"{member} announced {size} ids", member=member)
+    for member in parties:
+        link.send(member, Ring(order=list(parties), ids=sizes))
+    total, done = sum(sizes), 0
+    sets: list[list[bytes]] = []
+    for place, size in enumerate(sizes):
+        points: list[bytes] = []
+        for chunk in _receive(link, parties[place - 1], size):  # who multiplied this party's points last
+            points += [row.tobytes() for row in chunk]
+            done += len(chunk)
+            run.progress("match", done, total)
+        sets.append(points)
+    common = set(sets[0]).intersection(*sets[1:])
+    if not common:
+        raise DataError(
+            "no id is common to all parties. "
+            + " ".join(f"{member} writes ids as {spelling.say_formats(said[member].formats)}." for member in parties)
+            + " Case, spaces and dashes do not matter; check that all of them name the same kind of id."
+        )
+    for member, points in zip(parties, sets, strict=True):
+        found = [i for i, point in enumerate(points) if point in common]
+        link.send(member, Matches(np.array(found, dtype=np.int64)))
+    return Outcome(
+        private={"rows": len(common)},
+        public={"matched": len(common), "ids": dict(zip(parties, sizes, strict=True))},
+    )
+
+
+def _check_ids(me: str, own: spelling.Prepared, params: PsiParams) -> None:
+    if own.duplicates and params.duplicates == "refuse":
+        raise DataError(
+            f"{me} has {own.duplicates} rows whose id stands in an earlier row too, and one-to-many joins are refused: "
+            "they would repeat another party's rows, and tell how often. Make a table with one row an id first, by "
+            "aggregation, or keep each id's first row with duplicates='drop'."
+        )
+    if not own.ids:
+        raise DataError(f"{me} has no ids to align on; {own.missing} rows have none.")
+    if len(own.ids) > params.max_ids:
+        raise DataError(f"{me} has {len(own.ids):,} ids, and this alignment allows {params.max_ids:,} a party.")
+
+
+def _check_ring(ring: Ring, link: Link, coordinator: str, own: int) -> None:
+    parties = link.cast["party"]
+    if len(parties) < 2:
+        raise DataError("an intersection needs two parties or more.")
+    known = tuple(ring.order) == parties and len(ring.ids) == len(parties) and min(ring.ids) > 0
+    if not known or ring.ids[parties.index(link.me)] != own:
+        raise UnexpectedMessage(f"{coordinator} sent a ring that is not of this run", member=coordinator)
+
+
+def _receive(link: Link, sender: str, count: int) -> Iterator[npt.NDArray[np.uint8]]:
+    """`count` points from `sender`, in the chunks in which they come."""
+    while count:
+        points = link.recv(sender, Points).points
+        if points.dtype != np.uint8 or points.ndim != 2 or points.shape[1] != 32 or not 0 < len(points) <= count:
+            raise UnexpectedMessage(
+                f"{sender} sent points of shape {points.shape}; at most {count} of 32 bytes were expected",
+                member=sender,
+            )
+        count -= len(points)
+        yield points
+
+
+def _check_positions(positions: np.ndarray, count: int, sender: str) -> None:
+    fits = positions.dtype == np.int64 and positions.ndim == 1 and 0 < len(positions) <= count
+    if not fits or positions[0] < 0 or positions[-1] >= count or bool(np.any(np.diff(positions) <= 0)):
+        raise UnexpectedMessage(f"{sender} sent matches that are no positions among {count} ids", member=sender)
+
+
+def _confirm(link: Link, parties: Sequence[str], common: Sequence[bytes], run: str) -> None:
+    """Rows that do not belong together would train on nonsense: compare keyed hashes with every other party."""
+    others = [member for member in parties if member != link.me]
+    if link.me == parties[0]:
+        key = secrets.token_bytes(32)
+        for member in others:
+            link.send(member, Secret(key))
+    else:
+        key = link.recv(parties[0], Secret).key
+    digest = hmac.new(key, run.encode(), hashlib.sha256)
+    for identifier in common:
+        digest.update(len(identifier).to_bytes(8, "big") + identifier)
+    for member in others:
+        link.send(member, Check(digest.digest()))
+    for member in others:
+        if not hmac.compare_digest(link.recv(member, Check).digest, digest.digest()):
+            raise UnexpectedMessage(
+                f"{link.me} and {member} were told different matches by the coordinator; align again", member=member
+            )
+
+
+def _secret_order(n: int) -> npt.NDArray[np.int64]:
+    """A random order of n things, from a secret seed."""
+    return np.random.Generator(np.random.PCG64DXSM(secrets.randbits(128))).permutation(n)
+
+
+PROTOCOL = Protocol(
+    name="psi",
+    version=1,
+    params=PsiParams,
+    roles={"party": Role(party, many=True, needs=("ids",)), "coordinator": Role(coordinator)},
+    learns={
+        "party": "the ids that all parties have; how many ids each party brought",
+        "coordinator": "how many ids each party brought and how many they share; the shapes in which ids are written",
+    },
+)

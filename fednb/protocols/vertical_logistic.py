@@ -1,0 +1,472 @@
+"""Vertical logistic regression: features at several parties, the label at one, the secret key at none of them.
+
+The four steps of Yang et al. 2019 and Cheng et al. 2020 (FedRiskCtrl), for score a at the active party and b at a
+passive one, with the sigmoid of `separable`, σ(a + b) ≈ f_0(a) + f_1(a)·g_1(b) + ... + f_R(a)·g_R(b):
+
+    active (X_a, y)               passive (X_b), one or more         coordinator (secret key)
+      | <───────────────────────────────┼────────────── Key n ────────── |   1
+      |── Shape ────────────────────────┼── Shape ─────────────────────> |   rows and features fit?
+      | <───────────────────────────────┼ <──────────── Ready ────────── |
+    each iteration
+      | <───── Scores [[g_r(b)]] ────── |                                |   2
+      |─ Residuals [[f_0(a)-y, f_r(a)]] > |                              |
+      |── MaskedGradient [[g_a + m_a]] ─┼──────────────────────────────> |   3   m: uniform over all plaintexts
+      |                                 |── MaskedGradient [[g_b + m_b]] > |
+      | <────── Windows of g_a + m_a ───┼─────────────────────────────── |   4   one window of bits a number
+      |                                 | <──── Windows of g_b + m_b ─── |
+      |── Norm ─────────────────────────┼── Norm ──────────────────────> |
+      | <───────────────────────────────┼ <──────────── Next ─────────── |   coarse, fine, or stop
+
+Each side multiplies what it got by its own plaintext, x_ij·f_r(a_i) or x_ij·g_r(b_i), and sums over the rows: its own
+gradient, encrypted, many rows packed in a ciphertext. With several passive parties the active one adds the others'
+encrypted scores, linearly, to the residuals it sends each of them.
+
+A step solves with the party's own block of Böhning's bound (1992), number of parties / 4 · XᵀX + 1/C, and accelerates
+(Nesterov 1983). Iterations run with the coarse expansion of the sigmoid, and the last few with the fine one.
+
+| role | learns, each iteration, besides its own coefficients |
+|---|---|
+| active | its own gradient: one number for each of its features and one for the intercept; the largest norm of all |
+| passive | its own gradient: one number for each of its features; the largest norm of all; never a label or a score |
+| coordinator | rows; each party's number of features and the largest entry of its gradient; bits uniform at random |
+
+The coarse and the fine expansion disclose the same. A gradient is a sum over all rows; the coordinator counts the
+numbers it decrypts against the quota of the label set, since enough such sums would be solvable for the labels. It
+gives back the one window of bits that holds the sum: a packed plaintext holds more. Whoever holds the key and a
+party's ciphertexts reads scores or labels, so the coordinator lives apart and ciphertexts travel sealed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from msgspec import Meta
+
+from fednb.crypto import fixed_point, paillier
+from fednb.crypto.masking import mask
+from fednb.crypto.multiexp import inner_products
+from fednb.crypto.packing import Packing
+from fednb.crypto.paillier import CipherVector, Fresh, PrivateKey, PublicKey
+from fednb.errors import CryptoError, DataError, UnexpectedMessage
+from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
+from fednb.protocols.features import check_features, check_training, fit_scaling
+from fednb.protocols.separable import COARSE, FINE, REACH, Expansion, Floats, averaged
+from fednb.protocols.steps import Block, Schedule, Stage
+from fednb.wire.link import Link
+from fednb.wire.message import Message
+
+SCALE = 14  # fraction bits of encrypted numbers ...
+GUARD = 2  # ... and zero bits below them: a window is right up to one unit, and rounding to 4 makes it exact
+CARRY_SCALE = 8  # fraction bits of the factors that carry one passive party's scores into another's residuals
+FACTOR_BITS = 13  # of plaintext factors, with sign
+PADDING = 128  # rows that filling up the last ciphertext may add; more than any packing has slots
+
+
+class LogisticParams(Params):
+    C: Annotated[float, Meta(gt=0)] = 1.0  # inverse strength of the L2 penalty, as in scikit-learn
+    max_iter: Annotated[int, Meta(ge=1, le=1000)] = 20
+    tol: Annotated[float, Meta(ge=0)] = 1e-3  # on the largest entry of the gradient of the mean loss
+    standardize: bool = True
+    clip: Annotated[float, Meta(gt=0)] | None = 4.0  # winsorise at this many standard deviations
+    sigmoid: Literal["staged", "coarse", "fine"] = "staged"
+    key_bits: Annotated[int, Meta(ge=256, le=4096)] = 2048
+    insecure_short_key: bool = False  # for tests: keys below 2048 bits
+
+
+class Key(Message):
+    n: bytes  # the Paillier modulus, big-endian
+
+
+class Shape(Message):
+    """A party to the coordinator."""
+
+    rows: int
+    features: int  # numbers it will ask to decrypt each iteration
+    resumed: int  # iterations that its journal holds
+
+
+class Ready(Message):
+    """Everybody's shapes fit together."""
+
+
+class Scores(Message):
+    terms: Fresh  # [R·m] packed g_r(b), term after term, m ciphertexts each
+
+
+class Residuals(Message):
+    terms: Fresh  # [(R + 1)·m] packed f_0 - y, f_1 ... f_R
+
+
+class MaskedGradient(Message):
+    gradient: Fresh  # [features] slot k-1 of each holds the sum, behind a mask
+
+
+class Windows(Message):
+    windows: np.ndarray  # uint64 [features]
+
+
+class Norm(Message):
+    norm: float  # largest entry of the party's gradient, of the mean loss
+
+
+class Next(Message):
+    stage: Stage
+    norm: float  # the largest of all parties
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How numbers are packed in one stage; everybody computes the same from public figures."""
+
+    expansion: Expansion
+    packing: Packing
+    rows: int
+    scale: int  # of residuals
+
+    @classmethod
+    def of(cls, stage: Stage, key: PublicKey, rows: int, passives: int) -> Layout:
+        expansion = FINE if stage == "fine" else COARSE
+        scale, whole_bits = (SCALE + GUARD, 2) if passives == 1 else (SCALE + GUARD + CARRY_SCALE, 4)
+        terms = max(expansion.terms + 1, passives * expansion.terms)
+        return cls(
+            expansion,
+            Packing.plan(key.bits, terms * (rows + PADDING), 1 + whole_bits + scale, FACTOR_BITS),
+            rows,
+            scale,
+        )
+
+    @property
+    def length(self) -> int:
+        """m, ciphertexts of one term."""
+        return self.packing.length(self.rows)
+
+    def pack(self, terms: Floats) -> list[int]:
+        """Terms [n, t] at the scale of residuals, t·m plaintexts."""
+        exact = fixed_point.encode(terms, self.scale - GUARD, self.packing.left_bits - GUARD) << GUARD
+        return self.packing.pack(self.pad(exact.T).reshape(-1))
+
+    def pack_scores(self, terms: Floats) -> list[int]:
+        """Terms [n, t] in (-1, 1) at the scale of scores."""
+        exact = fixed_point.encode(terms, SCALE, SCALE + 2) << GUARD
+        return self.packing.pack(self.pad(exact.T).reshape(-1))
+
+    def pad(self, terms: np.ndarray) -> np.ndarray:
+        """[t, n, ...] with zeros up to whole ciphertexts, [t, m·k, ...]"""
+        filled = np.zeros((terms.shape[0], self.length * self.packing.slots, *terms.shape[2:]), dtype=np.int64)
+        filled[:, : self.rows] = terms
+        return filled
+
+
+class _Party:
+    """What the active and a passive party do alike."""
+
+    def __init__(self, link: Link, data: Dataset, params: LogisticParams, run: RunContext) -> None:
+        self.link, self.params, self.run = link, params, run
+        (self.coordinator,) = link.cast["coordinator"]
+        self.passives = link.cast["passive"]
+        self.columns = data.columns
+        X = check_features(link.me, data.X, data.columns)
+        check_training(link.me, X, data.columns)
+        if X.shape[1] >= X.shape[0]:
+            raise DataError(f"{link.me} has {X.shape[1]} features for {X.shape[0]} rows. {_MORE_ROWS}")
+        self.scaling = fit_scaling(X, standardize=params.standardize, clip=params.clip)
+        self.Z = self.scaling.apply(X)
+        self.history: list[float] = []
+        self.stage: Stage = "coarse"
+
+    def begin(self, block: Block) -> None:
+        """Agree on key and shapes, and continue from the journal if there is one."""
+        self.block = block
+        saved = self.run.journal.load()
+        step = 0
+        if saved is not None:
+            step, state = saved
+            block.restore(state)
+            self.history = [float(x) for x in state["history"]]
+        params = self.params
+        self.key = _accept_key(self.link.recv(self.coordinator, Key), params, self.coordinator)
+        rows, features = block.X.shape
+        self.link.send(self.coordinator, Shape(rows=rows, features=features, resumed=step))
+        self.link.recv(self.coordinator, Ready)
+        self.stage = saved[1]["stage"] if saved else Schedule.first(params.sigmoid)
+
+    def layout(self) -> Layout:
+        return Layout.of(self.stage, self.key, len(self.block.X), len(self.passives))
+
+    def accept(self, member: str, terms: Fresh, count: int, scale: int) -> CipherVector:
+        """A peer's ciphertexts, of the length and scale that both computed."""
+        try:
+            return self.key.accept(terms, count=count, scale=scale)
+        except CryptoError as error:
+            raise UnexpectedMessage(f"{member} sent ciphertexts that cannot be used: {error}", member=member) from None
+
+    def encrypt(self, plaintexts: list[int], scale: int) -> Fresh:
+        self.run.check()
+        self.run.count("encrypt", len(plaintexts))
+        return self.key.encrypt(plaintexts, scale, self.run.threads)
+
+    def sum_products(self, layout: Layout, c: CipherVector, factors: Floats) -> Floats:
+        """Σ over t terms and n rows of what `c` holds times factors [t, n, d]; [d], decrypted behind a mask."""
+        self.run.check()
+        run, packing = self.run, layout.packing
+        largest = np.abs(factors).max(axis=(0, 1))
+        # the most fraction bits that each column allows; 0 for a column of zeros
+        shift = np.floor(np.log2(((1 << (FACTOR_BITS - 1)) - 1) / np.where(largest > 0, largest, 1.0))).astype(np.int64)
+        whole = np.rint(np.ldexp(factors, shift)).astype(np.int64)
+        columns = layout.pad(whole).reshape(-1, factors.shape[2])
+        run.count("multiply", columns.size)
+        product = inner_products(c, columns, packing, threads=run.threads)
+        hidden, own = mask(product, packing, run.threads)
+        run.count("refresh", len(hidden))
+        self.link.send(self.coordinator, MaskedGradient(hidden))
+        windows = self.link.recv(self.coordinator, Windows).windows
+        try:
+            sums = own.remove(windows)
+        except CryptoError as error:
+            raise UnexpectedMessage(f"{self.coordinator} sent {error}", member=self.coordinator) from None
+        unit = 1 << GUARD
+        return np.ldexp(np.floor_divide(sums + unit // 2, unit).astype(np.float64), GUARD - c.scale - shift)
+
+    def finish(self, gradient: Floats) -> None:
+        """Take the step, and hear what comes next."""
+        norm = self.block.step(gradient)
+        self.link.send(self.coordinator, Norm(norm))
+        order = self.link.recv(self.coordinator, Next)
+        if order.stage != self.stage:
+            self.block.restart()
+        self.stage = order.stage
+        self.history.append(order.norm)
+        step = len(self.history)
+        self.run.journal.save(step, {**self.block.state(), "history": list(self.history), "stage": self.stage})
+        self.run.progress("train", step, self.params.max_iter)
+
+    def part(self, coef: Floats) -> dict[str, Any]:
+        """What scoring needs, for the party's own store."""
+        return {"coef": coef, "columns": list(self.columns), **self.scaling.to_part()}
+
+    def public(self) -> dict[str, Any]:
+        return {"n_iter": len(self.history), "features": len(self.columns)}
+
+
+def active(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -> Outcome:
+    me = _Party(link, data, params, run)
+    y = _check_label(link.me, data, len(me.Z))
+    me.begin(Block(np.column_stack([me.Z, np.ones(len(y))]), params.C, 1 + len(me.passives), intercept=True))
+    block, passives = me.block, me.passives
+    while me.stage != "stop":
+        layout = me.layout()
+        expansion, others = layout.expansion, len(passives) - 1
+        a = block.scores()
+        f = expansion.factors(a, others)
+        mine = {
+            passive: me.accept(
+                passive, link.recv(passive, Scores).terms, expansion.terms * layout.length, SCALE + GUARD
+            )
+            for passive in passives
+        }
+        residuals = f - np.eye(1, expansion.terms + 1) * y[:, None]
+        carry = expansion.carry(a, others) if others else None
+        for passive in passives:
+            rest = [c for member, c in mine.items() if member != passive]
+            link.send(passive, Residuals(_residuals(me, layout, residuals, rest, carry)))
+        # σ(a + Σ b_p) ≈ Σ_p Σ_r f_r(a)·g_r(b_p) - (P - 1)·E σ(a), where f averages over the other parties
+        known = len(passives) * f[:, 0] - others * averaged(a, len(passives)) - y
+        factors = np.einsum("nr,nd->rnd", f[:, 1:], block.X)
+        gradient = me.sum_products(
+            layout, me.key.concatenate(list(mine.values())), np.concatenate([factors] * len(passives))
+        )
+        me.finish(block.X.T @ known + gradient)
+    coef, intercept = block.w[:-1].copy(), float(block.w[-1])
+    scores = block.X @ block.w
+    converged = me.history[-1] <= params.tol
+    notes = _notes(params, converged, me.history[-1], float(np.abs(scores).max()))
+    said = {
+        "coef": coef.tolist(),
+        "intercept": intercept,
+        "converged": converged,
+        "history": {"iteration": list(range(1, len(me.history) + 1)), "gradient_norm": me.history},
+        "notes": notes,
+        "rows": len(y),
+    }
+    return Outcome(private=me.part(coef) | {"intercept": intercept}, public=me.public() | said)
+
+
+def passive(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -> Outcome:
+    me = _Party(link, data, params, run)
+    (active,) = link.cast["active"]
+    me.begin(Block(me.Z, params.C, 1 + len(me.passives)))
+    while me.stage != "stop":
+        layout = me.layout()
+        g = layout.expansion.basis(me.block.scores())
+        link.send(active, Scores(me.encrypt(layout.pack_scores(g), SCALE + GUARD)))
+        count = (layout.expansion.terms + 1) * layout.length
+        residuals = me.accept(active, link.recv(active, Residuals).terms, count, layout.scale)
+        factors = np.einsum("nr,nd->rnd", np.column_stack([np.ones(len(g)), g]), me.block.X)
+        me.finish(me.sum_products(layout, residuals, factors))
+    return Outcome(private=me.part(me.block.w.copy()), public=me.public())
+
+
+def coordinator(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -> Outcome:
+    parties = [*link.cast["active"], *link.cast["passive"]]
+    run.progress("prepare", 0)
+    secret = paillier.generate(params.key_bits, insecure_short_key=params.insecure_short_key)
+    for member in parties:
+        link.send(member, Key(secret.public.to_bytes()))
+    schedule = Schedule(params.max_iter, params.tol, params.sigmoid)
+    saved = run.journal.load()
+    if saved is not None:
+        schedule.restore(saved[1])
+    shapes = {member: link.recv(member, Shape) for member in parties}
+    rows = _check_shapes(shapes, schedule.iteration)
+    for member in parties:
+        link.send(member, Ready())
+    while schedule.stage != "stop":
+        layout = Layout.of(schedule.stage, secret.public, rows, len(parties) - 1)
+        for member in parties:
+            asked = link.recv(member, MaskedGradient).gradient
+            link.send(member, _decrypt(member, asked, shapes[member].features, secret, layout.packing, run))
+        norm = max(_check_norm(member, link.recv(member, Norm).norm) for member in parties)
+        stage = schedule.after(norm)
+        run.journal.save(schedule.iteration, schedule.state())
+        for member in parties:
+            link.send(member, Next(stage=stage, norm=norm))
+        run.progress("train", schedule.iteration, params.max_iter, gradient_norm=norm)
+    return Outcome(
+        public={"rows": rows, "n_iter": schedule.iteration, "converged": schedule.converged, "parties": len(parties)}
+    )
+
+
+def _residuals(
+    me: _Party, layout: Layout, residuals: Floats, rest: Sequence[CipherVector], carry: Floats | None
+) -> Fresh:
+    """What one passive party multiplies: own numbers, plus the scores of all other passive parties."""
+    if carry is None or not rest:
+        return me.encrypt(layout.pack(residuals), layout.scale)
+    key, run, m = me.key, me.run, layout.length
+    exact = fixed_point.encode(carry, CARRY_SCALE, CARRY_SCALE + 4)
+    # proves that no slot can exceed what the packing was planned for
+    reach = np.abs(residuals).max() + len(rest) * (np.abs(carry).sum(axis=1).max() + 1e-2)
+    if reach >= 2.0 ** (layout.packing.left_bits - 1 - layout.scale):
+        raise CryptoError("residuals leave the range in which their sum is proven right; use fewer parties")
+    own = me.encrypt(layout.pack(residuals + len(rest) * carry[:, 0]), layout.scale)
+    total: CipherVector = own
+    for c in rest:
+        for s in range(layout.expansion.terms):
+            term = c[s * m : (s + 1) * m]
+            weighted = [key.multiply_plain(term, [int(v)] * m, CARRY_SCALE, run.threads) for v in exact[:, s + 1]]
+            run.count("multiply", m * len(weighted))
+            total = key.add(total, key.concatenate(weighted), run.threads)
+            run.count("add", len(total))
+    run.count("refresh", len(total))
+    return key.refresh(total, run.threads)
+
+
+def _decrypt(
+    member: str, asked: Fresh, features: int, secret: PrivateKey, packing: Packing, run: RunContext
+) -> Windows:
+    """The window of slot k-1 of each ciphertext, after counting them against the budget."""
+    try:
+        c = secret.public.accept(asked, count=features)
+    except CryptoError as error:
+        raise UnexpectedMessage(f"{member} sent a gradient that cannot be used: {error}", member=member) from None
+    run.budget.spend(member, features)
+    run.count("decrypt", features)
+    return Windows(packing.windows(secret.decrypt(c, run.threads)))
+
+
+_MORE_ROWS = (
+    "A gradient would be solvable for the labels, so more rows than features are needed: "
+    "align more rows or leave columns out."
+)
+
+
+def _check_shapes(shapes: Mapping[str, Shape], iteration: int) -> int:
+    """The number of rows that all have. DataError when shapes do not fit."""
+    said = ", ".join(f"{member} {shape.rows}" for member, shape in shapes.items())
+    rows = {shape.rows for shape in shapes.values()}
+    if len(rows) != 1 or min(rows) < 2:
+        raise DataError(f"the parties do not have the same rows ({said}). Align the tables again.")
+    for member, shape in shapes.items():
+        if not 0 < shape.features <= shape.rows:
+            raise UnexpectedMessage(f"{member} announced {shape.features} features", member=member)
+        if shape.resumed != iteration:
+            raise DataError(
+                f"{member} would continue after iteration {shape.resumed}, the coordinator after {iteration}. "
+                "Start the run anew."
+            )
+    features = sum(shape.features for shape in shapes.values())
+    if features > min(rows):
+        raise DataError(f"there are {features} features and {min(rows)} rows. {_MORE_ROWS}")
+    return rows.pop()
+
+
+def _check_norm(member: str, norm: float) -> float:
+    if norm < 0:
+        raise UnexpectedMessage(f"{member} sent a negative norm", member=member)
+    return norm
+
+
+def _accept_key(message: Key, params: LogisticParams, sender: str) -> PublicKey:
+    try:
+        key = PublicKey.from_bytes(message.n, insecure_short_key=params.insecure_short_key)
+    except CryptoError as error:
+        raise UnexpectedMessage(f"{sender} sent a key that cannot be used: {error}", member=sender) from None
+    if key.bits != params.key_bits:
+        raise UnexpectedMessage(f"{sender} sent a key of {key.bits} bits, not of {params.key_bits}", member=sender)
+    return key
+
+
+def _check_label(party: str, data: Dataset, rows: int) -> Floats:
+    """[n] of 0 and 1. DataError, naming party and column, for anything else."""
+    name = repr(data.label or "label")
+    if data.y is None or data.y.shape != (rows,):
+        raise DataError(f"{party} brought no label for its {rows} rows.")
+    y = np.asarray(data.y, dtype=np.float64)
+    absent = int(np.isnan(y).sum())
+    if absent:
+        raise DataError(f"{party}'s label {name} is missing in {absent} rows. Leave these rows out, then align again.")
+    other = int(((y != 0) & (y != 1)).sum())
+    if other:
+        raise DataError(
+            f"{party}'s label {name} is not binary: {other} of {rows} rows are neither 0 nor 1. "
+            "Save a table whose label is 0 or 1."
+        )
+    positives = int(y.sum())
+    if positives in (0, rows):
+        raise DataError(f"{party}'s label {name} has one class only in these {rows} rows; there is nothing to learn.")
+    return y
+
+
+def _notes(params: LogisticParams, converged: bool, norm: float, reach: float) -> list[str]:
+    notes = []
+    if not converged:
+        notes.append(
+            f"stopped after max_iter={params.max_iter} iterations with a gradient of {norm:.2g}, above "
+            f"tol={params.tol:.2g}; more iterations would still change the coefficients a little."
+        )
+    if reach > REACH:
+        notes.append(
+            f"scores of the active party reach beyond ±{REACH:g}: its features nearly separate the classes. Ranking "
+            "is sound, coefficients are less exact; a smaller C gives a steadier model."
+        )
+    return notes
+
+
+PROTOCOL = Protocol(
+    name="vertical_logistic",
+    version=1,
+    params=LogisticParams,
+    roles={
+        "active": Role(active, needs=("X", "y")),
+        "passive": Role(passive, many=True, needs=("X",)),
+        "coordinator": Role(coordinator),
+    },
+    learns={
+        "active": "its own gradient at each iteration; its own coefficients and the intercept",
+        "passive": "its own gradient at each iteration; its own coefficients",
+        "coordinator": "rows, numbers of features, the largest entry of each gradient; otherwise masked numbers",
+    },
+)

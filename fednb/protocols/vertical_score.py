@@ -1,0 +1,126 @@
+"""Scores of rows whose features lie at several parties: each adds up its own part, the active party gets the sum.
+
+    active (model, X_a)             passive p (model, X_p)           passive q (model, X_q)
+      |                               |─ Seed s_pq ──────────────────> |    two or more passive parties only
+      | <─ Partial b_p + m(s_pq) ──── |                                |    integers modulo 2**64
+      | <─ Partial b_q - m(s_pq) ─────┼─────────────────────────────── |
+      | a + Σ b                       |                                |
+
+The masks cancel in the sum, so the active party learns what all passive parties add to a row together. With a single
+passive party that is this party's part of each row, which no protocol can hide from whoever gets the score.
+
+| role | learns |
+|---|---|
+| active | each row's score; with one passive party also that party's share of it |
+| passive | nothing; of several, each pair shares a random seed |
+| coordinator, analyst | number of rows |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fednb.crypto import fixed_point
+from fednb.errors import DataError, UnexpectedMessage
+from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
+from fednb.protocols.features import Floats, Scaling, check_features
+from fednb.protocols.separable import sigmoid
+from fednb.wire.link import Link
+from fednb.wire.message import Message
+
+FRACTION_BITS = 32
+LIMIT_BITS = 56  # a party's part of a score is below 2**23; sums of up to 128 parties fit in 64 bits
+
+
+class ScoreParams(Params):
+    """Nothing to choose: the model says it all."""
+
+
+class Seed(Message):
+    seed: bytes  # 32 random bytes
+
+
+class Partial(Message):
+    part: np.ndarray  # uint64 [n], fixed point with 32 fraction bits, modulo 2**64
+
+
+def active(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> Outcome:
+    own = _own_part(link.me, data)
+    total = own.astype(np.uint64)
+    for step, member in enumerate(link.cast["passive"], 1):
+        part = link.recv(member, Partial).part
+        if part.dtype != np.uint64 or part.shape != own.shape:
+            raise UnexpectedMessage(
+                f"{member} sent {part.shape} scores for {len(own)} rows. Align the tables again.", member=member
+            )
+        total = total + part
+        run.progress("score", step, len(link.cast["passive"]))
+    linear = fixed_point.decode(total.view(np.int64), FRACTION_BITS) + float(data.part["intercept"])
+    return Outcome(private={"scores": sigmoid(linear), "linear": linear}, public={"rows": len(own)})
+
+
+def passive(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> Outcome:
+    part = _own_part(link.me, data).astype(np.uint64)
+    passives = link.cast["passive"]
+    here = passives.index(link.me)
+    for member in passives[here + 1 :]:
+        seed = secrets.token_bytes(32)
+        link.send(member, Seed(seed))
+        part = part + _mask(seed, run.name, len(part))
+    for member in passives[:here]:
+        seed = link.recv(member, Seed).seed
+        if len(seed) != 32:
+            raise UnexpectedMessage(f"{member} sent a seed of {len(seed)} bytes, not of 32", member=member)
+        part = part - _mask(seed, run.name, len(part))
+    (active,) = link.cast["active"]
+    link.send(active, Partial(part))
+    run.progress("score", 1, 1)
+    return Outcome(public={"rows": len(part)})
+
+
+def _own_part(party: str, data: Dataset) -> np.ndarray:
+    """int64 [n]: what this party's features add to the score."""
+    model = data.part
+    for name in ("coef", "columns", "low", "high", "centre", "scale"):
+        if name not in model:
+            raise DataError(f"{party} holds no model of this run to score with; fit one first.")
+    columns, coef = list(model["columns"]), np.asarray(model["coef"], dtype=np.float64)
+    X = _ordered(party, data, columns)
+    linear = Scaling.from_part(model).apply(X) @ coef
+    return fixed_point.encode(linear, FRACTION_BITS, LIMIT_BITS)
+
+
+def _ordered(party: str, data: Dataset, columns: list[str]) -> Floats:
+    """The model's columns in the model's order."""
+    X = check_features(party, data.X, data.columns)
+    place: Mapping[str, int] = {name: j for j, name in enumerate(data.columns)}
+    absent = [name for name in columns if name not in place]
+    if absent:
+        raise DataError(f"{party}'s model was trained on {', '.join(map(repr, absent))}, which these rows lack.")
+    return X[:, [place[name] for name in columns]]
+
+
+def _mask(seed: bytes, run: str, n: int) -> np.ndarray:
+    """uint64 [n], uniform for whoever lacks the seed."""
+    stream: Any = hashlib.shake_256(b"fednb score mask\0" + seed + run.encode())
+    return np.frombuffer(stream.digest(8 * n), dtype="<u8").astype(np.uint64)
+
+
+PROTOCOL = Protocol(
+    name="vertical_score",
+    version=1,
+    params=ScoreParams,
+    roles={
+        "active": Role(active, needs=("X", "part")),
+        "passive": Role(passive, many=True, needs=("X", "part")),
+    },
+    learns={
+        "active": "each row's score; with one passive party also that party's part of it",
+        "passive": "nothing",
+    },
+)
