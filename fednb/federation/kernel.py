@@ -36,6 +36,7 @@ MIME_TYPES = frozenset(
         "text/plain",
         "text/html",
         "text/latex",
+        "text/markdown",
         "image/png",
         "image/jpeg",
         "image/svg+xml",
