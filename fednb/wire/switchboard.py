@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ M = TypeVar("M", bound=Message)
 log = logging.getLogger("fednb.wire")
 
 MAX_PARKED = 256  # conversations from one peer that nobody here asked for yet
+PARKED_SECONDS = 120.0  # after its peer has ended it, a parked one waits no longer than this
 
 
 def identity_of(address: str) -> str:
@@ -41,6 +43,7 @@ class Talk:
         self._arrived: collections.deque[Sequence[Frame]] = collections.deque()
         self._change = threading.Condition(board.lock)
         self._closed = False  # by this end
+        self.ended_at = math.inf
         self._ended: tuple[type[LinkError], str] | None = None  # how the other end, or the way there, ended it
 
     def __repr__(self) -> str:
@@ -97,6 +100,7 @@ class Talk:
         with self._change:
             if self._ended is None:
                 self._ended = (error, text)
+                self.ended_at = time.monotonic()
                 self._change.notify_all()
 
     def _blocked(self, wanted: tuple[type[Message], ...]) -> None:
@@ -206,6 +210,7 @@ class Switchboard:
                 self._live[key] = talk
                 self._start(talk, handler)
                 return True
+            self._clear_stale()
             parked = sum(len(queue) for (peer, _), queue in self._parked.items() if peer == talk.peer)
             if parked >= MAX_PARKED:
                 return False
@@ -253,6 +258,16 @@ class Switchboard:
     def _in_use(self, key: tuple[str, str]) -> bool:
         live = self._live.get(key)
         return live is not None and live._ended is None  # one that the peer ended gives way to its successor
+
+    def _clear_stale(self) -> None:
+        """Drop what was parked, ended and never asked for: a run that failed before this member joined it."""
+        oldest = time.monotonic() - PARKED_SECONDS
+        for key, queue in list(self._parked.items()):
+            kept = collections.deque(talk for talk in queue if talk.ended_at > oldest)
+            if kept:
+                self._parked[key] = kept
+            else:
+                del self._parked[key]
 
     def _listener(self, context: str) -> Handler | None:
         fitting = [prefix for prefix in self._listeners if context.startswith(prefix)]
