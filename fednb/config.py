@@ -114,7 +114,7 @@ class _Analyst(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def load(path: str | Path) -> FederationConfig:
-    """Read and check a federation file. Raises ConfigError."""
+    """Read and check a federation file; one member's own may leave the others out. Raises ConfigError."""
     path = Path(path).expanduser()
     try:
         text = path.read_text(encoding="utf-8")
@@ -149,8 +149,6 @@ class _Reader:
         loopback = self._loopback(top.hub)
         coordinator = self._coordinator(top.coordinator, loopback)
         parties = {name: self._party(name, loopback) for name in self._names(("party",))}
-        if not parties:
-            self.fail(("party",), "a federation needs at least one party: add a section [party.NAME].")
         analysts = tuple(self._names(("analyst",))) or ("analyst",)
         for name in analysts:
             if "analyst" in self.content:

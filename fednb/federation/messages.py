@@ -332,7 +332,9 @@ class SaveTable(Message):
 
 
 class TableData(Message):
-    arrow: np.ndarray
+    arrow: np.ndarray  # uint8: Arrow IPC stream
+    id: list[str] = []
+    label: str | None = None
 
 
 class Lock(Message):

@@ -1,0 +1,165 @@
+"""The `fednb` command."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from fednb.errors import ConfigError, FednbError, NotConnected, PeerLost
+from fednb.version import __version__
+
+PRELOAD = ("fednb.models",)  # what coordinator cells find beside `fed`
+
+OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0, 1 (it failed), 2 (wrong file or arguments), 130 (interrupted)."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except (ConfigError, NotConnected) as error:
+        return _complain(error, WRONG)
+    except FednbError as error:
+        return _complain(error, FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"fednb: {error}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fednb",
+        description="Notebooks whose cells run where the data lives, and models trained without showing it.",
+    )
+    parser.add_argument("--version", action="version", version=f"fednb {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    demo = command("demo", _demo, "Two organisations, one risk model: the demo, in JupyterLab or headless.")
+    demo.add_argument("--headless", action="store_true", help="execute the notebook and print the result as JSON")
+    demo.add_argument("--rows", type=int, metavar="N", help="rows of the generated data (at least 2000)")
+
+    up = command("up", _up, "Run a whole federation on this machine, each member its own process, until Ctrl-C.")
+    up.add_argument("file", type=Path, metavar="FILE.toml", help="the federation file")
+    up.add_argument(
+        "--home", type=Path, metavar="DIR", help="where members' homes lie (default: .fednb beside the file)"
+    )
+
+    hub = command("hub", _hub, "Run the hub from its home folder.")
+    hub.add_argument("home", type=Path, metavar="HOME")
+    hub.add_argument("--bind", default="", metavar="ADDRESS", help="where to listen (default: as its home says)")
+    hub.add_argument("--managed", action="store_true", help=argparse.SUPPRESS)
+
+    party = command("party", _party, "Run one member, a party or the coordinator, from its home folder.")
+    party.add_argument("home", type=Path, metavar="HOME")
+    party.add_argument("--file", type=Path, metavar="FILE.toml", help="default: federation.toml in the home folder")
+    party.add_argument("--sockets", type=Path, help=argparse.SUPPRESS)
+    party.add_argument("--managed", action="store_true", help=argparse.SUPPRESS)
+
+    doctor = command("doctor", _doctor, "Say which members of a federation are up, and how far away.")
+    runs = command("runs", _runs, "List the coordinator's runs, newest first.")
+    for asking in (doctor, runs):
+        asking.add_argument(
+            "profile", nargs="?", help="a federation file, a member's home or a federation's name (default: the last)"
+        )
+    return parser
+
+
+def _demo(parsed: argparse.Namespace) -> int:
+    from fednb import demo
+
+    arguments = ["--headless"] if parsed.headless else []
+    if parsed.rows is not None:
+        arguments += ["--rows", str(parsed.rows)]
+    return int(demo.main(arguments))
+
+
+def _up(parsed: argparse.Namespace) -> int:
+    from fednb.federation import launch
+    from fednb.federation.process import describe
+
+    def terminated(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminated)
+    try:
+        with launch.up(parsed.file, parsed.home, ready=lambda line: print(describe(line), flush=True)) as running:
+            print(
+                f"All {len(running.members)} members are ready after {running.seconds:.1f} s. In a notebook: "
+                "%load_ext fednb, then %fed connect. Ctrl-C stops them.",
+                flush=True,
+            )
+            running.wait()
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+        return OK
+    except PeerLost as error:
+        return _complain(PeerLost(f"{error} All other members were stopped."), FAILED)
+    return OK
+
+
+def _hub(parsed: argparse.Namespace) -> int:
+    from fednb.federation import process
+
+    home: Path = parsed.home
+    bind = parsed.bind
+    if not bind:
+        from fednb.wire.keys import MemberHome
+
+        bind = MemberHome.load(home).hub_address
+        if not bind:
+            raise ConfigError(f"{home} does not say where to listen; use --bind tcp://HOST:PORT.")
+    return process.main(lambda: process.run_hub(home, bind, managed=parsed.managed), home.name, parsed.managed)
+
+
+def _party(parsed: argparse.Namespace) -> int:
+    from fednb import config
+    from fednb.federation import process
+
+    home: Path = parsed.home
+    file: Path = parsed.file or home / "federation.toml"
+
+    def work() -> None:
+        process.run_member(home, config.load(file), managed=parsed.managed, run_folder=parsed.sockets, preload=PRELOAD)
+
+    return process.main(work, home.name, parsed.managed)
+
+
+def _doctor(parsed: argparse.Namespace) -> int:
+    import fednb
+
+    with fednb.connect(parsed.profile) as federation:
+        found = federation.doctor()
+    print(found.to_string(index=False))
+    needed = found[found["kind"] != "analyst"]
+    down = list(needed[~needed["up"]]["member"])
+    if down:
+        print(f"fednb: down: {', '.join(down)}", file=sys.stderr)
+        return FAILED
+    return OK
+
+
+def _runs(parsed: argparse.Namespace) -> int:
+    import fednb
+
+    with fednb.connect(parsed.profile) as federation:
+        found = federation.runs()
+    print(found.to_string(index=False) if len(found) else "no runs yet")
+    return OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

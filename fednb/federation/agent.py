@@ -1,0 +1,138 @@
+"""A party or a coordinator at work: its services on the network, and the kernels behind it.
+
+party          PartyService (its part in runs)     kernels whose `fed` is the party's own tables
+coordinator    CoordinatorService (runs)           kernels whose `fed` is a Federation over the pipe
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fednb.config import CoordinatorConfig, PartyConfig
+from fednb.errors import ConfigError
+from fednb.federation.coordinator import CoordinatorService
+from fednb.federation.desk import Desk
+from fednb.federation.kernel_host import KernelHost, Pipe
+from fednb.federation.party import PartyService
+from fednb.federation.runs import RunStore
+from fednb.federation.store import MemberStore
+from fednb.federation.tables import TableStore
+from fednb.policy.mode import MemberPolicy
+from fednb.policy.quota import QuotaLedger
+from fednb.protocols import lookup
+from fednb.protocols.base import Protocol
+from fednb.wire.endpoint import Endpoint
+
+log = logging.getLogger("fednb.agent")
+
+KERNEL_SIDE = "fednb.federation.kernel_side"
+
+
+class Agent:
+    """What one member runs beside its endpoint. `close` leaves no kernel behind; it does not close the endpoint."""
+
+    def __init__(self, host: KernelHost, warm: Callable[[], object], close: Callable[[], None] = lambda: None) -> None:
+        self.host = host
+        self._warm = warm
+        self._close = close
+
+    def prewarm(self) -> None:
+        """Do now, on a thread of its own, what the first cell and the first question would wait for."""
+
+        def warm() -> None:
+            self.host.prewarm()
+            try:
+                self._warm()
+            except Exception as error:  # whoever asks later is told properly
+                log.warning("not ready in advance: %s", error)
+
+        threading.Thread(target=warm, name="fednb-prewarm", daemon=True).start()
+
+    def close(self) -> None:
+        self._close()
+        self.host.close()
+
+
+def start_party(
+    endpoint: Endpoint,
+    settings: PartyConfig,
+    home: Path,
+    *,
+    coordinator: str,
+    run_folder: Path,
+    pipe: Pipe,
+    threads: int = 1,
+) -> Agent:
+    """Serve as a party. Raises ConfigError for tables or protocols that are not as the federation file says."""
+    tables = TableStore(settings.name, settings.tables, home / "tables")
+    tables.check()
+    find = finder(settings.protocols)
+    policy = MemberPolicy(settings.name, settings.mode, settings.release)
+    store = MemberStore(home / "runs")
+    PartyService(endpoint, tables, policy, store, coordinator=coordinator, lookup=find, threads=threads)
+    desk = Desk(tables, policy, store, lambda: host.lock())
+    host = KernelHost(
+        endpoint,
+        policy,
+        run_folder=run_folder,
+        work_folder=home / "work",
+        env={"FEDNB_MEMBER": settings.name, "FEDNB_KIND": "party"},
+        extensions=(KERNEL_SIDE,),
+        pipe=pipe,
+        attach=desk.attach,
+    )
+    return Agent(host, tables.describe)
+
+
+def start_coordinator(
+    endpoint: Endpoint,
+    settings: CoordinatorConfig,
+    home: Path,
+    *,
+    run_folder: Path,
+    pipe: Pipe,
+    preload: Sequence[str] = (),
+    threads: int = 1,
+) -> Agent:
+    """Serve as the coordinator; its kernels start with the public names of the modules in `preload`."""
+    service = CoordinatorService(
+        endpoint,
+        MemberStore(home / "runs"),
+        RunStore(home / "log"),
+        QuotaLedger(home / "quota.json", multiple=settings.decryption_quota),
+        lookup=finder(settings.protocols),
+        threads=threads,
+    )
+    host = KernelHost(
+        endpoint,
+        MemberPolicy(settings.name, settings.mode),
+        run_folder=run_folder,
+        work_folder=home / "work",
+        env={"FEDNB_MEMBER": settings.name, "FEDNB_KIND": "coordinator", "FEDNB_PRELOAD": ",".join(preload)},
+        extensions=(KERNEL_SIDE,),
+        pipe=pipe,
+        attach=lambda kernel, analyst: service.serve(kernel, by=analyst),
+    )
+    return Agent(host, lambda: None, service.close)
+
+
+def finder(names: Sequence[str]) -> Callable[[str], Protocol]:
+    """Looks protocols up: the built-in ones and those that the owner installed as "module:attribute".
+
+    Raises ConfigError when one of those cannot be had.
+    """
+    installed: dict[str, Protocol] = {}
+    for name in names:
+        module, _, attribute = name.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(f"the protocol {name!r} cannot be loaded: {error}") from None
+        if not isinstance(found, Protocol):
+            raise ConfigError(f"{name!r} is not a protocol but a {type(found).__name__}.")
+        installed[found.name] = found
+    return lambda name: lookup(name, installed)

@@ -1,0 +1,78 @@
+"""What a party's own kernels may ask of their agent: tables, derived tables, this party's coefficients, the lock.
+
+The kernel runs an analyst's code, so each request is checked here as one from outside; only rows that the party's
+mode gives to its own kernels pass, and nothing of keys or other members.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+
+from fednb.errors import DataError, FednbError, Refused
+from fednb.federation import messages as m
+from fednb.federation.arrow import from_arrow, to_arrow
+from fednb.federation.seat import explain
+from fednb.federation.store import MemberStore
+from fednb.federation.tables import TableStore
+from fednb.policy.mode import MemberPolicy
+from fednb.wire.endpoint import Conversation, Endpoint
+from fednb.wire.message import Message
+
+log = logging.getLogger("fednb.party")
+
+_Request = m.Describe | m.LoadTable | m.SaveTable | m.ReadModel | m.Lock
+
+
+class Desk:
+    """Serves the "local" conversations of kernels on their pipes."""
+
+    def __init__(self, tables: TableStore, policy: MemberPolicy, store: MemberStore, lock: Callable[[], None]) -> None:
+        """`lock` is called once the policy has become protocol-only."""
+        self._tables = tables
+        self._policy = policy
+        self._store = store
+        self._lock = lock
+
+    def attach(self, pipe: Endpoint, analyst: str) -> None:
+        """Serve the kernel of `analyst`."""
+        pipe.listen("local", lambda talk: self._serve(talk, analyst))
+
+    def _serve(self, talk: Conversation, analyst: str) -> None:
+        while True:
+            request = talk.recv(m.Describe, m.LoadTable, m.SaveTable, m.ReadModel, m.Lock)
+            try:
+                answer = self._answer(request)
+            except Exception as error:
+                if not isinstance(error, FednbError):
+                    log.exception("a request of the kernel of %s failed", analyst)
+                rule = error.rule if isinstance(error, Refused) else ""
+                answer = m.Failed(explain(error), type(error).__name__, self._tables.member, rule)
+            talk.send(answer)
+
+    def _answer(self, request: _Request) -> Message:
+        if isinstance(request, m.Describe):
+            return m.Tables(self._tables.describe())
+        if isinstance(request, m.ReadModel):
+            return self._coefficients(request.run)
+        if isinstance(request, m.Lock):
+            self._policy.lock()
+            self._lock()
+            return m.Ok()
+        self._policy.check_cells()  # a kernel that is still ending its last cell gets no more rows
+        if isinstance(request, m.LoadTable):
+            table = self._tables.table(request.name)
+            return m.TableData(
+                to_arrow(self._tables.read(request.name), f"table {request.name!r}"), list(table.id), table.label
+            )
+        frame = from_arrow(request.arrow, f"table {request.name!r}")
+        self._tables.save(request.name, frame, request.id, request.label)
+        return m.Ok()
+
+    def _coefficients(self, run: str) -> m.ModelPart:
+        part = self._store.load(run)
+        if "coef" not in part or "columns" not in part:
+            raise DataError(f"{self._tables.member} holds no coefficients of run {run}.")
+        return m.ModelPart({"coef": np.asarray(part["coef"], dtype=np.float64), "columns": list(part["columns"])})

@@ -1,0 +1,220 @@
+"""What a kernel behind an agent finds preloaded: `fed`, and whatever else the agent says.
+
+An IPython extension of the kernel's own process. It holds no keys and no policy: everything it does is a request
+to the agent over a pipe, and the agent decides.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from fednb import errors
+from fednb.errors import DataError, FednbError, NotConnected
+from fednb.federation import messages as m
+from fednb.federation.arrow import from_arrow, to_arrow
+from fednb.wire.endpoint import Conversation, Endpoint
+from fednb.wire.message import Message
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from IPython.core.interactiveshell import InteractiveShell
+
+PIPE = "FEDNB_PIPE"  # path of the agent's pipe
+MEMBER = "FEDNB_MEMBER"
+KIND = "FEDNB_KIND"  # "party" or "coordinator"
+PRELOAD = "FEDNB_PRELOAD"  # modules, comma-separated, whose public names the kernel starts with
+
+_ATTRS = "fednb"  # in DataFrame.attrs: which columns of a loaded table are its id and label
+_PLAIN = (bool, int, float, str, bytes)
+
+M = TypeVar("M", bound=Message)
+
+
+class PartyFed:
+    """`fed` in a party's cells: this party's tables, and what may be done with them.
+
+    >>> loans = fed.load("loans")
+    >>> fed.save("clean", loans.fillna(loans.median(numeric_only=True)))
+    """
+
+    def __init__(self, endpoint: Endpoint, member: str) -> None:
+        self._endpoint = endpoint
+        self._member = member
+        self._talk: Conversation | None = None
+        self._loaded: dict[str, tuple[list[str], str | None]] = {}
+
+    def __repr__(self) -> str:
+        return f"fed at {self._member}: fed.tables(), fed.load(name), fed.save(name, table), fed.lock()"
+
+    def tables(self) -> pd.DataFrame:
+        """One row a table of this party: party, table, rows, columns, id, label."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {
+                    "party": info.member,
+                    "table": info.name,
+                    "rows": info.rows,
+                    "columns": len(info.columns),
+                    "id": ", ".join(c.name for c in info.columns if c.role == "id"),
+                    "label": ", ".join(c.name for c in info.columns if c.role == "label"),
+                }
+                for info in self._ask(m.Describe(), m.Tables).tables
+            ],
+            columns=["party", "table", "rows", "columns", "id", "label"],
+        )
+
+    def load(self, name: str) -> pd.DataFrame:
+        """A table of this party. Id columns are exact text. Raises DataError for an unknown table."""
+        answer = self._ask(m.LoadTable(name), m.TableData)
+        frame = from_arrow(answer.arrow, f"table {name!r}")
+        self._loaded[name] = (answer.id, answer.label)
+        frame.attrs[_ATTRS] = {"id": answer.id, "label": answer.label}
+        return frame
+
+    def save(
+        self, name: str, table: pd.DataFrame, id: str | Sequence[str] | None = None, label: str | None = None
+    ) -> None:
+        """Keep a derived table at this party, for alignments and training. It does not leave.
+
+        `id` and `label` default to those of the table that it was made from.
+        """
+        import pandas as pd
+
+        if not isinstance(table, pd.DataFrame):
+            raise DataError(f"fed.save takes a DataFrame, not a {type(table).__name__}.")
+        named = [level for level in table.index.names if level is not None and level not in table.columns]
+        if named:
+            table = table.reset_index(named)
+        ids, label = self._roles(table, id, label)
+        self._ask(m.SaveTable(name, to_arrow(table, f"table {name!r}"), ids, label), m.Ok)
+
+    def lock(self) -> None:
+        """From now on this party takes part in protocols only: no more cells, until its owner starts it again."""
+        self._ask(m.Lock(), m.Ok)
+        print(f"{self._member} is protocol-only from here on: this is the last cell that it runs.")
+
+    def coefficients(self, run: str) -> pd.Series:
+        """This party's own coefficients of a model, by column. `run` is the id of the run that trained it."""
+        import pandas as pd
+
+        values = self._ask(m.ReadModel(run), m.ModelPart).values
+        return pd.Series(np.asarray(values["coef"], dtype=np.float64), index=list(values["columns"]), name=run)
+
+    def _roles(
+        self, table: pd.DataFrame, id: str | Sequence[str] | None, label: str | None
+    ) -> tuple[list[str], str | None]:
+        columns = set(table.columns)
+        known = table.attrs.get(_ATTRS)
+        candidates = [(list(known["id"]), known["label"])] if known else []
+        candidates += list(reversed(self._loaded.values()))  # pandas drops attrs in merges: the last load that fits
+        source = next(((ids, own) for ids, own in candidates if ids and columns.issuperset(ids)), None)
+        if id is not None:
+            ids = [id] if isinstance(id, str) else list(id)
+        elif source is not None:
+            ids = source[0]
+        else:
+            raise DataError(
+                "which column identifies a row? Say so: fed.save(name, table, id=COLUMN) (or a list of columns)."
+            )
+        if label is None and source is not None and source[1] in columns:
+            label = source[1]
+        return ids, label
+
+    def _ask(self, request: Message, kind: type[M]) -> M:
+        if self._talk is None:
+            self._talk = self._endpoint.open(self._member, "local")
+        self._talk.send(request)
+        answer = self._talk.recv(kind, m.Failed)
+        if isinstance(answer, m.Failed):
+            known = {"DataError": errors.DataError, "Refused": errors.Refused, "ConfigError": errors.ConfigError}
+            raise known.get(answer.error_type, FednbError)(answer.error)
+        return answer
+
+
+_endpoint: Endpoint | None = None
+
+
+def endpoint() -> Endpoint:
+    """This kernel's end of its agent's pipe. Raises NotConnected outside such a kernel."""
+    global _endpoint
+    if _endpoint is None:
+        path = os.environ.get(PIPE)
+        if not path:
+            raise NotConnected("this is not a kernel of a fednb member: there is no agent to ask.")
+        from fednb.wire.pipe import PipeEndpoint
+
+        _endpoint = PipeEndpoint(path, "kernel", os.environ[MEMBER])
+    return _endpoint
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Called by IPython when the kernel starts."""
+    from IPython.core import page
+
+    member = os.environ[MEMBER]
+    names: dict[str, Any] = {}
+    for module in filter(None, os.environ.get(PRELOAD, "").split(",")):
+        loaded = importlib.import_module(module)
+        names |= {name: getattr(loaded, name) for name in loaded.__all__}
+    if os.environ.get(KIND) == "coordinator":
+        from fednb.federation.client import Federation
+
+        names["fed"] = Federation(endpoint(), member)
+    else:
+        import pandas  # noqa: F401  (now, while nobody waits)
+
+        names["fed"] = PartyFed(endpoint(), member)
+    # `name?` pages through a side channel that does not travel: show it as an output instead
+    shell.set_hook("show_in_pager", page.as_hook(page.display_page))  # type: ignore[no-untyped-call]
+    shell.push(names, interactive=False)  # type: ignore[no-untyped-call]
+
+
+def put(cell: str, names: Iterable[str]) -> None:
+    """Hand values of the analyst's names to the agent, to go out with this cell's answers."""
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    space: Mapping[str, Any] = shell.user_ns if shell is not None else {}
+    talk = endpoint().open(os.environ[MEMBER], "capture")
+    try:
+        for name in names:
+            if name not in space:
+                raise NameError(f"-o {name}: the cell leaves no name {name!r}")
+            talk.send(m.Put(cell, name, portable(space[name], name)))
+            talk.recv(m.Ok)
+    finally:
+        talk.close()
+
+
+def portable(value: Any, name: str) -> m.PlainValue | m.ArrayValue | m.TableValue:
+    """The typed form of a value that may travel. Raises TypeError for what may not."""
+    import pandas as pd
+
+    if isinstance(value, pd.Series):
+        return m.TableValue(to_arrow(value.to_frame(), f"-o {name}", keep_index=True), series=True)
+    if isinstance(value, pd.DataFrame):
+        return m.TableValue(to_arrow(value, f"-o {name}", keep_index=True))
+    if isinstance(value, np.ndarray):
+        return m.ArrayValue(value)
+    return m.PlainValue(_plain(value, name))
+
+
+def _plain(value: Any, name: str, depth: int = 0) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, _PLAIN):
+        return value
+    if depth < 16 and isinstance(value, list | tuple):
+        return [_plain(item, name, depth + 1) for item in value]
+    if depth < 16 and isinstance(value, Mapping):
+        return {str(key): _plain(item, name, depth + 1) for key, item in value.items()}
+    raise TypeError(
+        f"-o {name}: a {type(value).__name__} cannot come back; numbers, text, lists, dicts, arrays and tables can."
+    )

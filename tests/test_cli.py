@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fednb import cli
+from fednb.version import __version__
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("demo", "up", "hub", "party", "doctor", "runs"):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([command, "--help"])
+        assert ended.value.code == 0
+        assert f"usage: fednb {command}" in capsys.readouterr().out
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"fednb {__version__}\n"
+
+
+def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["upp"])
+    assert ended.value.code == 2 and "'up'" in capsys.readouterr().err
+
+
+def test_a_wrong_file_is_one_line_on_standard_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "f.toml").write_text('[federation]\nhubb = "tcp://127.0.0.1:0"\n')
+    assert cli.main(["up", str(tmp_path / "f.toml")]) == 2
+    caught = capsys.readouterr()
+    assert caught.out == "" and caught.err.count("\n") == 1
+    assert f"{tmp_path / 'f.toml'}, line 2: federation.hubb: unknown key" in caught.err
+    assert not (tmp_path / ".fednb").exists(), "nothing is made for a file that is wrong"
+
+
+def test_asking_a_federation_that_is_not_there_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.delenv("FEDNB_PROFILE", raising=False)
+    for command in ("doctor", "runs"):
+        assert cli.main([command]) == 2
+        assert capsys.readouterr().err.startswith("fednb: no federation was started on this machine")
+
+
+def test_a_folder_that_is_no_home_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["hub", str(tmp_path), "--bind", "tcp://127.0.0.1:0"]) == 2
+    assert "is not a member's home" in capsys.readouterr().err
