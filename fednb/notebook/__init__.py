@@ -15,6 +15,8 @@ def load(shell: InteractiveShell) -> Session:
 
     Returns the session; `session.use(federation)` does what `%fed connect` does, with a federation at hand.
     """
+    import atexit
+
     from fednb.notebook import completion, views
     from fednb.notebook.magics import Magics
     from fednb.notebook.session import Session
@@ -26,4 +28,5 @@ def load(shell: InteractiveShell) -> Session:
     Magics(shell, session).register()
     completion.install(shell, completion.Completer(session))
     views.install(shell, session.show_view)
+    atexit.register(session.close)  # members learn at once that nobody listens any more
     return session

@@ -20,7 +20,7 @@ PROFILE = "FEDNB_PROFILE"
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Called by IPython."""
-    from fednb.federation.client import connect
+    from fednb.federation.connect import connect
 
     session = load(shell)
     party, profile = os.environ.get(PARTY, "").strip(), os.environ.get(PROFILE) or None

@@ -25,6 +25,7 @@ SECONDS = 0.8  # a front end gives up after about one
 
 _HEAD = re.compile(r"\s*%%(party|coordinator)\b([^\n]*)(\n)?")
 _FED = re.compile(r"\s*%fed[ \t]+(\w*)\Z")
+_RESTART = re.compile(r"\s*%fed[ \t]+restart[ \t]+(?:.*[\s,])?(\w*)\Z")
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ class Completer:
         if head:
             there = self.complete(head + text, cursor + len(head))
             return there and Matches(there.texts, there.start - len(head), there.end - len(head), there.types)
-        line = _FED.match(text[text.rfind("\n", 0, cursor) + 1 : cursor])
-        if line:
-            return _matching(COMMANDS, line[1], cursor)
+        line = text[text.rfind("\n", 0, cursor) + 1 : cursor]
+        if found := _FED.match(line):
+            return _matching(COMMANDS, found[1], cursor)
+        if self._session.connected and (found := _RESTART.match(line)):
+            return _matching(self._session.members(), found[1], cursor)
         magic = _HEAD.match(text)
         if magic is None:
             return None

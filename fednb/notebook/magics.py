@@ -32,6 +32,7 @@ COMMANDS = {
     "status": "every member: up or down, its version, the round trip to it",
     "tables": "every party's tables: rows, columns, id and label; never values",
     "runs": "the coordinator's runs, also those that other notebooks began",
+    "restart": "NAME[,NAME...|all]  a fresh kernel there; its variables are gone",
 }
 
 PARTY_HELP = """Run the cell at one party or several, on that party's own data.
@@ -90,6 +91,8 @@ class Magics:
             self._connect(rest.strip())
         elif command not in COMMANDS:
             raise UsageError(f"%fed has no command {command!r}; it has {', '.join(COMMANDS)}.")
+        elif command == "restart":
+            self._restart(rest)
         elif rest.strip():
             raise UsageError(f"%fed {command} takes nothing more, but got {rest.strip()!r}.")
         elif command == "status":
@@ -101,7 +104,7 @@ class Magics:
         return None
 
     def _connect(self, profile: str) -> None:
-        from fednb.federation.client import connect
+        from fednb.federation.connect import connect
 
         words = shlex.split(profile)
         if len(words) > 1:
@@ -113,6 +116,14 @@ class Magics:
         print(f"Connected as {federation.me} to {', '.join(federation.parties)} and {federation.coordinator}.")
         if down:
             print(f"Down: {', '.join(down)}.")
+
+    def _restart(self, names: str) -> None:
+        members = self._session.parties(names.split() or [self._session.attached or ""])
+        if not members:
+            raise UsageError("%fed restart needs the name of a member, names with commas between them, or all.")
+        for member in members:
+            self._session.cells.restart(member)
+            print(f"{member} has a fresh kernel.")
 
     def _run(self, members: list[str], options: argparse.Namespace, code: str) -> PendingCell | None:
         session = self._session

@@ -39,7 +39,7 @@ class ScriptedAgent:
 
     def serve(self, talk: Conversation) -> None:
         while True:
-            got = talk.recv(m.Execute, m.Interrupt, m.Complete, m.Inspect)
+            got = talk.recv(m.Execute, m.Interrupt, m.Complete, m.Inspect, m.Restart)
             self.requests.append(got)
             if isinstance(got, m.Execute):
                 self.interrupts[got.cell], self.kills[got.cell] = threading.Event(), threading.Event()
@@ -49,6 +49,8 @@ class ScriptedAgent:
             elif isinstance(got, m.Complete):
                 start = max(0, got.cursor - 2)
                 talk.send(m.Completions(got.query, [f"{self.endpoint.me}_loans"], start, got.cursor, {}))
+            elif isinstance(got, m.Restart):
+                talk.send(m.Restarted(got.query))
             else:
                 text = f"\x1b[31mType:\x1b[0m {got.code}@{got.cursor}"
                 talk.send(m.Inspection(got.query, True, {"text/plain": text}))

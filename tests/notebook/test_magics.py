@@ -321,8 +321,17 @@ def test_fed_status_lists_every_member(world: Any) -> None:
     assert bool(status.loc["bank", "up"]) and not bool(status.loc["agency", "up"])
 
 
+def test_fed_restart_gives_fresh_kernels(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    world.shell.run_line_magic("fed", "restart bank,agency")
+    assert capsys.readouterr().out == "bank has a fresh kernel.\nagency has a fresh kernel.\n"
+    with pytest.raises(UsageError, match="needs the name of a member"):
+        world.shell.run_line_magic("fed", "restart")
+    with pytest.raises(LinkError, match="no party 'nobody'"):
+        world.shell.run_line_magic("fed", "restart nobody")
+
+
 def test_fed_refuses_what_it_does_not_know(world: Any) -> None:
-    with pytest.raises(UsageError, match="no command 'statsu'; it has connect, status, tables, runs"):
+    with pytest.raises(UsageError, match="no command 'statsu'; it has connect, status, tables, runs, restart"):
         world.shell.run_line_magic("fed", "statsu")
     with pytest.raises(UsageError, match="takes nothing more"):
         world.shell.run_line_magic("fed", "status now")
