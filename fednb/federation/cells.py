@@ -18,8 +18,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
-from fednb.errors import FednbError, LinkError, LinkTimeout, PeerLost, UnexpectedMessage
+from fednb.errors import FednbError, LinkError, LinkTimeout, PeerLost
 from fednb.federation import messages as m
+from fednb.federation.arrow import from_arrow
 from fednb.wire.endpoint import Conversation, Endpoint
 from fednb.wire.message import Message
 
@@ -278,19 +279,11 @@ class CellClient:
 def captured_value(value: m.PlainValue | m.ArrayValue | m.TableValue) -> Any:
     """A value that came back with a cell (`-o`), as one's own: arrays and tables may be written to.
 
-    Raises UnexpectedMessage for a table that is not sound Arrow.
+    Raises DataError for a table that is not sound.
     """
     if isinstance(value, m.PlainValue):
         return value.value
     if isinstance(value, m.ArrayValue):
         return value.value.copy()
-    import pyarrow as pa
-
-    try:
-        with pa.ipc.open_stream(pa.py_buffer(value.arrow)) as stream:
-            table = stream.read_all()
-        table.validate(full=True)  # offsets and sizes are a stranger's: unchecked, they could read beyond the buffer
-        frame = table.to_pandas()
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError) as error:
-        raise UnexpectedMessage(f"a captured table cannot be read: {error}") from error
+    frame = from_arrow(value.arrow, "the captured table")
     return frame.iloc[:, 0] if value.series else frame

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 
-from fednb.errors import LinkError, LinkTimeout, PeerLost, UnexpectedMessage
+from fednb.errors import DataError, LinkError, LinkTimeout, PeerLost, UnexpectedMessage
 from fednb.federation import messages as m
+from fednb.federation.arrow import to_arrow
 from fednb.federation.cells import CellClient, captured_value
 from fednb.wire.endpoint import Conversation, Endpoint
 from fednb.wire.loopback import Network
@@ -200,28 +200,20 @@ def test_captured_values_are_ones_own_to_change() -> None:
     got = captured_value(m.ArrayValue(array))
     got[0] = 7
     frame = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]}, index=pd.Index([5, 6], name="row"))
-    assert captured_value(m.TableValue(_arrow(frame))).equals(frame)
-    series = captured_value(m.TableValue(_arrow(frame[["a"]]), series=True))
+    assert captured_value(m.TableValue(to_arrow(frame, "it", keep_index=True))).equals(frame)
+    series = captured_value(m.TableValue(to_arrow(frame[["a"]], "it"), series=True))
     assert isinstance(series, pd.Series)
     assert captured_value(m.PlainValue({"k": [1, None]})) == {"k": [1, None]}
 
 
 def test_a_captured_table_that_is_not_arrow_is_refused() -> None:
-    raw = _arrow(pd.DataFrame({"name": ["x" * 50] * 20}))
-    with pytest.raises(UnexpectedMessage):
+    raw = to_arrow(pd.DataFrame({"name": ["x" * 50] * 20}), "it")
+    with pytest.raises(DataError):
         captured_value(m.TableValue(np.frombuffer(b"not arrow at all", dtype=np.uint8)))
-    with pytest.raises(UnexpectedMessage):
+    with pytest.raises(DataError):
         captured_value(m.TableValue(raw[: len(raw) // 2]))
     offset = raw.tobytes().index(np.arange(0, 200, 50, dtype="<i8").tobytes())  # where each string begins
     lying = raw.copy()
     lying[offset + 8 : offset + 16] = np.frombuffer(np.int64(2**40).tobytes(), dtype=np.uint8)
-    with pytest.raises(UnexpectedMessage):
+    with pytest.raises(DataError):
         captured_value(m.TableValue(lying))
-
-
-def _arrow(frame: pd.DataFrame) -> np.ndarray:
-    sink = pa.BufferOutputStream()
-    table = pa.Table.from_pandas(frame)
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return np.frombuffer(sink.getvalue(), dtype=np.uint8)
