@@ -149,3 +149,8 @@ def slices(n: int, parts: int) -> list[slice]:
     parts = max(1, min(parts, n))
     edges = [n * i // parts for i in range(parts + 1)]
     return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def chunks(n: int, threads: int, most: int = 2048) -> list[slice]:
+    """0..n cut into slices of at most `most`, as many for each thread, so that what is in work at once is bounded."""
+    return slices(n, threads * -(-n // (threads * most)))

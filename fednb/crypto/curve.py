@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
 import gmpy2
 import numpy as np
@@ -21,7 +22,7 @@ from fednb.errors import CryptoError
 
 Points = npt.NDArray[np.uint8]  # [n, 32]
 
-_P = 2**255 - 19
+_P = mpz(2) ** 255 - 19
 _A = 486662
 
 
@@ -48,20 +49,17 @@ def hash_to_curve(ids: Sequence[bytes], domain: bytes = b"", threads: int = 1) -
     Try and increment: SHA-512(counter ‖ id) until it is the u of a point. A hash taken as u without this test lies on
     the twist for half of the ids and stays there under multiplication, which would tell one bit about each id.
     """
-    prefix = hashlib.sha512(b"fednb hash to curve25519\0" + len(domain).to_bytes(8, "big") + domain)
+    prefix = _prefix(domain)
 
     def part(which: slice) -> bytes:
         out = []
         for identifier in ids[which]:
-            for counter in range(256):
-                digest = prefix.copy()
-                digest.update(bytes([counter]) + identifier)
-                u = int.from_bytes(digest.digest()[:32], "little") & (2**255 - 1)
-                if u < _P and _on_curve(mpz(u)):
-                    out.append(u.to_bytes(32, "little"))
-                    break
-            else:
-                raise CryptoError("an id could not be hashed onto the curve")  # chance 2**-256
+            u = -1
+            counter = 0
+            while not (0 <= u < _P and _on_curve(u)):  # half of all numbers are: 256 tries fail with chance 2**-256
+                u = _candidate(prefix, identifier, counter)
+                counter += 1
+            out.append(u.to_bytes(32, "little"))
         return b"".join(out)
 
     return _points(b"".join(spread(part, slices(len(ids), threads), threads)))
@@ -69,6 +67,7 @@ def hash_to_curve(ids: Sequence[bytes], domain: bytes = b"", threads: int = 1) -
 
 def multiply(points: Points, scalar: Scalar, threads: int = 1) -> Points:
     """scalar·point for each, [n, 32]. CryptoError for a point of small order, which would give zero."""
+    _check_shape(points)
     raw, secret = points.tobytes(), scalar._bytes
 
     def part(which: slice) -> bytes:
@@ -82,8 +81,7 @@ def multiply(points: Points, scalar: Scalar, threads: int = 1) -> Points:
 
 def check(points: Points, threads: int = 1) -> Points:
     """A peer's points, after checking that each is canonical, on the curve and not of small order."""
-    if points.dtype != np.uint8 or points.ndim != 2 or points.shape[1] != 32:
-        raise CryptoError("points of Curve25519 are rows of 32 bytes")
+    _check_shape(points)
     raw = points.tobytes()
 
     def part(which: slice) -> bool:
@@ -98,8 +96,23 @@ def check(points: Points, threads: int = 1) -> Points:
     return points
 
 
-def _on_curve(u: mpz) -> bool:
-    return int(gmpy2.legendre(u * (u * u + _A * u + 1) % _P, _P)) >= 0
+def _prefix(domain: bytes) -> Any:
+    return hashlib.sha512(b"fednb hash to curve25519\0" + len(domain).to_bytes(8, "big") + domain)
+
+
+def _candidate(prefix: Any, identifier: bytes, counter: int) -> int:
+    digest = prefix.copy()
+    digest.update(counter.to_bytes(1, "big") + identifier)
+    return int.from_bytes(digest.digest()[:32], "little") & (2**255 - 1)
+
+
+def _on_curve(u: int) -> bool:
+    return int(gmpy2.legendre(u * (u * u + _A * u + 1), _P)) >= 0
+
+
+def _check_shape(points: Points) -> None:
+    if points.dtype != np.uint8 or points.ndim != 2 or points.shape[1] != 32:
+        raise CryptoError("points of Curve25519 are rows of 32 bytes")
 
 
 def _points(raw: bytes) -> Points:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fednb.crypto.backend import Ring, Vector, slices, spread
+from fednb.crypto.backend import Ring, Vector, chunks, spread
 
 MAX_WINDOW = 10  # 103 places of 1024 powers of 512 bytes at 2048 bits: 54 MB
 
@@ -39,15 +39,16 @@ class FixedBase:
 
     def powers(self, exponents: npt.NDArray[np.uint8], threads: int = 1) -> Vector:
         """base**e for each little-endian e in `exponents`, [n, bytes]."""
-        bits = np.unpackbits(exponents, axis=1, bitorder="little")
-        bits = np.pad(bits, ((0, 0), (0, len(self._places) * self.window - bits.shape[1])))
-        digits = bits.reshape(len(bits), len(self._places), self.window) @ (1 << np.arange(self.window))
+        places, window = len(self._places), self.window
 
         def part(rows: slice) -> Vector:
-            # place by place, not exponent by exponent: one place of the table fits the processor's cache
-            powers = self._ring.ones(rows.stop - rows.start)
-            for table, digit in zip(self._places, digits[rows].T, strict=True):
+            bits = np.unpackbits(exponents[rows], axis=1, bitorder="little")
+            bits = np.pad(bits, ((0, 0), (0, places * window - bits.shape[1])))
+            digits = bits.reshape(len(bits), places, window) @ (1 << np.arange(window))
+            powers = self._ring.ones(len(bits))
+            for table, digit in zip(self._places, digits.T, strict=True):
                 powers = self._ring.multiply_taken(powers, table, digit)
             return powers
 
-        return self._ring.join(spread(part, slices(len(digits), threads), threads))
+        # place by place, for some exponents at a time: both they and the place's powers fit the processor's cache
+        return self._ring.join(spread(part, chunks(len(exponents), threads, 512), threads))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -89,49 +90,40 @@ def inner_products(
     plaintext before it is decrypted. CryptoError unless every product is proven to stay within its slot.
     """
     n, k = len(columns), packing.slots
-    if columns.ndim != 2 or n == 0:
-        raise CryptoError("columns are a two-dimensional array with at least one row")
+    if columns.ndim != 2 or 0 in columns.shape:
+        raise CryptoError("columns are a two-dimensional array with at least one row and one column")
     if len(c) != packing.length(n):
         raise CryptoError(f"{n} rows are {packing.length(n)} ciphertexts of {k} slots, and {len(c)} came")
     chosen = plan(columns, packing).columns
-    key = c.key
-    ring, values = key.ring, key.ring.load(c.data)
-    slots = [_slots(column, about, packing) for column, about in zip(columns.T, chosen, strict=True)]
-
-    # what each column's bits, from the lowest, are the products of; slot after slot
+    ring = c.key.ring
+    values = ring.load(c.data)
+    slots = [partial(_slots, columns[:, j], about, packing) for j, about in enumerate(chosen)]
     as_bits = [j for j, about in enumerate(chosen) if about.distinct is None]
-    everything = np.packbits(np.ones((1, len(values)), dtype=np.uint8), axis=1)
-    bits = np.concatenate([everything, *[_bits(slots[j], chosen[j].bits) for j in as_bits]])
-    products = subset_products(ring, values, bits, threads)
-    total = products[:1]
-    places: dict[int, int] = {}
-    start = 1
-    for j in as_bits:
-        places[j] = start
-        start += k * chosen[j].bits
     as_cells = [j for j, about in enumerate(chosen) if about.distinct is not None]
-    from_cells = _dictionary_products(
-        ring, values, [slots[j] for j in as_cells], [chosen[j] for j in as_cells], threads
-    )
-    for j in as_cells:
-        places[j] = start
-        start += k * chosen[j].bits
+
+    # for each column and slot, the product of what each bit selects; all of them in one pool
+    everything = np.packbits(np.ones((1, len(values)), dtype=np.uint8), axis=1)
+    bits = [everything, *(_bits(slots[j](), chosen[j].bits) for j in as_bits)]
+    products = subset_products(ring, values, np.concatenate(bits), threads)
+    from_cells = _dictionary_products(ring, values, [(chosen[j], slots[j]()) for j in as_cells], threads)
     pool = ring.join([products, *from_cells, ring.ones(1)])
 
-    highest = max((about.bits for about in chosen), default=0)
-    index = np.full((k, highest, len(chosen)), start)
-    for j, about in enumerate(chosen):
-        index[:, : about.bits, j] = places[j] + np.arange(k * about.bits).reshape(k, about.bits)
+    places = np.full((k, max(about.bits for about in chosen), len(chosen)), len(pool) - 1)  # no such bit: one
+    start = 1
+    for j in as_bits + as_cells:
+        count = chosen[j].bits
+        places[:, :count, j] = np.arange(start, start + k * count).reshape(k, count)
+        start += k * count
+
+    total = ring.power(products[:1], [sum(1 << (packing.slot_bits * s) for s in range(k))])
 
     def part(which: slice) -> Vector:
         some = chosen[which]
-        sums = _horner(ring, pool, index[:, :, which], packing.slot_bits)
-        unit = ring.power(total, [sum(1 << (packing.slot_bits * s) for s in range(k))])
-        lowest = ring.power(ring.join([unit] * len(some)), [about.lowest for about in some])
-        return ring.multiply(ring.power(sums, [about.step for about in some]), lowest)
+        sums = ring.power(_horner(ring, pool, places[:, :, which], packing.slot_bits), [about.step for about in some])
+        return ring.multiply(sums, ring.power(ring.join([total] * len(some)), [about.lowest for about in some]))
 
     out = ring.join(spread(part, slices(len(chosen), threads), threads))
-    return CipherVector(ring.store(out), c.scale + scale, key)
+    return CipherVector(ring.store(out), c.scale + scale, c.key)
 
 
 def _slots(column: Integers, about: Column, packing: Packing) -> Integers:
@@ -143,29 +135,30 @@ def _slots(column: Integers, about: Column, packing: Packing) -> Integers:
 
 
 def _bits(slots: Integers, bits: int) -> Bits:
-    """The bits of `slots` [k, m] as subsets of ciphertexts, lowest bit first; [k·bits, m/8]."""
+    """The bits of `slots` [k, m] as subsets of ciphertexts, lowest bit first; [k·bits, ceil(m/8)]."""
     k, m = slots.shape
-    places = (slots[:, None, :] >> np.arange(bits)[None, :, None]) & 1
-    return np.packbits(places.astype(np.uint8).reshape(k * bits, m), axis=1)
+    out = np.empty((k, bits, -(-m // 8)), dtype=np.uint8)
+    for t in range(bits):
+        out[:, t] = np.packbits((slots >> t & 1).astype(np.uint8), axis=1)
+    return out.reshape(k * bits, out.shape[2])  # -1 cannot be worked out for a constant column, of no bits
 
 
 def _dictionary_products(
-    ring: Ring, values: Vector, slots: list[Integers], columns: list[Column], threads: int
+    ring: Ring, values: Vector, columns: list[tuple[Column, Integers]], threads: int
 ) -> list[Vector]:
-    """What the bits of each column are the products of, by way of one product a distinct value; [k·bits] each."""
-    if not columns:
-        return []
-    dictionaries = [column.distinct for column in columns if column.distinct is not None]
-    codes = np.concatenate([np.searchsorted(d, u) for d, u in zip(dictionaries, slots, strict=True)]).astype(np.uint16)
-    k = len(slots[0])
-    sizes = [len(d) for d in dictionaries for _ in range(k)]
-    cells = cell_products(ring, values, codes.T, sizes, threads)
+    """For each column and its slots [k, m]: the products that `_bits` selects, from one for each distinct value."""
+    described = [(about.distinct, about.bits, slots) for about, slots in columns if about.distinct is not None]
+    codes = [np.searchsorted(distinct, slots).astype(np.uint16) for distinct, _, slots in described]
+    sizes = [len(distinct) for distinct, _, slots in described for _ in slots]
+    cells = cell_products(ring, values, np.concatenate(codes).T, sizes, threads) if codes else []
 
     def column(j: int) -> Vector:
-        bits = _bits(dictionaries[j][None, :], columns[j].bits)
-        return ring.join([subset_products(ring, cell, bits) for cell in cells[k * j : k * j + k]])
+        distinct, bits, slots = described[j]
+        selected = _bits(distinct[None, :], bits)
+        k = len(slots)
+        return ring.join([subset_products(ring, cell, selected) for cell in cells[k * j : k * j + k]])
 
-    return spread(column, range(len(columns)), threads)
+    return spread(column, range(len(described)), threads)
 
 
 def _horner(ring: Ring, pool: Vector, index: npt.NDArray[np.intp], slot_bits: int) -> Vector:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from gmpy2 import mpz
 
-from fednb.crypto.backend import Residues, Ring, ring, slices, spread, to_integers, to_residues
+from fednb.crypto.backend import Residues, Ring, chunks, ring, spread, to_integers, to_residues
 from fednb.crypto.noise import Noise, PublicNoise, SecretNoise
 from fednb.errors import CryptoError
 
@@ -164,7 +164,7 @@ class PublicKey:
                 product = product * value % n
             return product
 
-        for product in spread(part, slices(len(c), threads), threads):
+        for product in spread(part, chunks(len(c), threads), threads):
             if gmpy2.gcd(product, self._n) != 1:  # one gcd for all of them
                 raise CryptoError("a ciphertext is not coprime to n")
         return CipherVector(c.data, c.scale, self)
@@ -194,7 +194,7 @@ class PublicKey:
         def part(rows: slice) -> Residues:
             return self.ring.store(self.ring.power(self.ring.load(a.data[rows]), factors[rows]))
 
-        data = np.concatenate(spread(part, slices(len(a), threads), threads))
+        data = np.concatenate(spread(part, chunks(len(a), threads), threads))
         return CipherVector(data, a.scale + scale, self)
 
     def concatenate(self, vectors: Sequence[CipherVector]) -> CipherVector:
@@ -234,7 +234,7 @@ class PublicKey:
         def part(rows: slice) -> Residues:
             return ring.store(ring.multiply(ring.load(a[rows]), ring.load(b[rows])))
 
-        return np.concatenate(spread(part, slices(len(a), threads), threads))
+        return np.concatenate(spread(part, chunks(len(a), threads), threads))
 
 
 class PrivateKey:
@@ -275,7 +275,7 @@ class PrivateKey:
             pairs = zip(*plain, strict=True)
             return [int(a + (b - a) * self._p_inverse % self._q * self._p) for a, b in pairs]  # Garner 1959
 
-        return [m for chunk in spread(part, slices(len(c), threads), threads) for m in chunk]
+        return [m for chunk in spread(part, chunks(len(c), threads), threads) for m in chunk]
 
     def encrypt(self, values: Integers, scale: int = 0, threads: int = 1) -> Fresh:
         """As `PublicKey.encrypt`, faster, and under no other assumption than Paillier's own."""

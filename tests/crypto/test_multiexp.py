@@ -1,0 +1,196 @@
+"""Xᵀ[[d]] against numpy, whatever the columns look like."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fednb.crypto import masking, multiexp
+from fednb.crypto.multiexp import inner_products, plan
+from fednb.crypto.packing import Packing
+from fednb.crypto.paillier import CipherVector, PrivateKey, generate
+from fednb.errors import CryptoError
+
+KEY = generate(512, insecure_short_key=True)
+LEFT, RIGHT = 20, 12
+EDGE = 2 ** (RIGHT - 1) - 1
+
+
+def plain(packing: Packing, d: np.ndarray, columns: np.ndarray) -> list[int]:
+    """The packed plaintexts of the inner products, in integers: cross terms included."""
+    k, slot, d_packed = packing.slots, packing.slot_bits, packing.pack(d)
+    padded = np.zeros((packing.length(len(d)) * k, columns.shape[1]), dtype=np.int64)
+    padded[: len(d)] = columns
+    return [
+        sum(
+            d_packed[i] * sum(int(x) << (slot * (k - 1 - s)) for s, x in enumerate(column[i * k : i * k + k]))
+            for i in range(len(d_packed))
+        )
+        for column in padded.T
+    ]
+
+
+def slot_of(packing: Packing, plaintexts: list[int]) -> np.ndarray:
+    """What slot k-1 holds, with the borrow of the slots below put back."""
+    k, slot = packing.slots, packing.slot_bits
+    half = sum(1 << (slot * s + slot - 1) for s in range(k))
+    return np.array([((v + half) >> (slot * (k - 1)) & ((1 << slot) - 1)) - (1 << (slot - 1)) for v in plaintexts])
+
+
+def revealed(c: CipherVector, key: PrivateKey, packing: Packing) -> np.ndarray:
+    return slot_of(packing, [key.public.signed(v) for v in key.decrypt(c)])
+
+
+def columns_of_every_kind(rng: np.random.Generator, n: int) -> np.ndarray:
+    woe = rng.integers(-EDGE, EDGE, 8)[rng.integers(0, 8, n)]
+    return np.stack(
+        [
+            rng.integers(-EDGE, EDGE + 1, n),
+            np.full(n, EDGE),
+            np.full(n, -EDGE),
+            np.zeros(n, dtype=np.int64),
+            np.ones(n, dtype=np.int64),
+            rng.integers(0, 2, n),
+            np.where(rng.integers(0, 2, n) == 1, EDGE, -EDGE),
+            7 * rng.integers(-3, 4, n),
+            woe,
+            rng.integers(100, 120, n),
+            (np.arange(n) == n - 1).astype(np.int64),
+        ],
+        axis=1,
+    ).astype(np.int64)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("n", [1, 2, 7, 60, 400])
+@pytest.mark.parametrize("slots", [None, 1])
+def test_columns_of_every_kind_give_numpys_inner_products(n: int, slots: int | None, threads: int) -> None:
+    rng = np.random.default_rng(n)
+    packing = Packing.plan(512, n, LEFT, RIGHT)
+    if slots:
+        packing = Packing(slots, packing.slot_bits, LEFT, RIGHT, n)
+    columns = columns_of_every_kind(rng, n)
+    d = rng.integers(-(2**19) + 1, 2**19, n)
+    c = KEY.encrypt(packing.pack(d), scale=10)
+    out = inner_products(c, columns, packing, scale=6, threads=threads)
+    assert type(out) is CipherVector
+    assert out.scale == 16
+    assert revealed(out, KEY, packing).tolist() == (columns.T @ d).tolist()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_any_columns_give_the_packed_product_to_the_last_bit(data: st.DataObject) -> None:
+    n = data.draw(st.integers(1, 20))
+    packing = Packing.plan(512, n, LEFT, RIGHT)
+    column = st.lists(st.integers(-EDGE, EDGE), min_size=n, max_size=n)
+    columns = np.array(data.draw(st.lists(column, min_size=1, max_size=3)), dtype=np.int64).T
+    d = np.array(data.draw(st.lists(st.integers(-(2**19) + 1, 2**19 - 1), min_size=n, max_size=n)), dtype=np.int64)
+    out = inner_products(KEY.encrypt(packing.pack(d)), columns, packing)
+    got = slot_of(packing, [KEY.public.signed(v) for v in KEY.decrypt(out)])
+    assert got.tolist() == slot_of(packing, plain(packing, d, columns)).tolist() == (columns.T @ d).tolist()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_numbers_that_a_plan_allows_come_out_right(sign: int) -> None:
+    n = 64
+    packing = Packing.plan(512, n, LEFT, RIGHT)
+    d = np.full(n, sign * (2 ** (LEFT - 1) - 1))
+    columns = np.stack([np.full(n, EDGE), np.full(n, -EDGE), np.resize([EDGE, -EDGE, EDGE], n)], axis=1)
+    out = inner_products(KEY.encrypt(packing.pack(d)), columns, packing)
+    assert revealed(out, KEY, packing).tolist() == (columns.T @ d).tolist()
+
+
+def test_at_2048_bits_from_encryption_to_the_unmasked_result(full: PrivateKey) -> None:
+    rng = np.random.default_rng(0)
+    n = 100
+    packing = Packing.plan(2048, n, 26, 16)
+    d, columns = rng.integers(-(2**25) + 1, 2**25, n), rng.integers(-(2**15) + 1, 2**15, (n, 2))
+    columns[:, 1] = columns[:5, 1][rng.integers(0, 5, n)]
+    out = inner_products(full.public.encrypt(packing.pack(d), threads=2), columns, packing, threads=2)
+    masked, mask = masking.mask(out, packing, threads=2)
+    got = mask.remove(packing.windows(full.decrypt(masked, threads=2)))
+    assert np.all(np.abs(got - columns.T @ d) <= 1)
+
+
+def test_columns_with_few_values_become_dictionaries_and_others_bits() -> None:
+    rng = np.random.default_rng(1)
+    n = 2000
+    packing = Packing(1, 60, 20, 16, n)
+    columns = np.stack(
+        [
+            rng.integers(-30000, 30000, n),
+            rng.integers(-30000, 30000, 8)[rng.integers(0, 8, n)],
+            np.where(rng.integers(0, 2, n) == 1, 20000, -7),
+            np.full(n, 12345),
+            4000 * rng.integers(-1, 2, n),
+        ],
+        axis=1,
+    )
+    described = plan(columns, packing).columns
+    assert [column.distinct is not None for column in described[:4]] == [False, True, False, False]
+    assert [column.bits for column in described] == [16, described[1].bits, 1, 0, 2]
+    assert [column.step for column in described[2:]] == [20007, 1, 4000]
+
+
+def test_a_dictionary_takes_a_fraction_of_the_multiplications() -> None:
+    rng = np.random.default_rng(2)
+    n = 30_000
+    wide, few = rng.integers(-30000, 30000, (n, 4)), rng.integers(-30000, 30000, 8)[rng.integers(0, 8, (n, 4))]
+    for packing in (Packing(1, 60, 20, 16, n), Packing.plan(2048, n, 26, 16)):
+        assert plan(few, packing).multiplications < plan(wide, packing).multiplications / 2.5
+    assert plan(wide, Packing(1, 60, 20, 16, n)).multiplications / wide.size < 1.6
+
+
+def test_the_count_of_multiplications_is_what_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = 0
+    ring = KEY.public.ring
+
+    def counted(name: str, count: object) -> None:
+        original = getattr(ring, name)
+
+        def call(*arguments: object) -> object:
+            nonlocal done
+            done += count(*arguments)  # type: ignore[operator]
+            return original(*arguments)
+
+        monkeypatch.setattr(ring, name, call)
+
+    counted("multiply", lambda a, b: len(a))
+    counted("multiply_taken", lambda a, table, index: len(a))
+    counted("buckets", lambda values, cells, size: len(values) * cells.shape[1] - size)
+    counted("square", lambda a, times: len(a) * times)
+    rng = np.random.default_rng(3)
+    n = 3000
+    columns = np.concatenate(
+        [rng.integers(-EDGE, EDGE, (n, 3)), rng.integers(-EDGE, EDGE, 8)[rng.integers(0, 8, (n, 3))]], 1
+    )
+    for packing in (Packing.plan(512, n, LEFT, RIGHT), Packing(1, 60, LEFT, RIGHT, n)):
+        c = KEY.encrypt(packing.pack(rng.integers(-1000, 1000, n)))
+        done = 0
+        inner_products(c, columns, packing)
+        assert 0.85 < done / plan(columns, packing).multiplications < 1.2
+
+
+def test_a_long_tail_of_distinct_values_past_the_sample_is_noticed() -> None:
+    n = multiexp._SAMPLE + 3000
+    column = np.zeros((n, 1), dtype=np.int64)
+    column[multiexp._SAMPLE :, 0] = np.arange(3000)
+    assert plan(column, Packing(1, 60, 20, 16, n)).columns[0].distinct is None
+
+
+def test_shapes_that_do_not_go_together_are_refused() -> None:
+    packing = Packing.plan(512, 20, LEFT, RIGHT)
+    columns = np.ones((20, 2), dtype=np.int64)
+    c = KEY.encrypt(packing.pack(np.ones(20, dtype=np.int64)))
+    with pytest.raises(CryptoError, match=f"20 rows are {len(c)} ciphertexts"):
+        inner_products(c[1:], columns, packing)
+    with pytest.raises(CryptoError, match="20 rows, not for 21"):
+        inner_products(c, np.ones((21, 2), dtype=np.int64), packing)
+    with pytest.raises(CryptoError, match="1 of 40 factors have more than 12 bits"):
+        inner_products(c, np.where(np.arange(40).reshape(20, 2) == 3, 2**11, columns), packing)
+    for bad in (columns[:0], columns[:, :0], columns[:, 0]):
+        with pytest.raises(CryptoError, match="two-dimensional"):
+            inner_products(c, bad, packing)
