@@ -280,16 +280,16 @@ class Tampering(Hub):
 
     def _route(self, sender: str, receiver: bytes, record: zmq.Frame) -> None:
         fate = self.rng.random()
-        if fate < 0.1:
+        if fate < 0.04:
             return
-        if fate < 0.2:
+        if fate < 0.08:
             altered = bytearray(record.bytes)
             altered[self.rng.randrange(len(altered))] ^= 1 << self.rng.randrange(8)
             super()._route(sender, receiver, zmq.Frame(bytes(altered)))
-        elif fate < 0.3:
+        elif fate < 0.2:
             super()._route(sender, receiver, zmq.Frame(record.bytes))
             super()._route(sender, receiver, zmq.Frame(record.bytes))
-        elif fate < 0.35:
+        elif fate < 0.23:
             super()._route(receiver.decode(), sender.encode(), zmq.Frame(record.bytes))  # reflected
         else:
             super()._route(sender, receiver, record)
