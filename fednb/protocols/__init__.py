@@ -1,0 +1,29 @@
+"""Protocols that every member of a federation has; an owner may install more by name in the federation file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fednb.errors import DataError
+from fednb.protocols import evaluation, psi, scores, vertical_logistic, vertical_score
+from fednb.protocols.base import Protocol
+
+BUILT_IN: Mapping[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        psi.PROTOCOL,
+        vertical_logistic.PROTOCOL,
+        vertical_score.PROTOCOL,
+        evaluation.PROTOCOL,
+        scores.SUMMARY,
+        scores.TABLE,
+    )
+}
+
+
+def lookup(name: str, installed: Mapping[str, Protocol] | None = None) -> Protocol:
+    """The protocol called `name`: built in, or among `installed`. Raises DataError naming what there is."""
+    known = {**(installed or {}), **BUILT_IN}
+    if name not in known:
+        raise DataError(f"there is no protocol {name!r} here; there are {', '.join(sorted(known))}.")
+    return known[name]

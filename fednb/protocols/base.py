@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, dataclass_transform
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from fednb.errors import QuotaExceeded
 from fednb.wire.link import Link
 
 
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of a protocol's parameters: decoded strictly, the same at every role."""
 
@@ -27,7 +28,7 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Dataset:
     """A member's own rows, in the order that the run agreed on. Never sent as it is."""
 
-    ids: npt.NDArray[np.object_] | None = None  # [n] normalised ids, bytes
+    ids: npt.NDArray[np.object_] | None = None  # [n] ids as this member writes them, text
     X: npt.NDArray[np.float64] | None = None  # [n, d]
     y: npt.NDArray[np.float64] | None = None  # [n] label, where this member holds it
     columns: tuple[str, ...] = ()  # [d]
@@ -41,8 +42,8 @@ class Outcome:
 
     private: Mapping[str, Any] = field(default_factory=dict)  # stays in the member's store, under the run's id
     public: Mapping[str, Any] = field(default_factory=dict)  # msgpack-able; what the coordinator and analyst see
-    table: tuple[str, Mapping[str, npt.NDArray[np.float64]]] | None = None  # (name, columns [n]): becomes a table of the
-    # member's, with the ids of the rows that the run used
+    # (name, columns [n]): becomes a table of the member's, with the ids of the rows that the run used
+    table: tuple[str, Mapping[str, npt.NDArray[np.float64]]] | None = None
 
 
 class Budget:

@@ -62,7 +62,7 @@ def check_features(party: str, X: npt.NDArray[Any] | None, columns: Sequence[str
     values = np.asarray(X, dtype=np.float64)
     absent = np.count_nonzero(np.isnan(values), axis=0)
     if absent.any():
-        named = ", ".join(f"{columns[j]!r} ({absent[j]} rows)" for j in np.flatnonzero(absent))
+        named = ", ".join(f"{columns[j]!r} ({absent[j]} rows)" for j in np.flatnonzero(absent).tolist())
         raise DataError(
             f"{party} has missing values in {named}. Impute them in a %%party cell, save the table, and align again."
         )
@@ -90,5 +90,5 @@ def check_training(party: str, X: Floats, columns: Sequence[str]) -> None:
             )
 
 
-def _named(columns: Sequence[str], which: Sequence[int] | npt.NDArray[np.intp]) -> str:
-    return ", ".join(repr(columns[int(j)]) for j in which)
+def _named(columns: Sequence[str], which: npt.NDArray[np.intp]) -> str:
+    return ", ".join(repr(columns[j]) for j in which.tolist())

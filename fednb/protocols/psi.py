@@ -21,7 +21,8 @@ which ids it shares with one other but not with all.
 | role | learns |
 |---|---|
 | party | the ids that all parties have, and how many ids each party brought |
-| coordinator | how many ids each party brought and how many they share (of three parties: also any two), and how ids are spelled ("AA-999999": 812 rows); no id and no hash of one |
+| coordinator | how many ids each party brought and how many they share (of three parties: also any two); |
+| | how ids are written ("AA-999999": 812 rows); no id and no hash of one |
 
 Not covered: a coordinator that lies together with one party can let that party test a few guessed ids of another.
 """

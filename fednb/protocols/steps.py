@@ -15,6 +15,7 @@ Floats = npt.NDArray[np.float64]
 Stage = Literal["coarse", "fine", "stop"]
 
 FINE_ITERATIONS = 5  # kept for the fine stage when the coarse one does not end by itself
+FEWEST_FINE = 3  # the first gradients after the change are small already, its steps not yet
 GROWTH = 10.0  # times the largest of the first gradients: by then the run diverges
 
 
@@ -68,6 +69,7 @@ class Schedule:
         self.max_iter, self.tol, self.sigmoid = max_iter, tol, sigmoid
         self.stage: Stage = self.first(sigmoid)
         self.norms: list[float] = []
+        self._fine = 0  # iterations done in that stage
 
     @staticmethod
     def first(sigmoid: str) -> Stage:
@@ -93,7 +95,9 @@ class Schedule:
                 "(clip=4.0), or use a smaller C."
             )
         staged = self.sigmoid == "staged" and self.stage == "coarse"
-        if self.iteration >= self.max_iter or (norm <= self.tol and not staged):
+        self._fine += self.stage == "fine"
+        settled = norm <= self.tol and (self.sigmoid != "staged" or self._fine >= FEWEST_FINE)
+        if self.iteration >= self.max_iter or settled:
             self.stage = "stop"
         elif staged:
             left = self.max_iter - self.iteration
@@ -103,7 +107,8 @@ class Schedule:
 
     def state(self) -> dict[str, Any]:
         """For the journal."""
-        return {"norms": list(self.norms), "stage": self.stage}
+        return {"norms": list(self.norms), "stage": self.stage, "fine": self._fine}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.norms, self.stage = [float(norm) for norm in state["norms"]], state["stage"]
+        self._fine = int(state["fine"])
