@@ -116,6 +116,7 @@ def start_coordinator(
         extensions=(KERNEL_SIDE,),
         pipe=pipe,
         attach=lambda kernel, analyst: service.serve(kernel, by=analyst),
+        interrupt_abandoned=False,
     )
     return Agent(host, lambda: None, service.close)
 

@@ -39,6 +39,7 @@ class KernelHost:
         extensions: Sequence[str] = (),
         pipe: Pipe | None = None,
         attach: Callable[[Endpoint, str], None] | None = None,
+        interrupt_abandoned: bool = True,
     ) -> None:
         """Listen at once; kernels are started on first use, or by `prewarm`.
 
@@ -47,6 +48,8 @@ class KernelHost:
         env, extensions : what a kernel gets beside the plain environment; extensions are modules for IPython.
         pipe : makes the agent's end of a kernel's pipe; its path reaches the kernel as FEDNB_PIPE.
         attach : called with each pipe and the analyst whose kernel it belongs to, before the first cell.
+        interrupt_abandoned : interrupt a cell whose analyst has gone. The coordinator does not: a run that such a
+            cell follows would be cancelled with it, and runs go on when a notebook ends.
         """
         self._endpoint = endpoint
         self._policy = policy
@@ -59,6 +62,7 @@ class KernelHost:
         self._extensions = tuple(extensions)
         self._make_pipe = pipe
         self._attach = attach
+        self._interrupt_abandoned = interrupt_abandoned
         self._numbers = itertools.count(1)
         self._seats: dict[str, _Seat] = {}
         self._spare: _Seat | None = None
@@ -121,7 +125,7 @@ class KernelHost:
             outbox.close()
             with self._lock:
                 seat = self._seats.get(analyst)
-            if seat is not None:
+            if seat is not None and self._interrupt_abandoned:
                 seat.kernel.abandon(outbox)
 
     def _pass_on(

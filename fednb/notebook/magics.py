@@ -111,7 +111,6 @@ class Magics:
             raise UsageError(f"%fed connect takes one file or folder, but got {len(words)}: quote a name with blanks.")
         federation = connect(words[0] if words else None)
         self._session.use(federation)
-        self._shell.user_ns["fed"] = federation
         down = [name for name, seen in sorted(federation.members().items()) if not seen.up and seen.kind != "analyst"]
         print(f"Connected as {federation.me} to {', '.join(federation.parties)} and {federation.coordinator}.")
         if down:

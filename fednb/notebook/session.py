@@ -34,7 +34,7 @@ class Session:
     def federation(self) -> Federation:
         """Raises NotConnected."""
         if self._federation is None and self.connector is not None:
-            self._federation = self.connector()
+            self.use(self.connector())
         if self._federation is None:
             raise NotConnected(
                 "this notebook is not connected to a federation. Run `%fed connect` (the last `fednb up` on this "
@@ -53,6 +53,7 @@ class Session:
         """Send cells through `federation` from now on; an earlier connection is closed."""
         self.close()
         self._federation = federation
+        self.shell.user_ns["fed"] = federation
 
     def close(self) -> None:
         """Disconnect. Idempotent."""
