@@ -150,9 +150,11 @@ class Federation:
 
         Raises what the first failing member raised, where fednb knows the type, else RunFailed.
         """
-        run = self.start(protocol, cast=cast, data=data, params=params, title=title)
+        return self._follow(self.start(protocol, cast=cast, data=data, params=params, title=title), title or protocol)
+
+    def _follow(self, run: str, title: str) -> RunResult:
         try:
-            ended = follow(run, title or protocol, self.watch(run))
+            ended = follow(run, title, self.watch(run))
         except KeyboardInterrupt:
             self.cancel(run)
             raise
@@ -180,6 +182,14 @@ class Federation:
             title=title,
         )
         return self._ask(request, m.RunStarted).run
+
+    def resume(self, run: str) -> RunResult:
+        """Continue a run that failed half-way (a member was killed, say) from the last step all members have.
+
+        The result is the same as if nothing had happened. Raises DataError when the run is going on or has ended well.
+        """
+        self._ask(m.ResumeRun(run=run), m.RunStarted)
+        return self._follow(run, f"Resumed run {run}")
 
     def watch(self, run: str, since: int = 0) -> Iterator[m.RunEvent | m.RunEnded]:
         """What happens in a run, from event `since` on, until it ends. Reconnects when the coordinator went away."""

@@ -26,6 +26,7 @@ from fednb.federation.store import MemberStore
 from fednb.policy.quota import QuotaLedger
 from fednb.protocols.base import Budget, Dataset, Protocol
 from fednb.wire.endpoint import Conversation, Endpoint
+from fednb.wire.message import Message
 
 log = logging.getLogger("fednb.coordinator")
 
@@ -52,6 +53,8 @@ class _Run:
     failures: list[_Failure] = field(default_factory=list)
     results: dict[str, m.MemberResult] = field(default_factory=dict)
     cancelled: str | None = None
+    resume: bool = False
+    step: int | None = None  # of the journals, where a resumed run goes on
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -110,7 +113,7 @@ class CoordinatorService:
         if by is None and (known is None or known.kind != "analyst"):
             talk.close(f"{who} is not an analyst of this federation; only analysts start runs.")
             return
-        request = talk.recv(m.StartRun, m.WatchRun, m.CancelRun, m.ListRuns, m.ListTables)
+        request = talk.recv(m.StartRun, m.ResumeRun, m.WatchRun, m.CancelRun, m.ListRuns, m.ListTables)
         try:
             self._answer(talk, request, who)
         except LinkError:
@@ -130,6 +133,9 @@ class CoordinatorService:
     def _answer(self, talk: Conversation, request: Any, who: str) -> None:
         if isinstance(request, m.StartRun):
             talk.send(m.RunStarted(run=self.start(request, by=who)))
+        elif isinstance(request, m.ResumeRun):
+            self.resume(request.run)
+            talk.send(m.RunStarted(run=request.run))
         elif isinstance(request, m.WatchRun):
             for item in self._runs.get(request.run).follow(request.since):
                 talk.send(item)
@@ -189,10 +195,29 @@ class CoordinatorService:
             cast=request.cast,
         )
         run = _Run(self._runs.begin(info), protocol, request)
+        self._store.write(f"{run.id}-request", request)
+        self._begin(run)
+        return run.id
+
+    def resume(self, run_id: str) -> None:
+        """Continue a run that failed or was cancelled half-way, from the last step that all members have."""
+        record = self._runs.get(run_id)
+        if record.ended is None:
+            raise DataError(f"run {run_id} is going on; watch it with fed.watch({run_id!r}).")
+        if record.ended.status == "ok":
+            raise DataError(f"run {run_id} has ended well; there is nothing to resume.")
+        request = self._store.read(f"{run_id}-request", m.StartRun)
+        if request is None:
+            raise DataError(f"the coordinator no longer has the request of run {run_id}; start it anew.")
+        protocol = self._lookup(request.protocol)
+        self._check_cast(request, protocol)
+        record.reopen()
+        self._begin(_Run(record, protocol, request, resume=True))
+
+    def _begin(self, run: _Run) -> None:
         with self._lock:
             self._active[run.id] = run
         threading.Thread(target=self._conduct, args=(run,), name=f"fednb-run-{run.id}", daemon=True).start()
-        return run.id
 
     def cancel(self, run_id: str, reason: str) -> None:
         with self._lock:
@@ -273,8 +298,10 @@ class CoordinatorService:
                         params=request.params,
                         data=request.data.get(player, m.DataRef()),
                         by=run.record.info.by,
+                        resume=run.resume,
                     )
                 )
+        steps = [self._store.journal(run.id).steps()] if self._endpoint.me in _players(request) else []
         for player, talk in run.talks.items():
             try:
                 answer = talk.recv(m.Joined, m.Declined, timeout=JOIN_SECONDS)
@@ -283,12 +310,16 @@ class CoordinatorService:
                 continue
             if isinstance(answer, m.Declined):
                 run.fail(_Failure(player, player, answer.error, answer.error_type))
+            else:
+                steps.append(answer.steps)
         if run.failures:
             run.stop("another member could not join.")
+        elif run.resume:
+            run.step = max(set(steps[0]).intersection(*steps[1:]), default=None)  # None: from the beginning
 
     def _play(self, run: _Run) -> None:
         for talk in run.talks.values():
-            talk.send(m.Go())
+            talk.send(m.Go(step=run.step))
         watchers = [
             threading.Thread(target=self._watch, args=(run, player, talk), daemon=True)
             for player, talk in run.talks.items()
@@ -312,13 +343,15 @@ class CoordinatorService:
             data=m.DataRef(),
             by=run.record.info.by,
         )
+        journal = self._store.journal(run.id)
+        journal.resume_from(run.step)
         run.seat = Seat(
             self._endpoint,
             run.protocol,
             join,
             emit=run.record.add,
             budget=self._budget(run.request),
-            journal=self._store.journal(run.id),
+            journal=journal,
             threads=self._threads,
         )
         if run.cancelled is not None:
@@ -333,12 +366,13 @@ class CoordinatorService:
             return
         tables = {player: ref.table for player, ref in run.request.data.items() if ref.table is not None}
         self._store.save(run.id, {**outcome.private, "tables": tables})
+        journal.forget()
         run.results[self._endpoint.me] = result
 
     def _watch(self, run: _Run, player: str, talk: Conversation) -> None:
         while True:
             try:
-                said = talk.recv(m.MemberEvent, m.MemberDone, m.MemberFailed)
+                said: Message = talk.recv(m.MemberEvent, m.MemberDone, m.MemberFailed)
             except LinkError as error:
                 run.fail(_Failure(player, error.member or player, str(error), type(error).__name__))
                 run.stop(f"{player} was lost: {error}")
@@ -349,7 +383,7 @@ class CoordinatorService:
                 with run.lock:
                     run.results[player] = said.result
                 return
-            else:
+            elif isinstance(said, m.MemberFailed):
                 run.fail(_Failure(player, said.member or player, said.error, said.error_type))
                 run.stop(f"{player} left the run: {said.error}")
                 return
@@ -380,6 +414,10 @@ class CoordinatorService:
             member=first.blames or first.member,
             seconds=seconds,
         )
+
+
+def _players(request: m.StartRun) -> set[str]:
+    return {player for players in request.cast.values() for player in players}
 
 
 def _root_cause(failures: list[_Failure]) -> _Failure:

@@ -5,7 +5,7 @@ network: what these messages cannot say (debugging, history, comms, user express
 
     analyst ── "cells" ──────> agent          Execute, Interrupt, Complete, Inspect, Restart
             <───────────────────               Stream, Display, ClearOutput, CellError, Captured, CellDone, ...
-    client  ── "runs/<id>" ──> coordinator    StartRun | WatchRun | CancelRun | ListRuns | ListTables
+    client  ── "runs/<id>" ──> coordinator    StartRun | ResumeRun | WatchRun | CancelRun | ListRuns | ListTables
             <───────────────────               RunStarted, RunEvent*, RunEnded | Runs | Tables
     coordinator ── "member/<run>" ──> agent   Join, Go, Cancel | Describe
                 <───────────────────           Joined | Declined, MemberEvent*, MemberDone | MemberFailed | Tables
@@ -202,6 +202,12 @@ class CancelRun(Message):
     run: Id
 
 
+class ResumeRun(Message):
+    """Continue a run that failed half-way from the last step that every member has in its journal."""
+
+    run: Id
+
+
 class ListRuns(Message):
     limit: int = 50
 
@@ -283,10 +289,13 @@ class Join(Message):
     params: dict[str, Any]
     data: DataRef
     by: str  # the analyst who asked
+    resume: bool = False  # say which steps of this run are in your journal
 
 
 class Joined(Message):
     """The member's policy agrees and its data is ready."""
+
+    steps: list[int] = []  # of a run to be resumed: where this member could continue from
 
 
 class Declined(Message):
@@ -297,6 +306,8 @@ class Declined(Message):
 
 class Go(Message):
     """Everybody has joined: play."""
+
+    step: int | None = None  # continue from this step of the journal
 
 
 class Cancel(Message):

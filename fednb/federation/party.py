@@ -20,7 +20,6 @@ from fednb.federation.seat import Seat, explain
 from fednb.federation.store import MemberStore
 from fednb.protocols.base import Dataset
 from fednb.protocols.base import Protocol as RunProtocol
-from fednb.protocols.ids import normalise
 from fednb.wire.endpoint import Conversation, Endpoint
 
 log = logging.getLogger("fednb.party")
@@ -108,20 +107,47 @@ class PartyService:
                 m.Declined(error=explain(error), error_type=type(error).__name__, rule=getattr(error, "rule", ""))
             )
             return
-        talk.send(m.Joined())
-        play(
-            Seat(
-                self._endpoint,
-                protocol,
-                request,
-                emit=lambda event: talk.send(m.MemberEvent(event=event)),
-                journal=self._store.journal(request.run),
-                threads=self._threads,
-            ),
-            talk,
-            data,
-            keep=lambda outcome, result: self._keep(request, outcome, result),
+        journal = self._store.journal(request.run)
+        talk.send(m.Joined(steps=journal.steps() if request.resume else []))
+        order = talk.recv(m.Go, m.Cancel)
+        if isinstance(order, m.Cancel):
+            return
+        journal.resume_from(order.step)
+        seat = Seat(
+            self._endpoint,
+            protocol,
+            request,
+            emit=lambda event: talk.send(m.MemberEvent(event=event)),
+            journal=journal,
+            threads=self._threads,
         )
+        self._play(seat, talk, data, request)
+
+    def _play(self, seat: Seat, talk: Conversation, data: Dataset, join: m.Join) -> None:
+        """Play, and tell the coordinator how it ended; a Cancel, or losing the coordinator, stops the seat."""
+
+        def listen() -> None:
+            try:
+                cancel = talk.recv(m.Cancel)
+                seat.cancel(cancel.reason or "the run was cancelled.")
+            except LinkError as error:
+                seat.cancel(f"the coordinator left the run: {error}")
+
+        threading.Thread(target=listen, name="fednb-orders", daemon=True).start()
+        try:
+            outcome, result = seat.play(data)
+            answer: m.MemberDone | m.MemberFailed = m.MemberDone(result=self._keep(join, outcome, result))
+            self._store.journal(join.run).forget()
+        except Exception as error:
+            if not isinstance(error, FednbError):
+                log.exception("a role failed")
+            answer = m.MemberFailed(
+                error=explain(error), error_type=type(error).__name__, member=getattr(error, "member", "")
+            )
+        try:
+            talk.send(answer)
+        except LinkError:
+            log.warning("the coordinator is gone; it will not learn how the run ended here")
 
     def _admit(self, join: m.Join, protocol: RunProtocol) -> None:
         me = self._endpoint.me
@@ -140,12 +166,12 @@ class PartyService:
         """The rows of this member that a role works on, in the order of the frame."""
         part: Mapping[str, Any] = self._store.load(ref.part) if ref.part else {}
         if ref.table is not None:
-            raw = self._tables.ids(ref.table, ref.on)
-            return Dataset(ids=normalise(raw), part=part)
+            return Dataset(ids=self._tables.ids(ref.table, ref.on), part=part)
         if ref.frame is None:
             return Dataset(part=part)
         table, rows = self.rows(ref)
-        features, columns = None, ()
+        features: npt.NDArray[np.float64] | None = None
+        columns: tuple[str, ...] = ()
         if "X" in needs:
             features, columns = self._tables.features(table, ref.columns, rows)
         label = None
@@ -194,37 +220,3 @@ class PartyService:
             bytes_in=result.bytes_in,
         )
 
-
-def play(
-    seat: Seat,
-    talk: Conversation,
-    data: Dataset,
-    *,
-    keep: Callable[[Any, m.MemberResult], m.MemberResult],
-) -> None:
-    """Wait for Go, play, and tell the coordinator how it ended; a Cancel, or losing the coordinator, stops the seat."""
-    order = talk.recv(m.Go, m.Cancel)
-    if isinstance(order, m.Cancel):
-        return
-
-    def listen() -> None:
-        try:
-            cancel = talk.recv(m.Cancel)
-            seat.cancel(cancel.reason or "the run was cancelled.")
-        except LinkError as error:
-            seat.cancel(f"the coordinator left the run: {error}")
-
-    threading.Thread(target=listen, name="fednb-orders", daemon=True).start()
-    try:
-        outcome, result = seat.play(data)
-        answer: m.MemberDone | m.MemberFailed = m.MemberDone(result=keep(outcome, result))
-    except Exception as error:
-        if not isinstance(error, FednbError):
-            log.exception("a role failed")
-        answer = m.MemberFailed(
-            error=explain(error), error_type=type(error).__name__, member=getattr(error, "member", "")
-        )
-    try:
-        talk.send(answer)
-    except LinkError:
-        log.warning("the coordinator is gone; it will not learn how the run ended here")

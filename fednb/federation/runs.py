@@ -41,6 +41,14 @@ class RunRecord:
             self._changed.notify_all()
         self._write()
 
+    def reopen(self) -> None:
+        """The run goes on: it is being resumed."""
+        with self._changed:
+            self.ended = None
+            self.info = msgspec.structs.replace(self.info, status="running", error="")
+            self._changed.notify_all()
+        self._write()
+
     def follow(self, since: int = 0) -> Iterator[RunEvent | RunEnded]:
         """Events from `since` on as they come, then the end. Blocks between them."""
         while True:
@@ -59,11 +67,13 @@ class RunRecord:
         return self.info.seconds if self.ended else time.time() - self.info.started
 
     def _write(self) -> None:
-        if self._path is None or self.ended is None:
+        if self._path is None:
             return
-        with open(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        draft = self._path.with_suffix(".draft")
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             for line in (self.info, self.ended, *self._events):
                 file.write(msgspec.json.encode(line) + b"\n")
+        os.replace(draft, self._path)
 
 
 class RunStore:
@@ -80,6 +90,7 @@ class RunStore:
 
     def begin(self, info: RunInfo) -> RunRecord:
         record = RunRecord(info, self._folder)
+        record._write()
         with self._lock:
             self._records[info.run] = record
         return record
@@ -101,6 +112,11 @@ class RunStore:
         if len(lines) < 2:
             return
         record = RunRecord(msgspec.json.decode(lines[0], type=RunInfo), self._folder)
-        record.ended = msgspec.json.decode(lines[1], type=RunEnded)
+        ended = msgspec.json.decode(lines[1], type=RunEnded | None)
+        if ended is None:
+            reason = f"the coordinator stopped while the run was going on; fed.resume({record.info.run!r}) continues it."
+            ended = RunEnded(run=record.info.run, status="failed", error=reason, error_type="RunFailed")
+            record.info = msgspec.structs.replace(record.info, status="failed", error=reason)
+        record.ended = ended
         record._events = [msgspec.json.decode(line, type=Event) for line in lines[2:]]
         self._records[record.info.run] = record

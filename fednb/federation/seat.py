@@ -72,7 +72,7 @@ class Seat:
         self._link: RunLink | None = None
         self._watched: WatchedLink | None = None
         self._context: RunContext | None = None
-        self._last = ("prepare", 0, None)
+        self._last: tuple[str, int, int | None] = ("prepare", 0, None)
         self._over = threading.Event()
 
     def play(self, data: Dataset) -> tuple[Outcome, MemberResult]:

@@ -12,12 +12,14 @@ import struct
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fednb.errors import DataError
 from fednb.protocols.base import Journal
 from fednb.wire.codec import decode, encode
 from fednb.wire.message import Message
+
+M = TypeVar("M", bound=Message)
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -33,21 +35,21 @@ class MemberStore:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
-        self._memory: dict[str, Mapping[str, Any]] = {}
+        self._memory: dict[str, Message] = {}
         self._lock = threading.Lock()
         if folder is not None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def save(self, run: str, values: Mapping[str, Any]) -> None:
         """Keep `values` as this member's part of `run`."""
-        self._write(run, values)
+        self.write(run, Part(values=dict(values)))
 
     def load(self, run: str) -> Mapping[str, Any]:
         """This member's part of `run`. Raises DataError when it has none."""
-        part = self._read(run)
+        part = self.read(run, Part)
         if part is None:
             raise DataError(f"this member holds no part of run {run!r}; it took no part in it, or it was forgotten.")
-        return part
+        return part.values
 
     def journal(self, run: str) -> StoreJournal:
         """Where a role keeps its state at iteration boundaries of `run`."""
@@ -59,30 +61,32 @@ class MemberStore:
                 return iter(sorted(self._memory))
             return iter(sorted(path.stem for path in self._folder.glob("*.part")))
 
-    def _write(self, run: str, values: Mapping[str, Any]) -> None:
-        _check(run)
+    def write(self, name: str, message: Message) -> None:
+        """Keep any message under a name; what was there is replaced in one step."""
+        _check(name)
         with self._lock:
             if self._folder is None:
-                self._memory[run] = dict(values)
+                self._memory[name] = message
                 return
-            target = self._folder / f"{run}.part"
+            target = self._folder / f"{name}.part"
             draft = target.with_suffix(".draft")
-            frames = encode(Part(values=dict(values)))
             with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                for frame in frames:
+                for frame in encode(message):
                     file.write(struct.pack(">Q", memoryview(frame).nbytes))
                     file.write(frame)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(draft, target)
 
-    def _read(self, run: str) -> Mapping[str, Any] | None:
-        _check(run)
+    def read(self, name: str, kind: type[M]) -> M | None:
+        """The message of that kind under a name, or None."""
+        _check(name)
         with self._lock:
             if self._folder is None:
-                return self._memory.get(run)
+                kept = self._memory.get(name)
+                return kept if isinstance(kept, kind) else None
             try:
-                content = memoryview((self._folder / f"{run}.part").read_bytes())
+                content = memoryview((self._folder / f"{name}.part").read_bytes())
             except FileNotFoundError:
                 return None
         frames: list[memoryview] = []
@@ -90,14 +94,16 @@ class MemberStore:
             (size,) = struct.unpack(">Q", content[:8])
             frames.append(content[8 : 8 + size])
             content = content[8 + size :]
-        return decode(frames, Part).values
+        return decode(frames, kind)
 
-    def _forget(self, run: str) -> None:
+    def forget(self, name: str) -> None:
+        """Remove what is under a name, if anything."""
+        _check(name)
         with self._lock:
             if self._folder is None:
-                self._memory.pop(run, None)
+                self._memory.pop(name, None)
             else:
-                (self._folder / f"{run}.part").unlink(missing_ok=True)
+                (self._folder / f"{name}.part").unlink(missing_ok=True)
 
 
 class StoreJournal(Journal):
@@ -109,20 +115,20 @@ class StoreJournal(Journal):
         self._resume: int | None = None
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        self._store._write(self._slot(step), {"step": step, "state": dict(state)})
+        self._store.save(self._slot(step), {"step": step, "state": dict(state)})
 
     def load(self) -> tuple[int, Mapping[str, Any]] | None:
         if self._resume is None:
             return None
-        part = self._store._read(self._slot(self._resume))
-        if part is None or part["step"] != self._resume:
+        part = self._store.read(self._slot(self._resume), Part)
+        if part is None or part.values["step"] != self._resume:
             raise DataError(f"the journal of run {self._run} has no step {self._resume}; start the run anew.")
-        return int(part["step"]), part["state"]
+        return int(part.values["step"]), part.values["state"]
 
-    def boundaries(self) -> list[int]:
-        """Steps that this member could continue from, oldest first."""
-        parts = (self._store._read(self._slot(parity)) for parity in (0, 1))
-        return sorted(int(part["step"]) for part in parts if part is not None)
+    def steps(self) -> list[int]:
+        """Where this member could continue from, oldest first."""
+        parts = (self._store.read(self._slot(parity), Part) for parity in (0, 1))
+        return sorted(int(part.values["step"]) for part in parts if part is not None)
 
     def resume_from(self, step: int | None) -> None:
         """Let `load` give the state as of `step`."""
@@ -131,7 +137,7 @@ class StoreJournal(Journal):
     def forget(self) -> None:
         """The run ended: its steps are of no more use."""
         for parity in (0, 1):
-            self._store._forget(self._slot(parity))
+            self._store.forget(self._slot(parity))
 
     def _slot(self, step: int) -> str:
         return f"{self._run}-step{step % 2}"

@@ -1,0 +1,9 @@
+"""Models on vertical frames, with scikit-learn's conventions. Coordinator cells have these names preloaded."""
+
+from __future__ import annotations
+
+from fednb.models.evaluation import Evaluation
+from fednb.models.logistic import VerticalLogisticRegression, Withheld
+from fednb.models.scores import Scores
+
+__all__ = ["Evaluation", "Scores", "VerticalLogisticRegression", "Withheld"]

@@ -79,17 +79,18 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         self.clip = clip
         self.key_bits = key_bits
 
-    def fit(self, frame: VerticalFrame, y: str) -> Self:
+    def fit(self, frame: VerticalFrame, y: str, *, resume: str | None = None) -> Self:
         """Train on the frame's rows; `y` is the label, written "party.column".
 
-        Features are all columns of the frame except ids, declared labels and y. Raises DataError (the message names
-        party and column), QuotaExceeded, Refused, RunFailed.
+        Features are all columns of the frame except ids, declared labels and y. `resume` is the id of a fit of the
+        same frame that was cut off (`fed.runs()` lists it): it goes on from its last step, to the same model.
+        Raises DataError (the message names party and column), QuotaExceeded, Refused, RunFailed.
         """
         active, label = frame.find_label(y)
         passive = [party for party in frame.parties if party != active]
         federation = frame.federation
         drop = {active: [label]}
-        result = federation.run(
+        result = federation.resume(resume) if resume else federation.run(
             "vertical_logistic",
             cast={"active": [active], "passive": passive, "coordinator": [federation.coordinator]},
             data=frame.refs(label=(active, label), drop=drop),

@@ -1,0 +1,146 @@
+"""How good scores are, as the active party releases it: figures with intervals and curves of ten rows or more a point."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from fednb.errors import UnexpectedMessage
+from fednb.federation.views import Calibration, Estimate, EvaluationView, Roc, bundle
+from fednb.models.scores import Scores
+from fednb.protocols.evaluation import Assessment, assess
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Evaluation:
+    """AUC, KS, Gini and log loss with confidence intervals, and the curves behind them.
+
+    Attributes
+    ----------
+    auc, ks, gini, log_loss : float; `auc_interval` and so on: (low, high) at `level`.
+    rows, positives : int, what was evaluated.
+    """
+
+    def __init__(self, assessment: Assessment, *, name: str = "", party: str = "", label: str = "") -> None:
+        self.assessment = assessment
+        self.name = name
+        self.party = party
+        self.label = label
+
+    @classmethod
+    def of(cls, y: Any, scores: Any, *, name: str = "") -> Evaluation:
+        """The same figures for labels [n] of 0 and 1 and probabilities [n] in one's own hands."""
+        return cls(assess(y, scores), name=name)
+
+    @property
+    def auc(self) -> float:
+        return self.assessment.auc.value
+
+    @property
+    def ks(self) -> float:
+        return self.assessment.ks.value
+
+    @property
+    def gini(self) -> float:
+        return self.assessment.gini.value
+
+    @property
+    def log_loss(self) -> float:
+        return self.assessment.log_loss.value
+
+    @property
+    def auc_interval(self) -> tuple[float, float]:
+        return self.assessment.auc.low, self.assessment.auc.high
+
+    @property
+    def ks_interval(self) -> tuple[float, float]:
+        return self.assessment.ks.low, self.assessment.ks.high
+
+    @property
+    def gini_interval(self) -> tuple[float, float]:
+        return self.assessment.gini.low, self.assessment.gini.high
+
+    @property
+    def log_loss_interval(self) -> tuple[float, float]:
+        return self.assessment.log_loss.low, self.assessment.log_loss.high
+
+    @property
+    def level(self) -> float:
+        return self.assessment.level
+
+    @property
+    def rows(self) -> int:
+        return self.assessment.rows
+
+    @property
+    def positives(self) -> int:
+        return self.assessment.positives
+
+    def roc(self) -> pd.DataFrame:
+        """Columns fpr and tpr, from (0, 0) to (1, 1)."""
+        import pandas as pd
+
+        return pd.DataFrame({"fpr": self.assessment.roc.fpr, "tpr": self.assessment.roc.tpr})
+
+    def gains(self) -> pd.DataFrame:
+        """Columns rows (share with the highest scores) and positives (share of all positives among them)."""
+        import pandas as pd
+
+        return pd.DataFrame({"rows": self.assessment.gains.rows, "positives": self.assessment.gains.positives})
+
+    def calibration(self) -> pd.DataFrame:
+        """Columns predicted, observed and rows, one line a bin of score."""
+        import pandas as pd
+
+        bins = self.assessment.calibration
+        return pd.DataFrame({"predicted": bins.predicted, "observed": bins.observed, "rows": bins.rows})
+
+    def to_dict(self) -> dict[str, float]:
+        """The figures alone."""
+        return {"auc": self.auc, "ks": self.ks, "gini": self.gini, "log_loss": self.log_loss}
+
+    def view(self) -> EvaluationView:
+        """This evaluation for a front end."""
+        said = self.assessment
+        figures = {
+            name: Estimate(value=figure.value, low=figure.low, high=figure.high)
+            for name, figure in (("auc", said.auc), ("ks", said.ks), ("gini", said.gini), ("log_loss", said.log_loss))
+        }
+        bins = said.calibration
+        return EvaluationView(
+            **figures,
+            name=self.name,
+            member=self.party,
+            label=self.label,
+            rows=said.rows,
+            positives=said.positives,
+            level=said.level,
+            roc=Roc(fpr=said.roc.fpr, tpr=said.roc.tpr),
+            calibration=Calibration(predicted=bins.predicted, observed=bins.observed, rows=bins.rows),
+        )
+
+    def __repr__(self) -> str:
+        return self.view().plain()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return bundle(self.view())
+
+
+def evaluate(scores: Scores, y: str) -> Evaluation:
+    """Have the holder of `scores` compare them with its label `y` ("bank.default") and release the figures."""
+    frame = scores.frame
+    party, label = frame.find_label(y)
+    result = frame.federation.run(
+        "evaluation",
+        cast={"active": [party]},
+        data={party: scores.ref(label=label)},
+        title=f"Evaluation on {len(scores)} rows",
+    )
+    try:
+        said = msgspec.convert(result.public(party), Assessment)
+    except msgspec.ValidationError as error:
+        raise UnexpectedMessage(f"{party} released an evaluation that cannot be read: {error}", member=party) from None
+    return Evaluation(said, name=frame.part or "all rows", party=party, label=y)
