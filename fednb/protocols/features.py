@@ -90,5 +90,26 @@ def check_training(party: str, X: Floats, columns: Sequence[str]) -> None:
             )
 
 
+def check_label(party: str, label: npt.NDArray[Any] | None, column: str | None, rows: int) -> Floats:
+    """[n] of 0 and 1. DataError, naming party and column, for anything else."""
+    name = repr(column or "label")
+    if label is None or label.shape != (rows,):
+        raise DataError(f"{party} brought no label for its {rows} rows.")
+    y = np.asarray(label, dtype=np.float64)
+    absent = int(np.isnan(y).sum())
+    if absent:
+        raise DataError(f"{party}'s label {name} is missing in {absent} rows. Leave these rows out, then align again.")
+    other = int(((y != 0) & (y != 1)).sum())
+    if other:
+        raise DataError(
+            f"{party}'s label {name} is not binary: {other} of {rows} rows are neither 0 nor 1. "
+            "Save a table whose label is 0 or 1."
+        )
+    positives = int(y.sum())
+    if positives in (0, rows):
+        raise DataError(f"{party}'s label {name} has one class only in these {rows} rows; there is nothing to learn.")
+    return y
+
+
 def _named(columns: Sequence[str], which: npt.NDArray[np.intp]) -> str:
     return ", ".join(repr(columns[j]) for j in which.tolist())

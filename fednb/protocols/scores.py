@@ -42,9 +42,7 @@ def summarise(link: Link, data: Dataset, params: NoParams, run: RunContext) -> O
     inner = [smooth_quantile(ordered, k / bins) for k in range(1, bins)]
     # the outer edges are the range of a probability: the true minimum is one row's score
     edges, counts = pooled(scores, np.unique([0.0, *inner, 1.0]))
-    return Outcome(
-        public={"rows": len(scores), "summary": summary, "edges": edges.tolist(), "counts": counts.tolist()}
-    )
+    return Outcome(public={"rows": len(scores), "summary": summary, "edges": edges.tolist(), "counts": counts.tolist()})
 
 
 def tabulate(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Outcome:

@@ -52,7 +52,7 @@ class Expansion:
 
     def basis(self, b: Floats) -> Floats:
         """g_1(b) ... g_R(b), [n, R], each in (-1, 1)."""
-        return np.tanh((b[:, None] - np.array(self.centres)) / 2.0)
+        return np.asarray(np.tanh((b[:, None] - np.array(self.centres)) / 2.0))
 
     def factors(self, a: Floats, others: int = 0) -> Floats:
         """f_0(a) ... f_R(a), [n, R + 1], with `others` more scores averaged out."""
@@ -66,7 +66,7 @@ class Expansion:
         some = a[:: max(1, len(a) // _SAMPLE)]
         moved = np.stack([self.factors(some + b, others - 1).mean(axis=0) for b in _NODES])
         change = moved - self.factors(some, others).mean(axis=0)
-        return change.T @ self._fit()
+        return np.asarray(change.T @ self._fit())
 
     def _fit(self) -> Floats:
         """[nodes, R + 1]: values at the nodes to coefficients of 1, g_1 ... g_R."""

@@ -39,7 +39,6 @@ party's ciphertexts reads scores or labels, so the coordinator lives apart and c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -52,23 +51,18 @@ from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector, Fresh, PrivateKey, PublicKey
 from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
-from fednb.protocols.features import check_features, check_training, fit_scaling
-from fednb.protocols.separable import COARSE, FINE, REACH, Expansion, Floats, averaged
+from fednb.protocols.features import check_features, check_label, check_training, fit_scaling
+from fednb.protocols.layout import CARRY_SCALE, FACTOR_BITS, GUARD, SCALE, Layout
+from fednb.protocols.separable import REACH, Floats, averaged
 from fednb.protocols.steps import Block, Schedule, Stage
 from fednb.wire.link import Link
 from fednb.wire.message import Message
-
-SCALE = 14  # fraction bits of encrypted numbers ...
-GUARD = 2  # ... and zero bits below them: a window is right up to one unit, and rounding to 4 makes it exact
-CARRY_SCALE = 8  # fraction bits of the factors that carry one passive party's scores into another's residuals
-FACTOR_BITS = 13  # of plaintext factors, with sign
-PADDING = 128  # rows that filling up the last ciphertext may add; more than any packing has slots
 
 
 class LogisticParams(Params):
     C: Annotated[float, Meta(gt=0)] = 1.0  # inverse strength of the L2 penalty, as in scikit-learn
     max_iter: Annotated[int, Meta(ge=1, le=1000)] = 20
-    tol: Annotated[float, Meta(ge=0)] = 1e-3  # on the largest entry of the gradient of the mean loss
+    tol: Annotated[float, Meta(ge=0)] = 5e-4  # on the largest entry of the gradient of the mean loss
     standardize: bool = True
     clip: Annotated[float, Meta(gt=0)] | None = 4.0  # winsorise at this many standard deviations
     sigmoid: Literal["staged", "coarse", "fine"] = "staged"
@@ -115,49 +109,6 @@ class Norm(Message):
 class Next(Message):
     stage: Stage
     norm: float  # the largest of all parties
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How numbers are packed in one stage; everybody computes the same from public figures."""
-
-    expansion: Expansion
-    packing: Packing
-    rows: int
-    scale: int  # of residuals
-
-    @classmethod
-    def of(cls, stage: Stage, key: PublicKey, rows: int, passives: int) -> Layout:
-        expansion = FINE if stage == "fine" else COARSE
-        scale, whole_bits = (SCALE + GUARD, 2) if passives == 1 else (SCALE + GUARD + CARRY_SCALE, 4)
-        terms = max(expansion.terms + 1, passives * expansion.terms)
-        return cls(
-            expansion,
-            Packing.plan(key.bits, terms * (rows + PADDING), 1 + whole_bits + scale, FACTOR_BITS),
-            rows,
-            scale,
-        )
-
-    @property
-    def length(self) -> int:
-        """m, ciphertexts of one term."""
-        return self.packing.length(self.rows)
-
-    def pack(self, terms: Floats) -> list[int]:
-        """Terms [n, t] at the scale of residuals, t·m plaintexts."""
-        exact = fixed_point.encode(terms, self.scale - GUARD, self.packing.left_bits - GUARD) << GUARD
-        return self.packing.pack(self.pad(exact.T).reshape(-1))
-
-    def pack_scores(self, terms: Floats) -> list[int]:
-        """Terms [n, t] in (-1, 1) at the scale of scores."""
-        exact = fixed_point.encode(terms, SCALE, SCALE + 2) << GUARD
-        return self.packing.pack(self.pad(exact.T).reshape(-1))
-
-    def pad(self, terms: np.ndarray) -> np.ndarray:
-        """[t, n, ...] with zeros up to whole ciphertexts, [t, m·k, ...]"""
-        filled = np.zeros((terms.shape[0], self.length * self.packing.slots, *terms.shape[2:]), dtype=np.int64)
-        filled[:, : self.rows] = terms
-        return filled
 
 
 class _Party:
@@ -253,7 +204,7 @@ class _Party:
 
 def active(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -> Outcome:
     me = _Party(link, data, params, run)
-    y = _check_label(link.me, data, len(me.Z))
+    y = check_label(link.me, data.y, data.label, len(me.Z))
     me.begin(Block(np.column_stack([me.Z, np.ones(len(y))]), params.C, 1 + len(me.passives), intercept=True))
     block, passives = me.block, me.passives
     while me.stage != "stop":
@@ -417,27 +368,6 @@ def _accept_key(message: Key, params: LogisticParams, sender: str) -> PublicKey:
     if key.bits != params.key_bits:
         raise UnexpectedMessage(f"{sender} sent a key of {key.bits} bits, not of {params.key_bits}", member=sender)
     return key
-
-
-def _check_label(party: str, data: Dataset, rows: int) -> Floats:
-    """[n] of 0 and 1. DataError, naming party and column, for anything else."""
-    name = repr(data.label or "label")
-    if data.y is None or data.y.shape != (rows,):
-        raise DataError(f"{party} brought no label for its {rows} rows.")
-    y = np.asarray(data.y, dtype=np.float64)
-    absent = int(np.isnan(y).sum())
-    if absent:
-        raise DataError(f"{party}'s label {name} is missing in {absent} rows. Leave these rows out, then align again.")
-    other = int(((y != 0) & (y != 1)).sum())
-    if other:
-        raise DataError(
-            f"{party}'s label {name} is not binary: {other} of {rows} rows are neither 0 nor 1. "
-            "Save a table whose label is 0 or 1."
-        )
-    positives = int(y.sum())
-    if positives in (0, rows):
-        raise DataError(f"{party}'s label {name} has one class only in these {rows} rows; there is nothing to learn.")
-    return y
 
 
 def _notes(params: LogisticParams, converged: bool, norm: float, reach: float) -> list[str]:
