@@ -94,7 +94,8 @@ def _up(parsed: argparse.Namespace) -> int:
     def terminated(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, terminated)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, terminated)
     try:
         with launch.up(parsed.file, parsed.home, ready=lambda line: print(describe(line), flush=True)) as running:
             print(

@@ -6,6 +6,7 @@ when the launcher is gone, however that ended; and it speaks to the launcher in 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -157,6 +158,9 @@ def run_member(
             endpoint.close()
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
+        if managed:  # the launcher may be gone: the last member takes the folder of all sockets with it
+            with contextlib.suppress(OSError):
+                sockets.parent.rmdir()
 
 
 def say(line: Ready | Failed, managed: bool) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -277,7 +278,9 @@ def test_the_command_fails_when_a_member_dies(tmp_path: Path) -> None:
     assert all(gone(pid) for pid in pids)
 
 
-def test_members_stop_when_their_launcher_is_killed(tmp_path: Path) -> None:
+def test_members_stop_when_their_launcher_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = Path(tempfile.mkdtemp(prefix="t-"))
+    monkeypatch.setenv("TMPDIR", str(short))
     process = command(write(tmp_path))
     until_ready(process)
     pids = members_of(process)
@@ -285,6 +288,8 @@ def test_members_stop_when_their_launcher_is_killed(tmp_path: Path) -> None:
     process.kill()
     process.communicate(timeout=SECONDS)
     assert all(gone(pid) for pid in [*pids, *kernels])
+    assert list(short.iterdir()) == [], "no socket stays behind"
+    short.rmdir()
 
 
 def test_nothing_is_found_when_nothing_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
