@@ -67,7 +67,7 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         C: float = 1.0,
         *,
         max_iter: int = 20,
-        tol: float = 1e-4,
+        tol: float = 5e-4,
         standardize: bool = True,
         clip: float | None = 4.0,
         key_bits: int = 2048,
