@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fednb.config import CoordinatorConfig, PartyConfig
 from fednb.errors import ConfigError
+from fednb.federation import messages as m
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.desk import Desk
 from fednb.federation.kernel_host import KernelHost, Pipe
@@ -25,7 +26,7 @@ from fednb.policy.mode import MemberPolicy
 from fednb.policy.quota import QuotaLedger
 from fednb.protocols import lookup
 from fednb.protocols.base import Protocol
-from fednb.wire.endpoint import Endpoint
+from fednb.wire.endpoint import Conversation, Endpoint
 
 log = logging.getLogger("fednb.agent")
 
@@ -107,6 +108,11 @@ def start_coordinator(
         lookup=finder(settings.protocols),
         threads=threads,
     )
+
+    def attach(kernel: Endpoint, analyst: str) -> None:
+        service.serve(kernel, by=analyst)
+        kernel.listen("members/", lambda talk: _tell_members(talk, endpoint))
+
     host = KernelHost(
         endpoint,
         MemberPolicy(settings.name, settings.mode),
@@ -115,10 +121,15 @@ def start_coordinator(
         env={"FEDNB_MEMBER": settings.name, "FEDNB_KIND": "coordinator", "FEDNB_PRELOAD": ",".join(preload)},
         extensions=(KERNEL_SIDE,),
         pipe=pipe,
-        attach=lambda kernel, analyst: service.serve(kernel, by=analyst),
+        attach=attach,
         interrupt_abandoned=False,
     )
     return Agent(host, lambda: None, service.close)
+
+
+def _tell_members(talk: Conversation, endpoint: Endpoint) -> None:
+    talk.recv(m.ListMembers)
+    talk.send(m.Members(list(endpoint.members().values())))
 
 
 def finder(names: Sequence[str]) -> Callable[[str], Protocol]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -17,7 +19,7 @@ from fednb import errors
 from fednb.errors import DataError, FednbError, NotConnected
 from fednb.federation import messages as m
 from fednb.federation.arrow import from_arrow, to_arrow
-from fednb.wire.endpoint import Conversation, Endpoint
+from fednb.wire.endpoint import Conversation, Endpoint, Presence
 from fednb.wire.message import Message
 
 if TYPE_CHECKING:
@@ -138,6 +140,35 @@ class PartyFed:
         return answer
 
 
+class AgentsEndpoint:
+    """The pipe of a coordinator's kernel as the endpoint of a Federation: it knows whom the agent knows."""
+
+    def __init__(self, pipe: Endpoint, member: str) -> None:
+        self.me = pipe.me
+        self._pipe = pipe
+        self._member = member
+
+    def open(self, peer: str, context: str) -> Conversation:
+        return self._pipe.open(peer, context)
+
+    def listen(self, prefix: str, handler: Callable[[Conversation], None]) -> None:
+        self._pipe.listen(prefix, handler)
+
+    def members(self) -> Mapping[str, Presence]:
+        talk = self._pipe.open(self._member, f"members/{secrets.token_hex(8)}")
+        try:
+            talk.send(m.ListMembers())
+            return {seen.name: seen for seen in talk.recv(m.Members, timeout=30).members}
+        finally:
+            talk.close()
+
+    def watch(self, callback: Callable[[Presence], None]) -> None:
+        self._pipe.watch(callback)
+
+    def close(self) -> None:
+        """Leaves the pipe open: the kernel lives on, and `-o` needs it."""
+
+
 _endpoint: Endpoint | None = None
 
 
@@ -150,7 +181,7 @@ def endpoint() -> Endpoint:
             raise NotConnected("this is not a kernel of a fednb member: there is no agent to ask.")
         from fednb.wire.pipe import PipeEndpoint
 
-        _endpoint = PipeEndpoint(path, "kernel", os.environ[MEMBER])
+        _endpoint = PipeEndpoint(Path(path), "kernel", os.environ[MEMBER])
     return _endpoint
 
 
@@ -166,7 +197,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     if os.environ.get(KIND) == "coordinator":
         from fednb.federation.client import Federation
 
-        names["fed"] = Federation(endpoint(), member)
+        names["fed"] = Federation(AgentsEndpoint(endpoint(), member), member)
     else:
         import pandas  # noqa: F401  (now, while nobody waits)
 

@@ -10,7 +10,7 @@ network: what these messages cannot say (debugging, history, comms, user express
     coordinator ── "member/<run>" ──> agent   Join, Go, Cancel | Describe
                 <───────────────────           Joined | Declined, MemberEvent*, MemberDone | MemberFailed | Tables
     role    ── "run/<run>" ──> role           the protocol's own messages
-    kernel  ── "local" (pipe) ─> its agent    LoadTable, SaveTable, Describe, Lock, ReadModel
+    kernel  ── "local" (pipe) ─> its agent    LoadTable, SaveTable, Describe, Lock, ReadModel, ListMembers
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
+from fednb.wire.endpoint import Presence
 from fednb.wire.message import Message
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
@@ -360,6 +361,14 @@ class ReadModel(Message):
 
 class ModelPart(Message):
     values: dict[str, Any]
+
+
+class ListMembers(Message):
+    """Who is in this federation, and who of them is up?"""
+
+
+class Members(Message):
+    members: list[Presence]
 
 
 class Put(Message):

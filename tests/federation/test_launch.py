@@ -157,7 +157,7 @@ def test_coordinator_cells_have_the_federation_and_the_models(cells: CellClient)
 
 
 def test_a_hundred_megabytes_come_back(cells: CellClient) -> None:
-    events = run(cells, "bank", "big = np.ones(12_500_000)", capture=("big",))
+    events = run(cells, "bank", "import numpy; big = numpy.ones(12_500_000)", capture=("big",))
     (captured,) = [e for e in events if isinstance(e, m.Captured)]
     assert captured_value(captured.value).nbytes == 100_000_000
 
