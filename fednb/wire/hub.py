@@ -24,7 +24,7 @@ from fednb.wire.switchboard import identity_of
 log = logging.getLogger("fednb.hub")
 
 TICK_SECONDS = 0.5
-RETURN_SECONDS = 1.5  # a member whose connection dropped may take so long to come back before others hear of it
+RETURN_SECONDS = 1.0  # a member whose connection dropped may take so long to come back before others hear of it
 SETTLE_SECONDS = 5.0  # after the hub's start: time for everybody to find it again
 HANDSHAKE_MS = 5000
 _BATCH = 200  # messages between two looks at the clock

@@ -19,7 +19,7 @@ WELCOME, REFUSED, PRESENCE, PONG, TICK, WHO = b"W", b"X", b"N", b"O", b"T", b"?"
 
 MAX_RECORD = 4 << 20  # a routed record; streams cut theirs at 1 MiB
 HEARTBEAT_MS = 1000  # ZeroMQ's own heartbeats, which need no Python: a busy process is not taken for a dead one
-SILENCE_MS = 4000  # without any of them the connection is closed
+SILENCE_MS = 3000  # without any of them the connection is closed
 
 
 class Announce(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import shutil
-import signal
 import socket
 import stat
 import struct
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,24 +69,29 @@ def test_socket_and_folder_are_the_owners_alone_and_the_socket_goes_with_the_ser
     assert not server.path.exists()
 
 
-def _kernel_that_waits(path: str) -> None:
-    endpoint = PipeEndpoint(Path(path), "kernel", "bank")
-    talk = endpoint.open("bank", "local")
-    talk.send(Note(1))
-    talk.recv(Note)
+KERNEL = """
+import sys
+from pathlib import Path
+from fednb.wire.message import Message
+from fednb.wire.pipe import PipeEndpoint
+
+class Note(Message):
+    n: int
+
+talk = PipeEndpoint(Path(sys.argv[1]), "kernel", "bank").open("bank", "local")
+talk.send(Note(1))
+talk.recv(Note)
+"""
 
 
 def test_a_killed_kernel_is_noticed_at_once(server: PipeServer, eventually: Wait) -> None:
-    process = multiprocessing.get_context("spawn").Process(target=_kernel_that_waits, args=(str(server.path),))
-    process.start()
-    eventually(lambda: "kernel" in server.members())
-    talk = server.open("kernel", "local")
-    assert talk.recv(Note, timeout=10).n == 1
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    with pytest.raises(PeerLost, match="kernel has left"):
-        talk.recv(Note, timeout=2)
-    process.join()
+    with subprocess.Popen([sys.executable, "-c", KERNEL, str(server.path)]) as kernel:
+        eventually(lambda: "kernel" in server.members())
+        talk = server.open("kernel", "local")
+        assert talk.recv(Note, timeout=10).n == 1
+        kernel.kill()
+        with pytest.raises(PeerLost, match="kernel has left"):
+            talk.recv(Note, timeout=2)
     with pytest.raises(PeerLost, match="kernel is not connected to bank"):
         server.open("kernel", "local")
 
