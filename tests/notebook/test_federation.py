@@ -158,6 +158,28 @@ def _restart_hub(running: Running) -> None:
     )
 
 
+def test_a_coordinators_cell_goes_on_when_its_notebook_ends(running: Running) -> None:
+    first, second = Analyst(running), Analyst(running)
+    try:
+        begun = first.when("begun")
+        cell = (
+            "import threading\nended = 'early'\nprint('begun', flush=True)\n"
+            "threading.Event().wait(1)\nended = 'well'"
+        )
+        for magic, line in (("coordinator", "--noblock"), ("party", "bank --noblock")):
+            begun.clear()
+            first.shell.run_cell_magic(magic, line, cell)
+            assert begun.wait(SECONDS)
+        first.session.close()
+        second.shell.run_cell_magic("coordinator", "-o ended", "pass")
+        assert second.shell.user_ns["ended"] == "well"
+        second.party("bank -o ended", "pass")
+        assert second.shell.user_ns["ended"] == "early", "a party does not work on for nobody"
+    finally:
+        first.session.close()
+        second.session.close()
+
+
 def test_a_kernelspec_opens_a_notebook_on_a_party(
     running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
