@@ -103,18 +103,18 @@ def assess(
     _check(label, p)
     rng = rng or np.random.default_rng(0)
     z = NormalDist().inv_cdf(0.5 + level / 2.0)
-    auc, auc_error = delong(label, p)
+    area, area_error = delong(label, p)
     ks, ks_error = _ks(label, p, rng)
     safe = np.clip(p, 1e-15, 1.0 - 1e-15)
     losses = -np.where(label == 1, np.log(safe), np.log1p(-safe))
-    area = _estimate(auc, auc_error, z, 0.0, 1.0)
+    ranking = _estimate(area, area_error, z, 0.0, 1.0)
     return Assessment(
         rows=len(label),
         positives=int(label.sum()),
         level=level,
-        auc=area,
+        auc=ranking,
         ks=_estimate(ks, ks_error, z, 0.0, 1.0),
-        gini=Estimate(2 * area.value - 1, 2 * area.low - 1, 2 * area.high - 1),
+        gini=Estimate(2 * ranking.value - 1, 2 * ranking.low - 1, 2 * ranking.high - 1),
         log_loss=_estimate(float(losses.mean()), float(losses.std() / math.sqrt(len(losses))), z, 0.0, math.inf),
         **_curves(label, p),
     )
@@ -134,18 +134,25 @@ def active(link: Link, data: Dataset, params: EvaluationParams, run: RunContext)
     return Outcome(public=dataclasses.asdict(said))
 
 
+def auc(y: Floats, scores: Floats) -> float:
+    """Share of pairs of a positive and a negative row in which the positive one scores higher."""
+    positives = y == 1
+    m = int(positives.sum())
+    return float((midranks(scores)[positives].mean() - (m + 1) / 2.0) / (len(y) - m))
+
+
 def delong(y: Floats, scores: Floats) -> tuple[float, float]:
     """AUC and its standard error (DeLong et al. 1988, by midranks as in Sun and Xu 2014)."""
     positive, negative = scores[y == 1], scores[y == 0]
     m, n = len(positive), len(negative)
-    ranks = _midranks(scores)
-    above = (ranks[y == 1] - _midranks(positive)) / n  # for each positive: share of negatives that it beats
-    below = 1.0 - (ranks[y == 0] - _midranks(negative)) / m
+    ranks = midranks(scores)
+    above = (ranks[y == 1] - midranks(positive)) / n  # for each positive: share of negatives that it beats
+    below = 1.0 - (ranks[y == 0] - midranks(negative)) / m
     variance = above.var(ddof=1) / m + below.var(ddof=1) / n
     return float(above.mean()), float(math.sqrt(variance))
 
 
-def _midranks(x: Floats) -> Floats:
+def midranks(x: Floats) -> Floats:
     """Ranks from 1, ties in their middle."""
     _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)

@@ -51,12 +51,15 @@ from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector, Fresh, PrivateKey, PublicKey
 from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
+from fednb.protocols.evaluation import auc
 from fednb.protocols.features import check_features, check_label, check_training, fit_scaling
 from fednb.protocols.layout import CARRY_SCALE, FACTOR_BITS, GUARD, SCALE, Layout
 from fednb.protocols.separable import REACH, Floats, averaged
 from fednb.protocols.steps import Block, Schedule, Stage
 from fednb.wire.link import Link
 from fednb.wire.message import Message
+
+NEARLY_SEPARATED = 0.995  # AUC
 
 
 class LogisticParams(Params):
@@ -233,7 +236,7 @@ def active(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -
     coef, intercept = block.w[:-1].copy(), float(block.w[-1])
     scores = block.X @ block.w
     converged = me.history[-1] <= params.tol
-    notes = _notes(params, converged, me.history[-1], float(np.abs(scores).max()))
+    notes = _notes(params, converged, me.history[-1], float(np.abs(scores).max()), auc(y, scores))
     said = {
         "coef": coef.tolist(),
         "intercept": intercept,
@@ -248,6 +251,8 @@ def active(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -
 def passive(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -> Outcome:
     me = _Party(link, data, params, run)
     (active,) = link.cast["active"]
+    if not data.columns:
+        raise DataError(f"{link.me} has no features in this frame. Leave it out, or align a table that has some.")
     me.begin(Block(me.Z, params.C, 1 + len(me.passives)))
     while me.stage != "stop":
         layout = me.layout()
@@ -279,7 +284,8 @@ def coordinator(link: Link, data: Dataset, params: LogisticParams, run: RunConte
         for member in parties:
             asked = link.recv(member, MaskedGradient).gradient
             link.send(member, _decrypt(member, asked, shapes[member].features, secret, layout.packing, run))
-        norm = max(_check_norm(member, link.recv(member, Norm).norm) for member in parties)
+        # np.max: a NaN among the norms must not get lost
+        norm = float(np.max([_check_norm(member, link.recv(member, Norm).norm) for member in parties]))
         stage = schedule.after(norm)
         run.journal.save(schedule.iteration, schedule.state())
         for member in parties:
@@ -370,17 +376,18 @@ def _accept_key(message: Key, params: LogisticParams, sender: str) -> PublicKey:
     return key
 
 
-def _notes(params: LogisticParams, converged: bool, norm: float, reach: float) -> list[str]:
+def _notes(params: LogisticParams, converged: bool, norm: float, reach: float, ranking: float) -> list[str]:
+    """What the active party can tell of its own: `reach`, its largest score, and `ranking`, the AUC of its scores."""
     notes = []
     if not converged:
         notes.append(
             f"stopped after max_iter={params.max_iter} iterations with a gradient of {norm:.2g}, above "
             f"tol={params.tol:.2g}; more iterations would still change the coefficients a little."
         )
-    if reach > REACH:
+    if reach > REACH or ranking > NEARLY_SEPARATED:
         notes.append(
-            f"scores of the active party reach beyond ±{REACH:g}: its features nearly separate the classes. Ranking "
-            "is sound, coefficients are less exact; a smaller C gives a steadier model."
+            "the active party's features alone nearly separate the classes. The ranking is sound, but coefficients "
+            "would grow without the penalty and are less exact; a smaller C gives a steadier model."
         )
     return notes
 
