@@ -223,7 +223,10 @@ def test_a_peer_of_another_version_is_refused_with_both_named(
     theirs.close()
 
 
-def test_a_revoked_member_is_cut_off(federation: Federation, eventually: Wait) -> None:
+@pytest.mark.parametrize("tick", [0.2, 1000.0])  # found at the next look around, or with its own next message
+def test_a_revoked_member_is_cut_off(federation: Federation, monkeypatch: pytest.MonkeyPatch, tick: float) -> None:
+    monkeypatch.setattr(hub, "TICK_SECONDS", tick)
+    federation.restart_hub()
     bank, agency = federation.connect("bank"), federation.connect("agency")
     talk = bank.open("agency", "echo")
     federation.hub.revoke("agency")

@@ -151,6 +151,21 @@ def test_a_replayed_record_is_taken_once() -> None:
     assert right.take(read_header(view), view, 0.0) is None
 
 
+def test_a_replayed_request_to_pause_is_ignored() -> None:
+    left, right = ends()
+    right.hold = True
+    right.ack_now(0.0)
+    pause = right.next_record(0.0)
+    right.hold = False
+    right.ack_now(0.0)
+    resume = right.next_record(0.0)
+    assert pause is not None and resume is not None
+    left.put([b"x"])
+    for record in (pause, resume, pause):
+        left.take(read_header(memoryview(record)), memoryview(record), 0.0)
+    assert left.next_record(0.0) is not None
+
+
 def test_altered_records_are_dropped_and_sent_again_but_not_for_ever() -> None:
     left, right = ends()
     left.put([b"payload"])
