@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fednb.errors import FednbError
 from fednb.federation import messages as m
 from fednb.federation.kernel_process import KernelProcess
 from fednb.federation.outbox import Allowance, Outbox
@@ -126,9 +127,9 @@ class Kernel:
         """A fresh process; what runs or waits is given up."""
         self._post(lambda: self._restart(query, outbox))
 
-    def abandon(self, outbox: Outbox) -> None:
-        """Nobody listens to these cells any more: interrupt the one that runs, forget those that wait."""
-        self._post(lambda: self._abandon(outbox))
+    def abandon(self, outbox: Outbox, *, interrupt: bool = True) -> None:
+        """Nobody listens to these cells any more: forget those that wait, and interrupt the one that runs."""
+        self._post(lambda: self._abandon(outbox, interrupt))
 
     def retire(self, reason: str) -> None:
         """Let the running cell end, refuse all others with `reason`, and give up the process."""
@@ -165,21 +166,19 @@ class Kernel:
     # ------------------------------------------------------------ the thread
 
     def _run(self) -> None:
-        try:
-            while not self._closing:
+        while not self._closing:
+            try:
                 self._serve()
-        except Exception:
-            log.exception("a kernel's thread failed")
-            self._refused = f"{self.member} has an internal problem with its kernels; its log has the details."
-        finally:
-            if self._process is not None:
-                self._process.close()
-            if self._cell is not None:
-                self._finish("died", self._refused or f"{self.member} stopped.")
-            for cell in self._queue:
-                cell.outbox.put(m.CellDone(cell.id, "died", reason=self._refused or f"{self.member} stopped."))
-            self._wake.close()
-            self._wake_end.close()
+            except Exception as error:  # whoever waits for a cell must hear of it, and a restart may help
+                log.exception("a kernel's thread failed")
+                self._broken = f"{self.member} has a problem with its kernels ({type(error).__name__}); see its log."
+                self._replace(self._broken)
+        self._drop()
+        self._finish("died", f"{self.member} stopped.")
+        for cell in self._queue:
+            cell.outbox.put(m.CellDone(cell.id, "died", reason=f"{self.member} stopped."))
+        self._wake.close()
+        self._wake_end.close()
 
     def _serve(self) -> None:
         """From the start of one process to its end."""
@@ -219,8 +218,9 @@ class Kernel:
         self._heard = self._ready = False
         try:
             self._process = self._start(self._rouse)
-        except OSError as error:
-            self._broken = f"{self.member} cannot start a kernel: {error.strerror or error}."
+        except (OSError, FednbError) as error:
+            log.exception("a kernel could not be started")
+            self._broken = f"{self.member} cannot start a kernel: {error}"
             return
         self.pid = self._process.pid
         self._begun = self._asked = time.monotonic()
@@ -241,15 +241,17 @@ class Kernel:
         if heard is None or self._process is not process:
             return False
         kind, request, content = heard
-        if channel == "shell":
-            self._reply(kind, request, content)
-        else:
-            if not self._ready and self._heard:
-                self._ready, self._deaths = True, 0
-                self.ready.set()
-                self._confirm_restarts()
-            if self._cell is not None and request == self._cell.message:
+        if channel == "iopub" and self._heard and not self._ready:
+            self._ready, self._deaths = True, 0
+            self.ready.set()
+            self._confirm_restarts()
+        try:
+            if channel == "shell":
+                self._reply(kind, request, content)
+            elif self._cell is not None and request == self._cell.message:
                 self._output(self._cell, kind, content)
+        except (TypeError, ValueError, KeyError, AttributeError):
+            log.exception("a message of type %r from a kernel could not be understood", kind)  # cells can forge them
         return True
 
     def _look_at_the_clock(self, process: KernelProcess) -> None:
@@ -486,10 +488,10 @@ class Kernel:
         for query, outbox in restarts:
             outbox.put(m.Restarted(query))
 
-    def _abandon(self, outbox: Outbox) -> None:
+    def _abandon(self, outbox: Outbox, interrupt: bool) -> None:
         self._queue = collections.deque(cell for cell in self._queue if cell.outbox is not outbox)
         self._restarts = [(query, other) for query, other in self._restarts if other is not outbox]
-        if self._cell is not None and self._cell.outbox is outbox:
+        if interrupt and self._cell is not None and self._cell.outbox is outbox:
             self._interrupt(self._cell.id, kill=False)
 
     def _retire(self, reason: str) -> None:

@@ -125,8 +125,8 @@ class KernelHost:
             outbox.close()
             with self._lock:
                 seat = self._seats.get(analyst)
-            if seat is not None and self._interrupt_abandoned:
-                seat.kernel.abandon(outbox)
+            if seat is not None:
+                seat.kernel.abandon(outbox, interrupt=self._interrupt_abandoned)
 
     def _pass_on(
         self, request: m.Execute | m.Complete | m.Inspect | m.Interrupt | m.Restart, kernel: Kernel, outbox: Outbox

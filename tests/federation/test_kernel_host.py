@@ -370,6 +370,20 @@ def test_a_kernel_that_cannot_start_says_why_and_the_host_lives(tmp_path: Path) 
     bench.close()
 
 
+def test_a_kernels_forged_messages_do_not_stop_its_cells(bench: Bench) -> None:
+    events = bench.run(
+        """
+k = get_ipython().kernel
+for kind, content in [("stream", {"text": None, "name": {}}), ("display_data", {"data": [1], "transient": 5}),
+                      ("error", {"traceback": 5}), ("execute_reply", {}), ("status", {})]:
+    k.session.send(k.iopub_socket, kind, content, parent=k.get_parent())
+k.session.send(k.iopub_socket, "display_data", {"data": {"text/plain": "x"}, "transient": 5}, parent=k.get_parent())
+"""
+    )
+    assert done(events).status in ("ok", "error")
+    assert shown(bench.run("1 + 1")) == ["2"]
+
+
 def test_closing_takes_the_kernels_and_their_children_along(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     events = bench.run("import subprocess, os\np = subprocess.Popen(['sleep', '300'])\nprint(os.getpid(), p.pid)")

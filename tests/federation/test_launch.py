@@ -184,10 +184,17 @@ def test_when_one_member_dies_it_is_named_and_all_are_stopped(tmp_path: Path) ->
     ):
         with DealerEndpoint(MemberHome.load(running.home)) as endpoint:
             client = CellClient(endpoint)
-            run(client, "bank", "1")
+            run(client, "coordinator", "1")
+            locked = run(client, "bank", "fed.lock()")
+            assert isinstance(locked[-1], m.CellDone) and locked[-1].status == "ok"
+            assert [e.text for e in locked if isinstance(e, m.Stream)] == [
+                "bank is protocol-only from here on: this is the last cell that it runs.\n"
+            ]
+            (refused,) = run(client, "bank", "1")
+            assert isinstance(refused, m.CellDone) and "fed.lock()" in refused.reason
             client.close()
         pids = [process.pid for process in running.members.values()]
-        pids += kernels_of(running.members["bank"].pid)
+        pids += kernels_of(running.members["coordinator"].pid)
         assert len(pids) >= 5
         running.members["agency"].kill()
         running.wait(SECONDS)
