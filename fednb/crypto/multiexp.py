@@ -21,7 +21,7 @@ import numpy.typing as npt
 from fednb.crypto.backend import Ring, Vector, slices, spread
 from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector
-from fednb.crypto.products import Bits, cell_cost, cell_products, subset_cost, subset_products
+from fednb.crypto.products import Bits, cell_cost, cell_products, product, subset_cost, subset_products
 from fednb.errors import CryptoError
 
 MAX_DISTINCT = 1024
@@ -39,6 +39,10 @@ class Column:
     bits: int
     distinct: Integers | None = None
 
+    @property
+    def size(self) -> int:
+        return 0 if self.distinct is None else len(self.distinct)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -53,16 +57,18 @@ def plan(columns: Integers, packing: Packing) -> Plan:
     packing.check_columns(columns)
     m, k = packing.length(len(columns)), packing.slots
     described = [_describe(column) for column in columns.T]
-    subsets = 1 + k * sum(column.bits for column in described)
-    bit_cost = subset_cost(m, subsets) / subsets
+    subsets = k * sum(column.bits for column in described)
+    bit_cost = subset_cost(m, subsets) / max(subsets, 1)
     chosen = tuple(
-        column if _dictionary_cost(m, column) < column.bits * bit_cost else replace(column, distinct=None)
+        column if _dictionary_cost(m, k, column) < k * column.bits * bit_cost else replace(column, distinct=None)
         for column in described
     )
-    cost: float = subset_cost(m, 1 + k * sum(column.bits for column in chosen if column.distinct is None))
-    cost += sum(k * _dictionary_cost(m, column) for column in chosen if column.distinct is not None)
+    dictionaries = [column for column in chosen if column.distinct is not None]
+    sizes = [column.size for column in dictionaries for _ in range(k)]
+    cost = subset_cost(m, k * sum(column.bits for column in chosen if column.distinct is None)) + cell_cost(m, sizes)
+    cost += k * sum(subset_cost(column.size, column.bits) for column in dictionaries)
     cost += len(chosen) * k * (packing.slot_bits + max((column.bits for column in chosen), default=0))
-    return Plan(chosen, round(cost))
+    return Plan(chosen, cost)
 
 
 def _describe(column: Integers) -> Column:
@@ -75,10 +81,12 @@ def _describe(column: Integers) -> Column:
     return Column(lowest, step, (int(u.max()) // step).bit_length(), distinct)
 
 
-def _dictionary_cost(m: int, column: Column) -> float:
-    if column.distinct is None or len(column.distinct) > MAX_DISTINCT or column.bits <= 1:
+def _dictionary_cost(m: int, k: int, column: Column) -> float:
+    """Multiplications for a column as a dictionary, when there are others like it."""
+    if column.distinct is None or column.size > MAX_DISTINCT or column.bits <= 1:
         return math.inf
-    return cell_cost(m, len(column.distinct)) + subset_cost(len(column.distinct), column.bits)
+    alike = 8
+    return k * (cell_cost(m, [column.size] * alike) / alike + subset_cost(column.size, column.bits))
 
 
 def inner_products(
@@ -98,29 +106,33 @@ def inner_products(
     ring = c.key.ring
     values = ring.load(c.data)
     slots = [partial(_slots, columns[:, j], about, packing) for j, about in enumerate(chosen)]
-    as_bits = [j for j, about in enumerate(chosen) if about.distinct is None]
-    as_cells = [j for j, about in enumerate(chosen) if about.distinct is not None]
+    as_bits = [j for j, about in enumerate(chosen) if about.bits and about.distinct is None]
+    as_cells = [j for j, about in enumerate(chosen) if about.bits and about.distinct is not None]
 
-    # for each column and slot, the product of what each bit selects; all of them in one pool
-    everything = np.packbits(np.ones((1, len(values)), dtype=np.uint8), axis=1)
-    bits = [everything, *(_bits(slots[j](), chosen[j].bits) for j in as_bits)]
-    products = subset_products(ring, values, np.concatenate(bits), threads)
-    from_cells = _dictionary_products(ring, values, [(chosen[j], slots[j]()) for j in as_cells], threads)
-    pool = ring.join([products, *from_cells, ring.ones(1)])
+    # for each column and slot, the product of what each bit selects: all of them in one pool, with a one at its end
+    pool, total = ring.ones(0), ring.ones(0)
+    if as_bits:
+        bits = np.concatenate([_bits(slots[j](), chosen[j].bits) for j in as_bits])
+        pool, total = subset_products(ring, values, bits, threads)
+    if as_cells:
+        selected, total = _dictionary_products(ring, values, [(chosen[j], slots[j]()) for j in as_cells], threads)
+        pool = ring.join([pool, selected])
+    if not len(pool):
+        total = product(ring, values)
+    pool = ring.join([pool, ring.ones(1)])
 
-    places = np.full((k, max(about.bits for about in chosen), len(chosen)), len(pool) - 1)  # no such bit: one
-    start = 1
+    places = np.full((k, max(about.bits for about in chosen), len(chosen)), len(pool) - 1)
+    start = 0
     for j in as_bits + as_cells:
         count = chosen[j].bits
         places[:, :count, j] = np.arange(start, start + k * count).reshape(k, count)
         start += k * count
-
-    total = ring.power(products[:1], [sum(1 << (packing.slot_bits * s) for s in range(k))])
+    constant = ring.power(total, [sum(1 << (packing.slot_bits * s) for s in range(k))])  # [[Σ d]] in slot k-1
 
     def part(which: slice) -> Vector:
         some = chosen[which]
         sums = ring.power(_horner(ring, pool, places[:, :, which], packing.slot_bits), [about.step for about in some])
-        return ring.multiply(sums, ring.power(ring.join([total] * len(some)), [about.lowest for about in some]))
+        return ring.multiply(sums, ring.power(ring.join([constant] * len(some)), [about.lowest for about in some]))
 
     out = ring.join(spread(part, slices(len(chosen), threads), threads))
     return CipherVector(ring.store(out), c.scale + scale, c.key)
@@ -145,20 +157,22 @@ def _bits(slots: Integers, bits: int) -> Bits:
 
 def _dictionary_products(
     ring: Ring, values: Vector, columns: list[tuple[Column, Integers]], threads: int
-) -> list[Vector]:
+) -> tuple[Vector, Vector]:
     """For each column and its slots [k, m]: the products that `_bits` selects, from one for each distinct value."""
     described = [(about.distinct, about.bits, slots) for about, slots in columns if about.distinct is not None]
     codes = [np.searchsorted(distinct, slots).astype(np.uint16) for distinct, _, slots in described]
     sizes = [len(distinct) for distinct, _, slots in described for _ in slots]
-    cells = cell_products(ring, values, np.concatenate(codes).T, sizes, threads) if codes else []
+    cells = cell_products(ring, values, np.concatenate(codes).T, sizes, threads)
 
-    def column(j: int) -> Vector:
+    def column(j: int) -> tuple[Vector, Vector]:
         distinct, bits, slots = described[j]
         selected = _bits(distinct[None, :], bits)
         k = len(slots)
-        return ring.join([subset_products(ring, cell, selected) for cell in cells[k * j : k * j + k]])
+        found = [subset_products(ring, cell, selected) for cell in cells[k * j : k * j + k]]
+        return ring.join([products for products, _ in found]), found[0][1]
 
-    return spread(column, range(len(described)), threads)
+    found = spread(column, range(len(described)), threads)
+    return ring.join([products for products, _ in found]), found[0][1]
 
 
 def _horner(ring: Ring, pool: Vector, index: npt.NDArray[np.intp], slot_bits: int) -> Vector:

@@ -37,68 +37,86 @@ def subset_cost(m: int, subsets: int) -> int:
     return min(_window_cost(m, subsets)[0], _block_cost(m, subsets)[0])
 
 
-def subset_products(ring: Ring, values: Vector, bits: Bits, threads: int = 1) -> Vector:
-    """For each row of `bits`: the product of the values whose bit is set; [T]."""
+def subset_products(ring: Ring, values: Vector, bits: Bits, threads: int = 1) -> tuple[Vector, Vector]:
+    """For each row of `bits`: the product of the values whose bit is set, [T]; and the product of all, [1]."""
     m, subsets = len(values), len(bits)
     if not m or not subsets:
-        return ring.ones(subsets)
-    window_cost, window = _window_cost(m, subsets)
-    block_cost, block = _block_cost(m, subsets)
+        return ring.ones(subsets), product(ring, values)
+    window_cost, windows = _window_cost(m, subsets)
+    block_cost, blocks = _block_cost(m, subsets)
     if window_cost < block_cost:
-        return _by_windows(ring, values, bits, window, threads)
-    return _by_blocks(ring, values, bits, block, threads)
+        return _by_windows(ring, values, bits, windows, threads)
+    return _by_blocks(ring, values, bits, blocks, threads)
 
 
 def _window_cost(m: int, subsets: int) -> tuple[int, int]:
+    """What the best number of windows costs, and that number."""
     # a bucket's first value is free, folding takes two multiplications a bucket
-    return min((-(-subsets // k) * (m + (1 << k)), k) for k in range(1, MAX_WINDOW + 1))
+    return min((count * m + _powers(subsets, count), count) for count in _counts(subsets, MAX_WINDOW))
 
 
 def _block_cost(m: int, subsets: int) -> tuple[int, int]:
-    return min((-(-m // r) * (subsets + (1 << r)) - subsets, r) for r in range(1, MAX_BLOCK + 1))
+    """What the best number of blocks costs, and that number."""
+    return min(((count - 1) * subsets + _powers(m, count), count) for count in _counts(m, MAX_BLOCK))
 
 
-def _by_windows(ring: Ring, values: Vector, bits: Bits, window: int, threads: int) -> Vector:
-    count = -(-len(bits) // window)
+def _counts(n: int, most: int) -> range:
+    """Numbers of parts to try, that cut n into parts of at most `most`."""
+    fewest = max(1, -(-n // most))
+    return range(fewest, n // 4 + fewest + 1, 1 + n // 10_000)
+
+
+def _powers(n: int, count: int) -> int:
+    """Σ 2**size over the sizes of n cut into `count` nearly equal parts."""
+    size, more = divmod(n, count)
+    return (count + more) << size
+
+
+def _by_windows(ring: Ring, values: Vector, bits: Bits, count: int, threads: int) -> tuple[Vector, Vector]:
     count = -(-count // threads) * threads  # so that no thread is left alone with the last one
     windows = slices(len(bits), count)
     together = [windows[i : i + ring.lanes] for i in range(0, len(windows), ring.lanes)]
 
-    def part(some: list[slice]) -> Vector:
-        size = max(w.stop - w.start for w in some)
+    def part(some: list[slice]) -> tuple[Vector, Vector]:
         cells = np.zeros((len(values), len(some)), dtype=np.int32)
         for column, w in enumerate(some):
             for place, row in enumerate(bits[w]):
                 cells[:, column] |= np.unpackbits(row, count=len(values)).astype(np.int32) << place
-        tables = ring.buckets(values, cells, 1 << size)
-        return ring.join([_fold(ring, table)[: w.stop - w.start] for table, w in zip(tables, some, strict=True)])
+        tables = ring.buckets(values, cells, 1 << max(w.stop - w.start for w in some))
+        folded = [_fold(ring, table) for table in tables]
+        return ring.join([found[: w.stop - w.start] for (found, _), w in zip(folded, some, strict=True)]), folded[0][1]
 
-    return ring.join(spread(part, together, threads))
+    parts = spread(part, together, threads)
+    return ring.join([found for found, _ in parts]), parts[0][1]
 
 
-def _fold(ring: Ring, table: Vector) -> Vector:
-    """From buckets by k bits: the k products of the buckets with each bit set, lowest bit first."""
-    products = []
+def _fold(ring: Ring, table: Vector) -> tuple[Vector, Vector]:
+    """From buckets by k bits: the k products of the buckets with each bit set, lowest bit first; and of all buckets."""
+    found = []
     while len(table) > 1:
         half = len(table) // 2
-        products.append(_product(ring, table[half:]))
+        found.append(product(ring, table[half:]))
         table = ring.multiply(table[:half], table[half:])
-    return ring.join(products[::-1])
+    return ring.join(found[::-1]), table
 
 
-def _product(ring: Ring, vector: Vector) -> Vector:
-    """The product of all, a vector of one; the length is a power of two."""
+def product(ring: Ring, vector: Vector) -> Vector:
+    """The product of all, a vector of one."""
+    if not len(vector):
+        return ring.ones(1)
     while len(vector) > 1:
         half = len(vector) // 2
-        vector = ring.multiply(vector[:half], vector[half:])
+        rest = vector[2 * half :]
+        vector = ring.multiply(vector[:half], vector[half : 2 * half])
+        vector = ring.join([vector, rest]) if len(rest) else vector
     return vector
 
 
-def _by_blocks(ring: Ring, values: Vector, bits: Bits, block: int, threads: int) -> Vector:
-    blocks = slices(len(values), -(-len(values) // block))
+def _by_blocks(ring: Ring, values: Vector, bits: Bits, count: int, threads: int) -> tuple[Vector, Vector]:
+    blocks = slices(len(values), count)
 
-    def part(which: slice) -> Vector:
-        products = ring.ones(len(bits))
+    def part(which: slice) -> tuple[Vector, Vector]:
+        products, total = ring.ones(len(bits)), ring.ones(1)
         for rows in blocks[which]:
             table = ring.ones(1)
             for i in range(rows.start, rows.stop):
@@ -108,43 +126,54 @@ def _by_blocks(ring: Ring, values: Vector, bits: Bits, block: int, threads: int)
             near = np.unpackbits(bits[:, first : -(-rows.stop // 8)], axis=1)
             chosen = near[:, rows.start - 8 * first : rows.stop - 8 * first]
             products = ring.multiply_taken(products, table, chosen @ (1 << np.arange(chosen.shape[1])))
-        return products
+            total = ring.multiply(total, table[-1:])
+        return products, total
 
-    first, *others = spread(part, slices(len(blocks), threads), threads)
-    for other in others:
-        first = ring.multiply(first, other)
-    return first
+    (products, total), *others = spread(part, slices(len(blocks), threads), threads)
+    for more, rest in others:
+        products, total = ring.multiply(products, more), ring.multiply(total, rest)
+    return products, total
 
 
-def cell_cost(m: int, size: int) -> float:
-    """Multiplications a partition of m values into `size` cells takes when others like it share its table."""
-    cost, together = float(m + size), 1
-    while size > 1 and size ** (together + 1) <= MAX_CELLS:
-        together += 1
-        cost = min(cost, (m + size**together) / together)
-    return cost
+def cell_cost(m: int, sizes: Sequence[int]) -> int:
+    """Multiplications that `cell_products` takes, nearly."""
+    # a cell's first value is free, its margins take two multiplications
+    return sum(m + math.prod(sizes[g] for g in group) for group in _groups(m, sizes))
 
 
 def cell_products(ring: Ring, values: Vector, cells: Indices, sizes: Sequence[int], threads: int = 1) -> list[Vector]:
     """For each column g of `cells`, [m, G] in [0, sizes[g]): the product of the values in each cell; [sizes[g]]."""
-    groups = _groups(len(values), sizes)
+    m, groups = len(values), _groups(len(values), sizes)
     together = [groups[i : i + ring.lanes] for i in range(0, len(groups), ring.lanes)]
 
-    def part(some: list[list[int]]) -> list[tuple[int, Vector]]:
-        joint = np.zeros((len(values), len(some)), dtype=np.int32)
+    def tables(job: tuple[list[list[int]], slice]) -> list[Vector]:
+        some, rows = job
+        joint = np.zeros((rows.stop - rows.start, len(some)), dtype=np.int32)
         for column, group in enumerate(some):
             for g in group:
-                joint[:, column] = joint[:, column] * sizes[g] + cells[:, g]
-        most = max(math.prod(sizes[g] for g in group) for group in some)
-        tables = ring.buckets(values, joint, most)
-        return [
-            margin
-            for table, group in zip(tables, some, strict=True)
-            for margin in _margins(ring, table[: math.prod(sizes[g] for g in group)], group, sizes)
-        ]
+                joint[:, column] = joint[:, column] * sizes[g] + cells[rows, g]
+        return ring.buckets(values[rows], joint, max(math.prod(sizes[g] for g in group) for group in some))
 
-    margins = dict(pair for pairs in spread(part, together, threads) for pair in pairs)
-    return [margins[g] for g in range(len(sizes))]
+    # what is left over when every thread has had its share is split by rows
+    jobs = [(some, rows) for i, some in enumerate(together) for rows in _shares(i, len(together), m, threads)]
+    filled: dict[int, list[Vector]] = {}
+    for (some, _), buckets in zip(jobs, spread(tables, jobs, threads), strict=True):
+        for group, table in zip(some, buckets, strict=True):
+            filled.setdefault(group[0], []).append(table)
+
+    def margins(group: list[int]) -> list[tuple[int, Vector]]:
+        table, *others = filled.pop(group[0])
+        for other in others:
+            table = ring.multiply(table, other)
+        return _margins(ring, table[: math.prod(sizes[g] for g in group)], group, sizes)
+
+    found = dict(pair for pairs in spread(margins, groups, threads) for pair in pairs)
+    return [found[g] for g in range(len(sizes))]
+
+
+def _shares(i: int, count: int, m: int, threads: int) -> list[slice]:
+    """The rows of job i of `count`, in one part or in one for each thread."""
+    return slices(m, 1 if i < count - count % threads else threads)
 
 
 def _groups(m: int, sizes: Sequence[int]) -> list[list[int]]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import settings
 
 from fednb.crypto.paillier import PrivateKey, generate
+
+settings.register_profile("without deadlines", deadline=None)  # a busy machine is no reason to fail
+settings.load_profile("without deadlines")
 
 
 @pytest.fixture(scope="session")

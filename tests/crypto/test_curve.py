@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fednb.crypto import curve
@@ -32,7 +32,6 @@ def test_rfc_7748_known_answer() -> None:
     assert multiply(point, scalar).tobytes().hex() == "c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552"
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=5))
 def test_multiplication_agrees_with_another_library(ids: list[bytes]) -> None:
     scalar, points = random_scalar(), hash_to_curve(ids)
@@ -41,7 +40,6 @@ def test_multiplication_agrees_with_another_library(ids: list[bytes]) -> None:
     assert multiply(points, scalar).tobytes() == expected
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=8))
 def test_two_secrets_commute_and_only_equal_ids_meet(ids: list[bytes]) -> None:
     a, b = random_scalar(), random_scalar()

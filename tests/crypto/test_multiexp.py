@@ -80,7 +80,7 @@ def test_columns_of_every_kind_give_numpys_inner_products(n: int, slots: int | N
     assert revealed(out, KEY, packing).tolist() == (columns.T @ d).tolist()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.data())
 def test_any_columns_give_the_packed_product_to_the_last_bit(data: st.DataObject) -> None:
     n = data.draw(st.integers(1, 20))

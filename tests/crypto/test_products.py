@@ -37,15 +37,16 @@ by_blocks = pytest.param(lambda *a: products._by_blocks(RING, *a), id="blocks")
 
 @pytest.mark.parametrize("way", [by_windows, by_blocks])
 @pytest.mark.parametrize("threads", [1, 2])
-@given(m=st.integers(1, 40), subsets=st.integers(1, 30), size=st.integers(1, 9), seed=st.integers(0, 2**32))
+@given(m=st.integers(1, 40), subsets=st.integers(1, 30), count=st.integers(5, 40), seed=st.integers(0, 2**32))
 def test_every_way_gives_the_plain_products(
-    way: Callable[..., object], threads: int, m: int, subsets: int, size: int, seed: int
+    way: Callable[..., object], threads: int, m: int, subsets: int, count: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     values = random_values(rng, m)
     chosen = rng.integers(0, 2, (subsets, m), dtype=np.uint8) & rng.integers(0, 2, (subsets, 1), dtype=np.uint8)
-    got = way(vector(values), np.packbits(chosen, axis=1), size, threads)
+    got, total = way(vector(values), np.packbits(chosen, axis=1), count, threads)
     assert got == expected_products(values, chosen)
+    assert total == [math.prod(values) % MODULUS]
 
 
 def test_the_cheaper_way_is_chosen() -> None:
@@ -57,8 +58,8 @@ def test_the_cheaper_way_is_chosen() -> None:
 
 
 def test_nothing_has_the_product_one() -> None:
-    assert products.subset_products(RING, [], np.zeros((2, 0), np.uint8)) == [1, 1]
-    assert products.subset_products(RING, vector([5]), np.zeros((0, 1), np.uint8)) == []
+    assert products.subset_products(RING, [], np.zeros((2, 0), np.uint8)) == ([1, 1], [1])
+    assert products.subset_products(RING, vector([5, 6, 7]), np.zeros((0, 1), np.uint8)) == ([], [210])
 
 
 @pytest.mark.parametrize("threads", [1, 2])
