@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import pytest
+
+from fednb.errors import Refused
+from fednb.policy.mode import MemberPolicy
+
+
+def test_a_member_is_closed_unless_it_was_opened() -> None:
+    policy = MemberPolicy("bank")
+    with pytest.raises(Refused, match='"protocol-only": it runs no cells.*fed.align') as caught:
+        policy.check_cells()
+    assert (caught.value.member, caught.value.rule) == ("bank", "mode")
+    assert not policy.releases("coefficients")
+
+
+def test_an_open_member_can_be_locked_and_not_opened_again() -> None:
+    policy = MemberPolicy("bank", "open", ["coefficients"])
+    policy.check_cells()
+    assert policy.mode == "open" and policy.releases("coefficients") and not policy.releases("rows")
+    policy.lock()
+    assert policy.mode == "protocol-only"
+    with pytest.raises(Refused, match=r"was locked by fed\.lock\(\)"):
+        policy.check_cells()
+
+
+def test_an_unknown_mode_is_not_taken_for_an_open_one() -> None:
+    with pytest.raises(ValueError, match="unknown mode 'guarded'"):
+        MemberPolicy("bank", "guarded")
