@@ -188,10 +188,10 @@ class _Branch:
             self._over = True
             talks = list(self._talks.values())
             self._talks.clear()
+        self.wire.close()
+        self._ended(self)  # first: whoever hears that a conversation ended finds its peer gone
         for talk in talks:
             talk.end(PeerLost, f"{self.peer} has left" + (f": {why}" if why else ""))
-        self.wire.close()
-        self._ended(self)
 
     def _read(self) -> None:
         why = ""
