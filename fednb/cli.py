@@ -79,12 +79,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(parsed: argparse.Namespace) -> int:
-    from fednb import demo
+    from fednb.demo import main as run_demo
 
     arguments = ["--headless"] if parsed.headless else []
     if parsed.rows is not None:
         arguments += ["--rows", str(parsed.rows)]
-    return int(demo.main(arguments))
+    return int(run_demo(arguments))
 
 
 def _up(parsed: argparse.Namespace) -> int:
@@ -140,9 +140,9 @@ def _party(parsed: argparse.Namespace) -> int:
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
-    import fednb
+    from fednb.federation.connect import connect
 
-    with fednb.connect(parsed.profile) as federation:
+    with connect(parsed.profile) as federation:
         found = federation.doctor()
     print(found.to_string(index=False))
     needed = found[found["kind"] != "analyst"]
@@ -154,9 +154,9 @@ def _doctor(parsed: argparse.Namespace) -> int:
 
 
 def _runs(parsed: argparse.Namespace) -> int:
-    import fednb
+    from fednb.federation.connect import connect
 
-    with fednb.connect(parsed.profile) as federation:
+    with connect(parsed.profile) as federation:
         found = federation.runs()
     print(found.to_string(index=False) if len(found) else "no runs yet")
     return OK
