@@ -19,7 +19,10 @@ from fednb.notebook.palette import Look
 MAX_CHARACTERS = 200_000  # of text that an area keeps; the oldest goes first
 MAX_BUNDLES = 200
 
-_PRE = "margin:0;padding:0;background:none;border:none;white-space:pre-wrap;word-break:break-word;font-size:inherit"
+_PRE = (
+    "margin:0;padding:0;background:none;border:none;white-space:pre-wrap;word-break:break-word;"
+    "font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,13px)"
+)
 
 
 @dataclass

@@ -56,6 +56,10 @@ class ScriptedAgent:
                 talk.send(m.Inspection(got.query, True, {"text/plain": text}))
 
     def run(self, talk: Conversation, request: m.Execute) -> None:
+        with suppress(LinkError):  # a script may end the conversation, and a test may end before its script
+            self.perform(talk, request)
+
+    def perform(self, talk: Conversation, request: m.Execute) -> None:
         cell = request.cell
         status, reason = "ok", ""
 
@@ -93,13 +97,14 @@ class ScriptedAgent:
         except KeyboardInterrupt:
             talk.send(m.CellError(cell, "KeyboardInterrupt", "", ["Traceback of the interrupt"]))
             status = "interrupted"
+        except LinkError:
+            raise
         except Exception as error:
             frames = traceback.format_exc().splitlines()
             lines = [f"\x1b[31m{type(error).__name__}\x1b[0m: {error}", *[f for f in frames if "Cell In" in f]]
             talk.send(m.CellError(cell, type(error).__name__, str(error), lines))
             status = "error"
-        with suppress(LinkError):  # the script may have ended the conversation
-            talk.send(m.CellDone(cell, status, 0.25, 7, reason))  # type: ignore[arg-type]
+        talk.send(m.CellDone(cell, status, 0.25, 7, reason))  # type: ignore[arg-type]
 
 
 class World:
