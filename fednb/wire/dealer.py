@@ -56,6 +56,7 @@ class DealerEndpoint:
         self._grace = grace
         self._incarnation = os.urandom(16)
         self._board = Switchboard(self.me)
+        self._wake_lock = threading.Lock()
         self._wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_out, False)
         os.set_blocking(self._wake_in, False)
@@ -185,8 +186,9 @@ class DealerEndpoint:
     # ------------------------------------------------------------ the I/O thread
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):  # full: it wakes anyway; closed: nobody is left to wake
-            os.write(self._wake_in, b"x")
+        with self._wake_lock, contextlib.suppress(BlockingIOError):  # full: it wakes anyway
+            if self._wake_in >= 0:  # else nobody is left to wake
+                os.write(self._wake_in, b"x")
 
     def _run(self) -> None:
         self._exchange.adopt_thread()
@@ -207,9 +209,10 @@ class DealerEndpoint:
             self._close_pipe()
 
     def _close_pipe(self) -> None:
-        out, into, self._wake_out, self._wake_in = self._wake_out, self._wake_in, -1, -1
-        os.close(out)
-        os.close(into)
+        with self._wake_lock:  # or a late caller might write into whatever gets the number next
+            out, into, self._wake_out, self._wake_in = self._wake_out, self._wake_in, -1, -1
+            os.close(out)
+            os.close(into)
 
     def _loop(self) -> None:
         poller = zmq.Poller()

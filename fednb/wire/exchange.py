@@ -28,7 +28,7 @@ from fednb.wire.seal import (
     read_header,
     read_hello,
 )
-from fednb.wire.stream import Closed, Stream
+from fednb.wire.stream import EACH, Closed, Stream
 from fednb.wire.switchboard import Switchboard, Talk, identity_of
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class SealedTalk(Talk):
                 return
             copies: list[Frame] = [bytes(frame) for frame in frames]
             self._early.append(copies)
-            self._early_bytes += total_bytes(copies)
+            self._early_bytes += total_bytes(copies) + EACH
 
     def _wait_for_room(self) -> None:
         if self.exchange.is_io_thread():
@@ -108,7 +108,7 @@ class SealedTalk(Talk):
         self.make_room()
 
     def _taken(self, frames: Sequence[Frame]) -> None:
-        self._inbox_bytes -= total_bytes(frames)
+        self._inbox_bytes -= total_bytes(frames) + EACH
         if self.stream and self.stream.hold and self._inbox_bytes < INBOX_BYTES // 2:
             self.stream.hold = False
             self.exchange.later(self._resume)
@@ -128,7 +128,7 @@ class SealedTalk(Talk):
         """A whole message came in."""
         with self.board.lock:
             if not self._closed:
-                self._inbox_bytes += total_bytes(frames)
+                self._inbox_bytes += total_bytes(frames) + EACH
         if self.stream and self._inbox_bytes > INBOX_BYTES and not self.stream.hold:
             self.stream.hold = True
             self.stream.ack_now(now)

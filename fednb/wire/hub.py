@@ -59,6 +59,7 @@ class Hub:
         self._stop = threading.Event()
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
+        self._wake_lock = threading.RLock()  # `close` may be called by a signal handler
         self._wake_out, self._wake_in = os.pipe()
         self._context = zmq.Context()
         self._gatekeeper = self._context.socket(zmq.REP)  # ZAP looks for it before any connection comes in
@@ -119,7 +120,9 @@ class Hub:
         if self._stop.is_set():
             return
         self._stop.set()
-        os.write(self._wake_in, b"x")
+        with self._wake_lock:
+            if self._wake_in >= 0:
+                os.write(self._wake_in, b"x")
         if self._thread and self._thread is not threading.current_thread():
             self._done.wait(5.0)
             self._thread.join(5.0)
@@ -132,8 +135,10 @@ class Hub:
         for socket in (self._router, self._gatekeeper):
             socket.close()
         self._context.term()
-        for handle in (self._wake_out, self._wake_in):
-            os.close(handle)
+        with self._wake_lock:
+            os.close(self._wake_out)
+            os.close(self._wake_in)
+            self._wake_out = self._wake_in = -1
 
     # ------------------------------------------------------------ who may come in
 

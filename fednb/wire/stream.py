@@ -29,6 +29,7 @@ CHUNK = 1 << 20  # plaintext of one record
 IN_FLIGHT = 8 << 20  # sent and not acknowledged
 ACK_BYTES = 2 << 20  # the receiver lets no more than this go unacknowledged ...
 ACK_SECONDS = 0.04  # ... nor for longer than this
+EACH = 1000  # a record counts as so many bytes more than it has: many small ones are a burden too
 PROBE_SECONDS = 1.0  # nothing acknowledged for so long: ask
 MAX_BROKEN = 16  # records in a row that fail authentication: somebody on the way is altering them
 
@@ -95,7 +96,7 @@ class Stream:
         record = self.seal.seal(DATA, flags, self._number, self.received, plaintext)
         with self._state:
             self._waiting.append((self._number, record))
-            self.outstanding += len(record)
+            self.outstanding += len(record) + EACH
         self._wake()
 
     def next_record(self, now: float) -> bytearray | None:
@@ -110,7 +111,7 @@ class Stream:
                 self._progress = now
             number, record = self._waiting.popleft()
             self._flying.append((number, record))
-            self._flying_bytes += len(record)
+            self._flying_bytes += len(record) + EACH
             self._sent = max(self._sent, number)
         return record
 
@@ -154,9 +155,9 @@ class Stream:
             for queue in (self._flying, self._waiting):  # after a rewind, what waits may have arrived long ago
                 while queue and queue[0][0] <= upto:
                     _, record = queue.popleft()
-                    self.outstanding -= len(record)
+                    self.outstanding -= len(record) + EACH
                     if queue is self._flying:
-                        self._flying_bytes -= len(record)
+                        self._flying_bytes -= len(record) + EACH
                     self._progress = now
 
     def _rewind(self, now: float) -> None:

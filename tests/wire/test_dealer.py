@@ -14,7 +14,7 @@ import pytest
 import zmq
 
 from fednb.errors import ConfigError, LinkError, PeerLost, VersionMismatch
-from fednb.wire import dealer, hub, relay, seal
+from fednb.wire import dealer, exchange, hub, relay, seal, stream
 from fednb.wire.dealer import DealerEndpoint
 from fednb.wire.endpoint import Conversation, Presence
 from fednb.wire.hub import Hub
@@ -151,7 +151,7 @@ def test_a_restarted_peer_ends_its_old_conversations(federation: Federation) -> 
 def test_opening_to_a_member_that_is_down_ends_with_its_name(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fednb.wire.exchange.OPEN_SECONDS", 0.2)
+    monkeypatch.setattr(exchange, "OPEN_SECONDS", 0.2)
     bank = federation.connect("bank")
     with pytest.raises(PeerLost, match="agency is not connected to the hub at tcp") as caught:
         bank.open("agency", "echo").recv(Note, timeout=10)
@@ -298,7 +298,11 @@ class Tampering(Hub):
             super()._route(sender, receiver, record)
 
 
-def test_a_hub_that_tampers_delays_messages_and_changes_none(federation: Federation) -> None:
+def test_a_hub_that_tampers_delays_messages_and_changes_none(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "PROBE_SECONDS", 0.1)  # else the test waits a second for each lost last record
+    monkeypatch.setattr(exchange, "HELLO_SECONDS", 0.1)
     federation.stop_hub()
     federation.hub = Tampering(federation.homes["hub"], federation.hub.address).start()
     bank, agency = federation.connect("bank"), federation.connect("agency")

@@ -190,7 +190,7 @@ def test_a_restarted_peer_is_told_apart_by_its_incarnation() -> None:
 
 
 def test_a_sender_waits_while_too_much_is_under_way_and_wakes_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange_module, "SEND_BYTES", 100)
+    monkeypatch.setattr(exchange_module, "SEND_BYTES", 10_000)
     world = World()
     talk = world.open("bank", "agency")
     outcome: list[str] = []
@@ -213,7 +213,7 @@ def test_a_sender_waits_while_too_much_is_under_way_and_wakes_when_it_ends(monke
 
 
 def test_a_receiver_that_does_not_read_makes_its_peer_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange_module, "INBOX_BYTES", 1000)
+    monkeypatch.setattr(exchange_module, "INBOX_BYTES", 50_000)
     world = World()
     bank, agency = world.open("bank", "agency"), world.open("agency", "bank")
     world.settle()
