@@ -45,7 +45,7 @@ class Agent:
         """Do now, on a thread of its own, what the first cell and the first question would wait for."""
 
         def warm() -> None:
-            self.host.prewarm()
+            self.host.prewarm()  # first: a cell waits longer for its kernel than for a table
             try:
                 self._warm()
             except Exception as error:  # whoever asks later is told properly

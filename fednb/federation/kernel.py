@@ -103,7 +103,7 @@ class Kernel:
         self._cell: Cell | None = None
         self._questions: dict[str, Question] = {}
         self._restarts: list[tuple[str, Outbox]] = []
-        self.ready = threading.Event()  # the first process is there
+        self.ready = threading.Event()  # the first process is there, or none will be
         self.pid = 0
         self._thread = threading.Thread(target=self._run, name=f"fednb-kernel-{member}", daemon=True)
         self._thread.start()
@@ -177,6 +177,7 @@ class Kernel:
         self._finish("died", f"{self.member} stopped.")
         for cell in self._queue:
             cell.outbox.put(m.CellDone(cell.id, "died", reason=f"{self.member} stopped."))
+        self.ready.set()  # nobody should wait for it any more
         self._wake.close()
         self._wake_end.close()
 
@@ -221,6 +222,7 @@ class Kernel:
         except (OSError, FednbError) as error:
             log.exception("a kernel could not be started")
             self._broken = f"{self.member} cannot start a kernel: {error}"
+            self.ready.set()
             return
         self.pid = self._process.pid
         self._begun = self._asked = time.monotonic()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fednb.errors import LinkError, Refused
 from fednb.federation import messages as m
-from fednb.federation.kernel import Kernel
+from fednb.federation.kernel import START_SECONDS, Kernel
 from fednb.federation.kernel_process import KernelProcess
 from fednb.federation.outbox import Outbox
 from fednb.policy.mode import MemberPolicy
@@ -71,14 +71,17 @@ class KernelHost:
         endpoint.listen("cells", self._serve)
 
     def prewarm(self) -> None:
-        """Start the first analyst's kernel before it is asked for. Does nothing where cells are not allowed."""
-        try:
-            self._policy.check_cells()
-        except Refused:
+        """Start the first analyst's kernel before it is asked for, and wait until it is there.
+
+        Does nothing where cells are not allowed.
+        """
+        if self._refusal():
             return
         with self._lock:
-            if self._spare is None and not self._seats and not self._closed:
-                self._spare = _Seat(self)
+            if self._spare is not None or self._seats or self._closed:
+                return
+            seat = self._spare = _Seat(self)
+        seat.kernel.ready.wait(START_SECONDS)
 
     def lock(self) -> None:
         """The policy has become protocol-only: running cells may end, then the kernels go."""
