@@ -94,7 +94,7 @@ def _up(parsed: argparse.Namespace) -> int:
     def terminated(*_: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGINT too: a shell's background jobs ignore it
         signal.signal(number, terminated)
     try:
         with launch.up(parsed.file, parsed.home, ready=lambda line: print(describe(line), flush=True)) as running:

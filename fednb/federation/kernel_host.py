@@ -56,7 +56,7 @@ class KernelHost:
         self._run_folder = run_folder
         self._files = work_folder / "files"
         self._profile = work_folder / "ipython"
-        for folder in (run_folder, self._files, self._profile):
+        for folder in (run_folder, work_folder, self._files, self._profile):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._env = dict(env or {})
         self._extensions = tuple(extensions)
