@@ -238,11 +238,11 @@ def test_a_file_without_a_party_is_refused(tmp_path: Path) -> None:
 
 def command(file: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "fednb.cli", "up", str(file)],
+        # SIGINT ignored at the start, as a shell's background job has it
+        ["sh", "-c", 'trap "" INT; exec "$@"', "sh", sys.executable, "-m", "fednb.cli", "up", str(file)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as a shell's background job has it
     )
 
 
