@@ -1,6 +1,6 @@
 """How encrypted numbers of vertical training are scaled and packed: all compute the same from public figures.
 
-    plaintext = number · 2**(SCALE + GUARD), in slots that packing.py proves wide enough for the sum over all rows
+    plaintext = number · 2**(fraction + GUARD), in slots that packing.py proves wide enough for the sum over all rows
 
 A decrypted window is right up to one unit. Every encrypted number is a multiple of 2**GUARD = 4, and so is every sum
 of products, so rounding to a multiple of 4 makes a gradient exact: secrets do not change the result.
@@ -20,11 +20,13 @@ from fednb.crypto.paillier import PublicKey
 from fednb.protocols.separable import COARSE, FINE, Expansion, Floats
 from fednb.protocols.steps import Stage
 
-SCALE = 14  # fraction bits of encrypted numbers ...
-GUARD = 2  # ... and zero bits below them: a window is right up to one unit, and rounding to 4 makes it exact
+GUARD = 2  # zero bits below every number: a window is right up to one unit, and rounding to 4 makes it exact
 CARRY_SCALE = 8  # fraction bits of the factors that carry one passive party's scores into another's residuals
-FACTOR_BITS = 13  # of plaintext factors, with sign
 PADDING = 128  # rows that filling up the last ciphertext may add; more than any packing has slots
+
+# The coarse stage only has to come near: with fewer bits, more rows share a ciphertext and products cost less.
+_FRACTION = {"coarse": 10, "fine": 14}  # bits of encrypted numbers
+_FACTOR_BITS = {"coarse": 10, "fine": 13}  # of plaintext factors, with sign
 
 
 @dataclass(frozen=True)
@@ -34,19 +36,22 @@ class Layout:
     expansion: Expansion
     packing: Packing
     rows: int
+    fraction: int  # bits of scores and of what residuals are made of
     scale: int  # of residuals
 
     @classmethod
     def of(cls, stage: Stage, key: PublicKey, rows: int, passives: int) -> Self:
-        expansion = FINE if stage == "fine" else COARSE
-        scale, whole_bits = (SCALE + GUARD, 2) if passives == 1 else (SCALE + GUARD + CARRY_SCALE, 4)
+        expansion, kind = (FINE, "fine") if stage == "fine" else (COARSE, "coarse")
+        fraction = _FRACTION[kind]
+        scale, whole_bits = (fraction + GUARD, 2) if passives == 1 else (fraction + GUARD + CARRY_SCALE, 4)
         terms = max(expansion.terms + 1, passives * expansion.terms)
-        return cls(
-            expansion,
-            Packing.plan(key.bits, terms * (rows + PADDING), 1 + whole_bits + scale, FACTOR_BITS),
-            rows,
-            scale,
-        )
+        packing = Packing.plan(key.bits, terms * (rows + PADDING), 1 + whole_bits + scale, _FACTOR_BITS[kind])
+        return cls(expansion, packing, rows, fraction, scale)
+
+    @property
+    def score_scale(self) -> int:
+        """Of encrypted scores."""
+        return self.fraction + GUARD
 
     @property
     def length(self) -> int:
@@ -60,8 +65,16 @@ class Layout:
 
     def pack_scores(self, terms: Floats) -> list[int]:
         """Terms [n, t] in (-1, 1) at the scale of scores."""
-        exact = fixed_point.encode(terms, SCALE, SCALE + 2) << GUARD
+        exact = fixed_point.encode(terms, self.fraction, self.fraction + 2) << GUARD
         return self.packing.pack(self.pad(exact.T).reshape(-1))
+
+    def factors(self, values: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Plaintext factors [t, n, d] as integers [t·m·k, d] with as many fraction bits [d] as each column allows."""
+        largest = np.abs(values).max(axis=(0, 1))
+        limit = (1 << (self.packing.right_bits - 1)) - 1
+        shift = np.floor(np.log2(limit / np.where(largest > 0, largest, 1.0))).astype(np.int64)
+        whole = np.rint(np.ldexp(values, shift)).astype(np.int64)
+        return self.pad(whole).reshape(-1, values.shape[2]), shift
 
     def pad(self, terms: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """[t, n, ...] with zeros up to whole ciphertexts, [t, m·k, ...]"""

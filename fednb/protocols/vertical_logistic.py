@@ -53,7 +53,7 @@ from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.evaluation import auc
 from fednb.protocols.features import check_features, check_label, check_training, fit_scaling
-from fednb.protocols.layout import CARRY_SCALE, FACTOR_BITS, GUARD, SCALE, Layout
+from fednb.protocols.layout import CARRY_SCALE, GUARD, Layout
 from fednb.protocols.separable import REACH, Floats, averaged
 from fednb.protocols.steps import Block, Schedule, Stage
 from fednb.wire.link import Link
@@ -165,15 +165,11 @@ class _Party:
     def sum_products(self, layout: Layout, c: CipherVector, factors: Floats) -> Floats:
         """Σ over t terms and n rows of what `c` holds times factors [t, n, d]; [d], decrypted behind a mask."""
         self.run.check()
-        run, packing = self.run, layout.packing
-        largest = np.abs(factors).max(axis=(0, 1))
-        # the most fraction bits that each column allows; 0 for a column of zeros
-        shift = np.floor(np.log2(((1 << (FACTOR_BITS - 1)) - 1) / np.where(largest > 0, largest, 1.0))).astype(np.int64)
-        whole = np.rint(np.ldexp(factors, shift)).astype(np.int64)
-        columns = layout.pad(whole).reshape(-1, factors.shape[2])
+        run = self.run
+        columns, shift = layout.factors(factors)
         run.count("multiply", columns.size)
-        product = inner_products(c, columns, packing, threads=run.threads)
-        hidden, own = mask(product, packing, run.threads)
+        product = inner_products(c, columns, layout.packing, threads=run.threads)
+        hidden, own = mask(product, layout.packing, run.threads)
         run.count("refresh", len(hidden))
         self.link.send(self.coordinator, MaskedGradient(hidden))
         windows = self.link.recv(self.coordinator, Windows).windows
@@ -217,7 +213,7 @@ def active(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -
         f = expansion.factors(a, others)
         mine = {
             passive: me.accept(
-                passive, link.recv(passive, Scores).terms, expansion.terms * layout.length, SCALE + GUARD
+                passive, link.recv(passive, Scores).terms, expansion.terms * layout.length, layout.score_scale
             )
             for passive in passives
         }
@@ -257,7 +253,7 @@ def passive(link: Link, data: Dataset, params: LogisticParams, run: RunContext) 
     while me.stage != "stop":
         layout = me.layout()
         g = layout.expansion.basis(me.block.scores())
-        link.send(active, Scores(me.encrypt(layout.pack_scores(g), SCALE + GUARD)))
+        link.send(active, Scores(me.encrypt(layout.pack_scores(g), layout.score_scale)))
         count = (layout.expansion.terms + 1) * layout.length
         residuals = me.accept(active, link.recv(active, Residuals).terms, count, layout.scale)
         factors = np.einsum("nr,nd->rnd", np.column_stack([np.ones(len(g)), g]), me.block.X)

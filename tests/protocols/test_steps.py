@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fednb.crypto import paillier
 from fednb.errors import CryptoError, DataError
 from fednb.protocols.features import Scaling, check_features, check_training, fit_scaling
-from fednb.protocols.layout import GUARD, SCALE, Layout
+from fednb.protocols.layout import Layout
 from fednb.protocols.separable import COARSE, FINE, Expansion, averaged, sigmoid
 from fednb.protocols.steps import Block, Schedule
 
@@ -63,17 +63,31 @@ def test_numbers_come_back_from_the_layout_as_multiples_of_four(stage: str, pass
     key = paillier.generate(512, insecure_short_key=True).public
     layout = Layout.of(stage, key, 23, passives)  # type: ignore[arg-type]
     numbers = np.random.default_rng(0).uniform(-0.99, 0.99, (23, 3))
-    for packed, scale in ((layout.pack(numbers), layout.scale), (layout.pack_scores(numbers), SCALE + GUARD)):
+    for packed, scale in ((layout.pack(numbers), layout.scale), (layout.pack_scores(numbers), layout.score_scale)):
         assert len(packed) == 3 * layout.length
         flat = layout.packing.unpack(packed, len(packed) * layout.packing.slots).reshape(3, -1)
         assert np.all(flat % 4 == 0) and np.all(flat[:, 23:] == 0)
-        np.testing.assert_allclose(np.ldexp(flat[:, :23].astype(float), -scale).T, numbers, atol=2.0**-SCALE)
+        np.testing.assert_allclose(np.ldexp(flat[:, :23].astype(float), -scale).T, numbers, atol=2.0**-layout.fraction)
 
 
 def test_a_number_beyond_the_plan_is_refused() -> None:
     key = paillier.generate(512, insecure_short_key=True).public
     with pytest.raises(CryptoError, match="outside"):
         Layout.of("coarse", key, 5, 1).pack(np.full((5, 1), 4.0))
+
+
+@pytest.mark.parametrize("stage", ["coarse", "fine"])
+def test_factors_use_the_bits_that_each_column_allows(stage: str) -> None:
+    key = paillier.generate(512, insecure_short_key=True).public
+    layout = Layout.of(stage, key, 6, 1)  # type: ignore[arg-type]
+    values = np.random.default_rng(0).normal(size=(2, 6, 3)) * [1e-6, 1.0, 1e6]
+    values[:, :, 1] = 0.0
+    whole, shift = layout.factors(values)
+    layout.packing.check_columns(whole)
+    assert np.abs(whole[:, [0, 2]]).max(axis=0).min() >= (1 << layout.packing.right_bits - 2) - 1
+    assert not whole[:, 1].any()
+    back = np.ldexp(whole.reshape(2, -1, 3)[:, :6].astype(float), -shift)
+    np.testing.assert_allclose(back, values, atol=np.abs(values).max(axis=(0, 1)).max() * 2.0**-8)
 
 
 def test_a_million_rows_still_fit_a_slot() -> None:

@@ -44,9 +44,9 @@ def linear(training: Any, out: Mapping[str, Outcome], parts: list[np.ndarray] | 
 # ---------------------------------------------------------------- the model
 
 
-@pytest.mark.parametrize(("widths", "allowed"), [((2, 3), 0.03), ((1, 2, 2), 0.08)])
-def test_coefficients_are_scikit_learns(training: Make, widths: tuple[int, ...], allowed: float) -> None:
-    t = training(widths, n=400, max_iter=30, tol=1e-4)
+@pytest.mark.parametrize(("widths", "n", "allowed"), [((2, 3), 400, 0.03), ((1, 1, 2), 200, 0.08)])
+def test_coefficients_are_scikit_learns(training: Make, widths: tuple[int, ...], n: int, allowed: float) -> None:
+    t = training(widths, n=n, max_iter=30, tol=1e-4)
     out = t.fit()
     reference = LogisticRegression(C=1.0, tol=1e-8).fit(standardised(t.parts), t.y)
     assert np.abs(coefficients(t, out) - reference.coef_[0]).max() < allowed
@@ -199,7 +199,7 @@ def test_a_dishonest_party_reads_no_more_than_the_window_of_one_slot(training: M
         layout = vl.Layout.of("coarse", key, 100, 1)
         plain = layout.pack_scores(np.zeros((100, 2)))
         while True:
-            link.send("bank", vl.Scores(key.encrypt(plain, vl.SCALE + vl.GUARD)))
+            link.send("bank", vl.Scores(key.encrypt(plain, layout.score_scale)))
             residuals = key.accept(link.recv("bank", vl.Residuals).terms)
             link.send("coordinator", vl.MaskedGradient(key.refresh(residuals[:3])))
             got.append(link.recv("coordinator", vl.Windows))
