@@ -44,7 +44,7 @@ class Area:
     def __init__(self, member: str, look: Look) -> None:
         self.member = member
         self.display_id = f"fednb-{secrets.token_hex(8)}"
-        self.status = "running"
+        self.status = "waiting"  # for a cell that runs there already
         self.failed = False
         self._look = look
         self._items: list[_Text | _Rich] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, NoReturn
 
 from IPython.core.error import UsageError
@@ -170,18 +170,23 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message}. `{self.prog}?` shows how it is used.")
 
 
-def _options(magic: str, line: str) -> argparse.Namespace:
+@cache  # building one costs more than sending the cell
+def _parser(magic: str) -> argparse.ArgumentParser:
     parser = _Parser(prog=magic, add_help=False, allow_abbrev=False)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--noblock", action="store_true")
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS")
     parser.add_argument("-o", "--output", action="append", default=[], type=_name, metavar="NAME")
     parser.add_argument("--ask", metavar="REASON")
+    return parser
+
+
+def _options(magic: str, line: str) -> argparse.Namespace:
     try:
         words = shlex.split(line)
     except ValueError as error:
         raise UsageError(f"{magic}: {error} in {line!r}.") from None
-    return parser.parse_intermixed_args(words)
+    return _parser(magic).parse_intermixed_args(words)
 
 
 def _seconds(text: str) -> float:

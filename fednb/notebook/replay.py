@@ -143,6 +143,8 @@ class Areas:
         elif isinstance(event, m.ClearOutput):
             self._quotas[member].reset()
             area.clear(wait=event.wait)
+        elif isinstance(event, m.CellStarted):
+            area.status = "running"
         else:
             return
         self._dirty.add(member)

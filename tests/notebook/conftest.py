@@ -62,6 +62,7 @@ class ScriptedAgent:
     def perform(self, talk: Conversation, request: m.Execute) -> None:
         cell = request.cell
         status, reason = "ok", ""
+        talk.send(m.CellStarted(cell))
 
         def hang() -> None:
             self.reached.set()

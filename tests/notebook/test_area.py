@@ -20,7 +20,7 @@ def area() -> Area:
 def test_text_of_one_stream_grows_together_and_bars_overwrite(area: Area) -> None:
     for text in ("a\n", "10%\r", "20%\r", "30%\n"):
         area.write("stdout", text)
-    assert area.bundle()["text/plain"] == "── bank (running) ──\na\n30%"
+    assert area.bundle()["text/plain"] == "── bank (waiting) ──\na\n30%"
     assert area.bundle()["text/html"].count("<pre") == 1
 
 
@@ -46,7 +46,7 @@ def test_an_update_replaces_what_was_shown_under_its_id(area: Area) -> None:
     area.show(m.Display("c", {"text/plain": "other"}))
     area.show(m.Display("c", {"text/plain": "2 of 2"}, display_id="d", update=True))
     area.show(m.Display("c", {"text/plain": "never seen"}, display_id="e", update=True))
-    assert area.bundle()["text/plain"] == "── bank (running) ──\n2 of 2\nother"
+    assert area.bundle()["text/plain"] == "── bank (waiting) ──\n2 of 2\nother"
 
 
 def test_clear_output_clears_now_or_at_the_next_output(area: Area) -> None:
@@ -54,9 +54,9 @@ def test_clear_output_clears_now_or_at_the_next_output(area: Area) -> None:
     area.clear(wait=True)
     assert "old" in area.bundle()["text/plain"]
     area.write("stdout", "new")
-    assert area.bundle()["text/plain"] == "── bank (running) ──\nnew"
+    assert area.bundle()["text/plain"] == "── bank (waiting) ──\nnew"
     area.clear(wait=False)
-    assert area.bundle()["text/plain"] == "── bank (running) ──"
+    assert area.bundle()["text/plain"] == "── bank (waiting) ──"
 
 
 def test_images_are_drawn_with_their_size(area: Area) -> None:
@@ -80,4 +80,4 @@ def test_the_oldest_rich_output_goes_first(area: Area, monkeypatch: pytest.Monke
     monkeypatch.setattr(areas, "MAX_BUNDLES", 3)
     for number in range(5):
         area.show(m.Display("c", {"text/plain": f"shown {number}"}))
-    assert area.bundle()["text/plain"] == "── bank (running) ──\nshown 2\nshown 3\nshown 4"
+    assert area.bundle()["text/plain"] == "── bank (waiting) ──\nshown 2\nshown 3\nshown 4"
