@@ -64,7 +64,7 @@ def plain_kernel(client: Any) -> Callable[[], None]:
 
 def measure(rounds: int) -> dict[str, list[float]]:
     """Seconds of every round, by way."""
-    shell = InteractiveShell(config=Config({"HistoryManager": {"enabled": False}}))
+    shell = InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
     shell.display_pub = CapturingDisplayPublisher()
     folder = Path(tempfile.mkdtemp(prefix="fednb-roundtrip-"))
     (folder / "loans.csv").write_text("id,amount\na,1\nb,2\n")
@@ -77,7 +77,9 @@ def measure(rounds: int) -> dict[str, list[float]]:
     cluster = ipyparallel.Cluster(n=1, log_level=40)
     try:
         engines = cluster.start_and_connect_sync()
-        engines[:].activate()
+        view = engines[:]
+        view.block = True
+        view.activate()
         with launch.up(folder / "federation.toml") as running, fednb.connect(running) as federation:
             notebook.load(shell).use(federation)
             ways = {
