@@ -7,10 +7,7 @@ in the order in which they came. Nothing of Jupyter's protocol passes but what i
 from __future__ import annotations
 
 import collections
-import itertools
-import json
 import logging
-import re
 import select
 import socket
 import threading
@@ -21,6 +18,7 @@ from typing import Any, Literal
 
 from fednb.errors import FednbError
 from fednb.federation import messages as m
+from fednb.federation import translate
 from fednb.federation.kernel_process import KernelProcess
 from fednb.federation.outbox import Allowance, Outbox
 
@@ -30,23 +28,6 @@ START_SECONDS = 60.0
 KILL_SECONDS = 20.0  # after an interrupt; an analyst's side usually gives up earlier and asks for the kill
 QUESTION_SECONDS = 3.0
 REPLY_SECONDS = 1.0  # between the parts of a cell's end, which come on two channels
-MATCHES = 500  # completions in one answer
-
-MIME_TYPES = frozenset(
-    [
-        "text/plain",
-        "text/html",
-        "text/latex",
-        "text/markdown",
-        "image/png",
-        "image/jpeg",
-        "image/svg+xml",
-        "application/json",
-        "application/vnd.fednb.view+json",
-    ]
-)
-
-_TYPES = ("function", "instance", "class", "module", "keyword", "magic", "path", "dict key", "param")
 
 
 @dataclass
@@ -267,7 +248,7 @@ class Kernel:
         for message, question in list(self._questions.items()):
             if now > question.deadline:
                 del self._questions[message]
-                _answer_nothing(question.request, question.outbox)
+                question.outbox.put(translate.no_answer(question.request))
         cell = self._cell
         if cell is None:
             return
@@ -304,7 +285,7 @@ class Kernel:
                 "code": cell.request.code,
                 "silent": False,
                 "store_history": True,
-                "user_expressions": _capture(cell.request),
+                "user_expressions": translate.capture(cell.request),
                 "allow_stdin": False,
                 "stop_on_error": False,  # the analyst's side decides what of its own stops
             },
@@ -325,7 +306,7 @@ class Kernel:
                 if cell.idle is not None:
                     self._conclude(cell)
         elif (question := self._questions.pop(request, None)) is not None:
-            _answer(question, kind, content)
+            question.outbox.put(translate.answer(question.request, kind, content))
 
     def _output(self, cell: Cell, kind: str, content: Mapping[str, Any]) -> None:
         if kind == "stream":
@@ -349,10 +330,10 @@ class Kernel:
                 self._conclude(cell)
 
     def _display(self, cell: Cell, kind: str, content: Mapping[str, Any]) -> None:
-        data = _presentable(content.get("data"))
+        data = translate.presentable(content.get("data"))
         if not data:
             return
-        passes, note = cell.allowance.display(sum(_size(value) for value in data.values()))
+        passes, note = cell.allowance.display(sum(translate.size(value) for value in data.values()))
         if passes:
             transient = content.get("transient") or {}
             display_id = transient.get("display_id")
@@ -360,7 +341,7 @@ class Kernel:
                 m.Display(
                     cell.id,
                     data,
-                    _sizes(content.get("metadata")),
+                    translate.sizes(content.get("metadata")),
                     display_id=str(display_id) if display_id is not None else None,
                     update=kind == "update_display_data",
                     result=kind == "execute_result",
@@ -439,7 +420,7 @@ class Kernel:
         process, self._process = self._process, None
         self._ready = False
         for question in self._questions.values():
-            _answer_nothing(question.request, question.outbox)
+            question.outbox.put(translate.no_answer(question.request))
         self._questions.clear()
         if process is not None:
             process.close()
@@ -465,7 +446,7 @@ class Kernel:
 
     def _ask(self, request: m.Complete | m.Inspect, outbox: Outbox) -> None:
         if self._process is None or not self._ready or self._cell is not None or self._queue:
-            _answer_nothing(request, outbox)
+            outbox.put(translate.no_answer(request))
             return
         content: dict[str, Any] = {"code": request.code, "cursor_pos": request.cursor}
         kind = "complete_request"
@@ -503,72 +484,3 @@ class Kernel:
 
     def _close(self) -> None:
         self._closing = True
-
-
-def _capture(request: m.Execute) -> dict[str, str]:
-    """What the kernel evaluates after the cell, to hand values asked for with -o to its agent."""
-    if not request.capture:
-        return {}
-    names = json.dumps([name for name in request.capture if re.fullmatch(r"[^\W\d]\w{0,200}", name)])
-    return {"fednb": f"__import__('fednb.federation.kernel_side', fromlist=['put']).put({request.cell!r}, {names})"}
-
-
-def _presentable(data: object) -> dict[str, Any]:
-    """What of a MIME bundle may leave: known types, text where they are text. The analyst's side sanitises again."""
-    if not isinstance(data, Mapping):
-        return {}
-    kept: dict[str, Any] = {}
-    for mime, value in data.items():
-        if mime not in MIME_TYPES:
-            continue
-        if mime.endswith("json") or isinstance(value, str):
-            kept[mime] = value
-    return kept
-
-
-def _sizes(metadata: object) -> dict[str, Any]:
-    """Of the metadata: widths and heights of images."""
-    if not isinstance(metadata, Mapping):
-        return {}
-    kept: dict[str, Any] = {}
-    for mime, entry in metadata.items():
-        if mime in MIME_TYPES and isinstance(entry, Mapping):
-            sizes = {k: v for k, v in entry.items() if k in ("width", "height") and isinstance(v, int | float)}
-            if sizes:
-                kept[mime] = sizes
-    return kept
-
-
-def _size(value: object) -> int:
-    return len(value) if isinstance(value, str) else len(json.dumps(value, default=str))
-
-
-def _answer(question: Question, kind: str, content: Mapping[str, Any]) -> None:
-    request, outbox = question.request, question.outbox
-    if content.get("status") != "ok":
-        _answer_nothing(request, outbox)
-    elif isinstance(request, m.Complete) and kind == "complete_reply":
-        matches = [str(match) for match in itertools.islice(content.get("matches") or [], MATCHES)]
-        types = (content.get("metadata") or {}).get("_jupyter_types_experimental") or []
-        outbox.put(
-            m.Completions(
-                request.query,
-                matches,
-                int(content.get("cursor_start", request.cursor)),
-                int(content.get("cursor_end", request.cursor)),
-                {str(t["text"]): str(t["type"]) for t in types if t.get("text") in matches and t.get("type") in _TYPES},
-            )
-        )
-    elif isinstance(request, m.Inspect) and kind == "inspect_reply":
-        text = (content.get("data") or {}).get("text/plain")
-        data = {"text/plain": str(text)[: 1 << 20]} if text else {}
-        outbox.put(m.Inspection(request.query, bool(content.get("found")), data))
-    else:
-        _answer_nothing(request, outbox)
-
-
-def _answer_nothing(request: m.Complete | m.Inspect, outbox: Outbox) -> None:
-    if isinstance(request, m.Complete):
-        outbox.put(m.Completions(request.query, [], request.cursor, request.cursor))
-    else:
-        outbox.put(m.Inspection(request.query, False))

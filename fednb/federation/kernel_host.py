@@ -17,6 +17,7 @@ from fednb.federation import messages as m
 from fednb.federation.kernel import START_SECONDS, Kernel
 from fednb.federation.kernel_process import KernelProcess
 from fednb.federation.outbox import Outbox
+from fednb.federation.translate import no_answer
 from fednb.policy.mode import MemberPolicy
 from fednb.wire.endpoint import Conversation, Endpoint
 
@@ -148,10 +149,8 @@ class KernelHost:
     ) -> None:
         if isinstance(request, m.Execute):
             outbox.put(m.CellDone(request.cell, "refused", reason=reason))
-        elif isinstance(request, m.Complete):
-            outbox.put(m.Completions(request.query, [], request.cursor, request.cursor))
-        elif isinstance(request, m.Inspect):
-            outbox.put(m.Inspection(request.query, False))
+        elif isinstance(request, m.Complete | m.Inspect):
+            outbox.put(no_answer(request))
         elif isinstance(request, m.Restart):
             outbox.put(m.Restarted(request.query))
 
