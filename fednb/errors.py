@@ -35,7 +35,7 @@ class ConfigError(FednbError, ValueError):
 
 
 class DataError(FednbError, ValueError):
-    """A table, column, id or label cannot be used as asked; the message names party, table and column, never a value."""
+    """A table, column, id or label cannot be used; the message names party, table and column, never a value."""
 
 
 class CryptoError(FednbError, ValueError):
@@ -113,7 +113,7 @@ class RemoteError(FednbError):
     """A cell failed at a party, or at several; at the others it finished. `errors` says how, by member."""
 
     def __init__(self, errors: Mapping[str, CellFailure]) -> None:
-        super().__init__("; ".join(f"{member}: {failure.ename}: {failure.evalue}" for member, failure in errors.items()))
+        super().__init__("; ".join(f"{member}: {error.ename}: {error.evalue}" for member, error in errors.items()))
         self.errors = dict(errors)
 
     def _render_traceback_(self) -> list[str]:

@@ -74,7 +74,11 @@ class VerticalFrame:
         return self._take(train, f"train, {len(train) / rows:.0%}"), self._take(test, f"test, {len(test) / rows:.0%}")
 
     def refs(
-        self, *, label: tuple[str, str] | None = None, part: str | None = None, drop: Mapping[str, list[str]] | None = None
+        self,
+        *,
+        label: tuple[str, str] | None = None,
+        part: str | None = None,
+        drop: Mapping[str, list[str]] | None = None,
     ) -> dict[str, DataRef]:
         """What each party uses of its rows: all features, the label at its holder, its part of run `part`."""
         drop = drop or {}

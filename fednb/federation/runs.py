@@ -114,8 +114,9 @@ class RunStore:
         record = RunRecord(msgspec.json.decode(lines[0], type=RunInfo), self._folder)
         ended = msgspec.json.decode(lines[1], type=RunEnded | None)
         if ended is None:
-            reason = f"the coordinator stopped while the run was going on; fed.resume({record.info.run!r}) continues it."
-            ended = RunEnded(run=record.info.run, status="failed", error=reason, error_type="RunFailed")
+            run = record.info.run
+            reason = f"the coordinator stopped while the run was going on; fed.resume({run!r}) continues it."
+            ended = RunEnded(run=run, status="failed", error=reason, error_type="RunFailed")
             record.info = msgspec.structs.replace(record.info, status="failed", error=reason)
         record.ended = ended
         record._events = [msgspec.json.decode(line, type=Event) for line in lines[2:]]

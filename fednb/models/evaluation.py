@@ -1,4 +1,4 @@
-"""How good scores are, as the active party releases it: figures with intervals and curves of ten rows or more a point."""
+"""How good scores are: figures with intervals, and curves of ten rows or more a point, as the active party releases."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ class Evaluation:
             rows=said.rows,
             positives=said.positives,
             level=said.level,
-            roc=Roc(fpr=said.roc.fpr, tpr=said.roc.tpr),
-            calibration=Calibration(predicted=bins.predicted, observed=bins.observed, rows=bins.rows),
+            roc=Roc(fpr=[*said.roc.fpr], tpr=[*said.roc.tpr]),
+            calibration=Calibration(predicted=[*bins.predicted], observed=[*bins.observed], rows=bins.rows),
         )
 
     def __repr__(self) -> str:

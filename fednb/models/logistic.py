@@ -194,7 +194,7 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
             converged=self.converged_,
             seconds=self.seconds_,
             params=self.get_params(),
-            history={name: self.history_[name].tolist() for name in self.history_ if name != "iteration"},
+            history={str(name): self.history_[name].tolist() for name in self.history_ if name != "iteration"},
             operations=self.operations_,
             bytes=self.bytes_,
             notes=self.notes_,

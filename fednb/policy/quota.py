@@ -13,7 +13,6 @@ import threading
 from pathlib import Path
 
 from fednb.errors import QuotaExceeded
-from fednb.protocols.base import Budget
 
 
 class QuotaLedger:
@@ -62,8 +61,8 @@ class QuotaLedger:
         os.replace(draft, self._path)
 
 
-class LedgerBudget(Budget):
-    """One run's view of the ledger."""
+class LedgerBudget:
+    """One run's view of the ledger (a `protocols.base.Budget`)."""
 
     def __init__(self, ledger: QuotaLedger, label_set: str, limit: int) -> None:
         self._ledger = ledger

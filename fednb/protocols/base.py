@@ -7,6 +7,7 @@ the member, and what the coordinator may show.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, dataclass_transform
@@ -46,14 +47,22 @@ class Outcome:
     table: tuple[str, Mapping[str, npt.NDArray[np.float64]]] | None = None
 
 
-class Budget:
-    """How many plaintext slots a coordinator may still decrypt for each member; without limit unless given one."""
+class Budget(typing.Protocol):
+    """How many plaintext slots a coordinator may still decrypt for each member."""
 
     def spend(self, member: str, slots: int) -> None:
         """Count `slots` before decrypting them. Raises QuotaExceeded."""
+        ...
 
 
-class FixedBudget(Budget):
+class Unlimited:
+    """The budget of a run that nobody limits: in tests of a protocol's own."""
+
+    def spend(self, member: str, slots: int) -> None:
+        """Anything goes."""
+
+
+class FixedBudget:
     """A budget that lives as long as one object: `limit` slots for each member."""
 
     def __init__(self, limit: int) -> None:
@@ -98,7 +107,7 @@ class RunContext:
         threads: int = 1,
     ) -> None:
         self.name = name  # the run's id: bind it into whatever must not be replayed in another run
-        self.budget = budget or Budget()
+        self.budget: Budget = budget or Unlimited()
         self.journal = journal or Journal()
         self.rng = np.random.default_rng(seed)  # for what is not secret; keys and masks come from `secrets`
         self.operations: dict[str, int] = {}  # encrypted-arithmetic operations so far, by kind
