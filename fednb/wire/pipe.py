@@ -389,12 +389,12 @@ class PipeServer:
             closed = self._closed
             if not closed:
                 self._branches[head.text] = branch
+                branch.thread.start()  # under the lock: `close` joins what it finds
         if old:
             old.lost("it connected anew")
         if closed:
             wire.close()
             return
-        branch.thread.start()
         _tell(self._watchers, Presence(head.text, "kernel", True, __version__))
 
     def _lost(self, branch: _Branch) -> None:
