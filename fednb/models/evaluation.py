@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from fednb.errors import UnexpectedMessage
+from fednb.errors import DataError, UnexpectedMessage
 from fednb.federation.views import Calibration, Estimate, EvaluationView, Roc, bundle
 from fednb.models.scores import Scores
 from fednb.protocols.evaluation import Assessment, assess
@@ -98,9 +100,19 @@ class Evaluation:
         bins = self.assessment.calibration
         return pd.DataFrame({"predicted": bins.predicted, "observed": bins.observed, "rows": bins.rows})
 
-    def to_dict(self) -> dict[str, float]:
-        """The figures alone."""
-        return {"auc": self.auc, "ks": self.ks, "gini": self.gini, "log_loss": self.log_loss}
+    def to_dict(self) -> dict[str, Any]:
+        """Figures, intervals and curves as plain values, for `-o` and for files; `from_dict` reads them."""
+        return {"name": self.name, "party": self.party, "label": self.label, **dataclasses.asdict(self.assessment)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Evaluation:
+        """An evaluation from what `to_dict` gave. Raises DataError for anything else."""
+        rest = dict(values)
+        names = {name: str(rest.pop(name, "")) for name in ("name", "party", "label")}
+        try:
+            return cls(msgspec.convert(rest, Assessment), **names)
+        except msgspec.ValidationError as error:
+            raise DataError(f"this is no evaluation: {error}") from None
 
     def view(self) -> EvaluationView:
         """This evaluation for a front end."""
