@@ -38,6 +38,7 @@ party's ciphertexts reads scores or labels, so the coordinator lives apart and c
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -304,17 +305,20 @@ def _residuals(
     reach = np.abs(residuals).max() + len(rest) * (np.abs(carry).sum(axis=1).max() + 1e-2)
     if reach >= 2.0 ** (layout.packing.left_bits - 1 - layout.scale):
         raise CryptoError("residuals leave the range in which their sum is proven right; use fewer parties")
-    own = me.encrypt(layout.pack(residuals + len(rest) * carry[:, 0]), layout.scale)
-    total: CipherVector = own
-    for c in rest:
-        for s in range(layout.expansion.terms):
-            term = c[s * m : (s + 1) * m]
-            weighted = [key.multiply_plain(term, [int(v)] * m, CARRY_SCALE, run.threads) for v in exact[:, s + 1]]
-            run.count("multiply", m * len(weighted))
-            total = key.add(total, key.concatenate(weighted), run.threads)
-            run.count("add", len(total))
-    run.count("refresh", len(total))
-    return key.refresh(total, run.threads)
+    sums = []
+    for r in range(layout.expansion.terms + 1):
+        weighted = [
+            key.multiply_plain(c[s * m : (s + 1) * m], [int(exact[r, s + 1])] * m, CARRY_SCALE, run.threads)
+            for c in rest
+            for s in range(layout.expansion.terms)
+        ]
+        run.count("multiply", m * len(weighted))
+        run.count("add", m * len(weighted))
+        sums.append(functools.reduce(lambda a, b: key.add(a, b, run.threads), weighted))
+        run.check()
+    own = layout.pack(residuals + len(rest) * carry[:, 0])
+    run.count("refresh", len(own))
+    return key.refresh(key.add_plain(key.concatenate(sums), own, run.threads), run.threads)
 
 
 def _decrypt(

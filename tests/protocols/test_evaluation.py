@@ -13,7 +13,7 @@ from sklearn.metrics import log_loss, roc_auc_score, roc_curve
 from fednb.errors import DataError
 from fednb.protocols import evaluation
 from fednb.protocols.base import Dataset, RunContext
-from fednb.protocols.evaluation import EvaluationParams, _bin_ends, assess, auc
+from fednb.protocols.evaluation import EvaluationParams, _bin_ends, assess, auc, delong
 from fednb.wire.loopback import play
 
 
@@ -34,6 +34,16 @@ def test_figures_are_scikit_learns(digits: int) -> None:
     assert said.ks.value == pytest.approx(np.max(tpr - fpr))
     assert said.log_loss.value == pytest.approx(log_loss(y, p))
     assert (said.rows, said.positives) == (800, int(y.sum()))
+
+
+@pytest.mark.parametrize("digits", [6, 1])
+def test_delong_is_the_variance_of_its_definition(digits: int) -> None:
+    y, p = scored(150, digits)
+    pairs = np.sign(p[y == 1][:, None] - p[y == 0]) / 2 + 0.5
+    m, n = pairs.shape
+    variance = pairs.mean(axis=1).var(ddof=1) / m + pairs.mean(axis=0).var(ddof=1) / n
+    area, error = delong(y, p)
+    assert area == pytest.approx(pairs.mean()) and error == pytest.approx(np.sqrt(variance))
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:

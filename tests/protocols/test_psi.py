@@ -126,6 +126,19 @@ def test_no_id_no_hash_and_no_order_leaves_a_party() -> None:
     assert not first & second
 
 
+def test_points_of_one_run_are_of_no_use_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed = curve.random_scalar()
+    monkeypatch.setattr(curve, "random_scalar", lambda: fixed)
+
+    def points_of(run: str) -> set[bytes]:
+        tape: list[tuple[str, str, Message]] = []
+        align(TWO, tape, contexts={member: RunContext(name=run) for member in TWO})
+        return {p.tobytes() for _, _, m in tape if isinstance(m, psi.Points) for p in m.points}
+
+    assert points_of("run-1") == points_of("run-1")  # with the same secret, which never happens
+    assert not points_of("run-1") & points_of("run-2")
+
+
 def test_matches_do_not_tell_which_rows_they_are() -> None:
     ids = {"a": [f"{i}" for i in range(200)], "b": [f"{i}" for i in range(100)]}
     tape: list[tuple[str, str, Message]] = []

@@ -158,6 +158,35 @@ def test_no_ciphertext_is_passed_on_as_it_came(training: Make) -> None:
     assert vectors == 2 * (2 + 2 + 3)  # iterations x (scores, residuals, gradients)
 
 
+def test_every_ciphertext_sent_carries_randomness_of_its_sender(
+    training: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: set[bytes] = set()
+
+    def noted(original: Callable[..., Fresh]) -> Callable[..., Fresh]:
+        def call(*args: Any) -> Fresh:
+            c = original(*args)
+            made.update(row.tobytes() for row in c.data)
+            return c
+
+        return call
+
+    monkeypatch.setattr(paillier.PublicKey, "encrypt", noted(paillier.PublicKey.encrypt))
+    monkeypatch.setattr(paillier.PublicKey, "refresh", noted(paillier.PublicKey.refresh))
+    t = training((1, 1, 1), n=60, max_iter=1)
+    t.fit()
+    sent = [getattr(m, name) for _, _, m in t.tape.messages for name in m.__struct_fields__]
+    rows = [row.tobytes() for c in sent if isinstance(c, CipherVector) for row in c.data]
+    assert rows and all(row in made for row in rows)
+
+
+def test_momentum_is_forgotten_when_the_stage_changes(training: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(vl.Block, "restart", lambda self: calls.append(1))
+    training(n=60, max_iter=4).fit()
+    assert len(calls) == 2 * 2  # both parties: coarse to fine, fine to the end
+
+
 def test_a_sum_that_was_not_refreshed_cannot_travel() -> None:
     key = paillier.generate(512, insecure_short_key=True).public
     total = key.add(key.encrypt([1]), key.encrypt([2]))
