@@ -1,0 +1,106 @@
+"""What a view looks like in this notebook: a picture that needs no kernel, and while a run goes on, a live widget.
+
+A view comes as a typed struct or as the mapping that a member sent; it is decoded strictly, so that a member decides
+on names and numbers but never on markup or script. What cannot be decoded raises, and the caller shows plain text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fednb.federation.views import (
+    AlignmentView,
+    AnyView,
+    EvaluationView,
+    FrameView,
+    ModelView,
+    ScoresView,
+    TrainingView,
+    View,
+    decode,
+    encode,
+)
+from fednb.notebook.palette import Look, looks
+
+if TYPE_CHECKING:
+    from fednb.federation.client import Federation
+
+
+def show(view: Mapping[str, Any] | View, federation: Federation | None = None) -> None:
+    """Show a view under the running cell. Raises ValueError when it is not exactly a view of this version.
+
+    federation : whose members keep their colours in every picture, and where a run's events come from.
+    """
+    known = decode(encode(view) if isinstance(view, View) else view)  # type: ignore[arg-type]
+    if isinstance(known, TrainingView):
+        publish({"text/plain": known.plain()})
+        return
+    if not in_kernel():
+        publish({"text/plain": known.plain()})
+        return
+    for data, metadata in outputs(known, _looks(known, federation)):
+        publish(data, metadata)
+
+
+def outputs(view: AnyView, styles: Mapping[str, Look]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """MIME bundles with their metadata: the picture, then the same figures as a table to unfold."""
+    from fednb.notebook.widgets import alignment, evaluation, frame, model, scores
+    from fednb.notebook.widgets.card import html_table, text_table
+
+    card: Any = None
+    tables: list[tuple[str, tuple[str, ...], list[list[str]]]] = []
+    if isinstance(view, AlignmentView):
+        card = alignment.picture(view, styles)
+        tables.append(("What each party found in its ids", alignment.HEAD, alignment.rows(view)))
+    elif isinstance(view, FrameView):
+        if view.alignment is not None:
+            card = alignment.picture(view.alignment, styles)
+            tables.append(("What each party found in its ids", alignment.HEAD, alignment.rows(view.alignment)))
+        tables.append((frame.caption(view), frame.HEAD, frame.rows(view)))
+    elif isinstance(view, ModelView):
+        card = model.picture(view, styles)
+        tables.append(("All coefficients", model.HEAD, model.rows(view)))
+    elif isinstance(view, EvaluationView):
+        card = evaluation.picture(view, styles)
+        tables.append(("The figures as a table", evaluation.HEAD, evaluation.rows(view)))
+    elif isinstance(view, ScoresView):
+        card = scores.picture(view, styles)
+        tables.append((view.plain(), scores.HEAD, scores.rows(view)))
+    made: list[tuple[dict[str, Any], dict[str, Any]]] = [card.bundle(view.plain())] if card is not None else []
+    folded = card is not None
+    tables = [table for table in tables if table[2]]
+    if tables:
+        # One output for all of them: a front end leaves a margin around each.
+        text = "\n\n".join(f"{caption}\n{text_table(head, rows)}" for caption, head, rows in tables)
+        made.append(
+            ({"text/html": "".join(html_table(*table, folded=folded) for table in tables), "text/plain": text}, {})
+        )
+    return made or [({"text/plain": view.plain()}, {})]
+
+
+def publish(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
+    """A bundle, under the running cell."""
+    from IPython.display import display
+
+    display(data, metadata=metadata or {}, raw=True)  # type: ignore[no-untyped-call]
+
+
+def in_kernel() -> bool:
+    """Whether pictures can be seen: a terminal shows text only."""
+    from IPython.core.getipython import get_ipython
+
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+def _looks(view: AnyView, federation: Federation | None) -> Mapping[str, Look]:
+    if federation is not None:
+        return looks(federation.parties, federation.coordinator)
+    members: list[str] = []
+    if isinstance(view, FrameView):
+        members = list(view.columns)
+    elif isinstance(view, AlignmentView | ModelView):
+        members = [part.member for part in (view.parties if isinstance(view, AlignmentView) else view.parts)]
+    elif isinstance(view, EvaluationView | ScoresView) and view.member:
+        members = [view.member]
+    return looks(members)

@@ -1,0 +1,154 @@
+"""What the federation was for: one party alone, together without sharing, and on one joined table, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fednb.federation.views import Estimate, EvaluationView, Roc
+from fednb.notebook.widgets.card import EDGE, INK, MUTED, Card, clip, names, write
+from fednb.notebook.widgets.evaluation import curves, draw_roc
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# One line a result; the middle of the story stands out, the joined table is what nobody could have.
+STYLES = (
+    ("#6b7280", "s", "--"),
+    ("#0072b2", "o", "-"),
+    ("#c27a00", "D", ":"),
+    ("#009e73", "^", "-."),
+    ("#b8578f", "v", "-"),
+)
+ROW = 46
+
+
+def comparison(results: Mapping[str, Any], *, title: str = "") -> Card:
+    """AUC and KS with their confidence intervals in one figure, with the ROC curves where they are known.
+
+    Parameters
+    ----------
+    results : name to evaluation, in the order to show, such as {"bank only": ..., "federated": ..., "joined": ...}.
+        An evaluation is an `EvaluationView`, an object whose `view()` gives one, or a mapping such as
+        {"auc": 0.72, "ks": (0.35, 0.33, 0.37), "roc": {"fpr": [...], "tpr": [...]}}: a figure is a number or
+        (value, low, high).
+
+    Raises ValueError when there is nothing to compare.
+    """
+    views = _views(results)
+    drawn = [(name, found) for name, view in views.items() if (found := curves(view))]
+    body = ROW * len(views)
+    height = 92 + max(body, 200 if drawn else 0) + 44
+    card = Card(title or _headline(views), _subtitle(views), height=height / 100, alt=_words(views))
+    width, start = (190, 106) if drawn else (280, 120)
+    _forest(card, {n: v.auc for n, v in views.items()}, "AUC", x=start, width=width, labelled=True)
+    _forest(card, {n: v.ks for n, v in views.items()}, "KS", x=start + width + 40, width=width, labelled=False)
+    if drawn:
+        axes = card.panel(start + 2 * width + 118, 92, 200, 200, "ROC")
+        order = list(views)
+        draw_roc(axes, [(n, c, _style(order.index(n))[0], _style(order.index(n))[2]) for n, c in drawn])
+        for position, (name, _) in enumerate(drawn):
+            colour = _style(order.index(name))[0]
+            write(
+                axes, 0.97, 0.06 + 0.09 * (len(drawn) - 1 - position), clip(name, 22), size=8, color=colour, ha="right"
+            )
+    return card
+
+
+def comparison_table(results: Mapping[str, Any]) -> pd.DataFrame:
+    """The same figures as a DataFrame: one row a result; columns auc, auc_low, auc_high, ks, ks_low, ks_high."""
+    import pandas as pd
+
+    rows = {
+        name: {
+            f"{metric}{suffix}": value
+            for metric, e in (("auc", view.auc), ("ks", view.ks))
+            for suffix, value in (("", e.value), ("_low", e.low), ("_high", e.high))
+        }
+        for name, view in _views(results).items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", dtype="float64")
+
+
+def _views(results: Mapping[str, Any]) -> dict[str, EvaluationView]:
+    if not results:
+        raise ValueError("there is nothing to compare: give a mapping of name to evaluation.")
+    return {str(name).replace("_", " "): _view(name, result) for name, result in results.items()}
+
+
+def _view(name: str, result: Any) -> EvaluationView:
+    view = result.view() if callable(getattr(result, "view", None)) else result
+    if isinstance(view, EvaluationView):
+        return view
+    if not isinstance(view, Mapping) or "auc" not in view or "ks" not in view:
+        raise ValueError(f"{name!r} is {type(result).__name__}, not an evaluation or a mapping with 'auc' and 'ks'.")
+    roc = view.get("roc")
+    return EvaluationView(
+        auc=_estimate(view["auc"]),
+        ks=_estimate(view["ks"]),
+        roc=None if roc is None else Roc(fpr=[float(x) for x in roc["fpr"]], tpr=[float(y) for y in roc["tpr"]]),
+        rows=int(view.get("rows", 0)),
+        positives=int(view.get("positives", 0)),
+    )
+
+
+def _estimate(figure: Any) -> Estimate:
+    if isinstance(figure, Estimate):
+        return figure
+    if isinstance(figure, Mapping):
+        return Estimate(**{key: float(figure[key]) for key in ("value", "low", "high") if figure.get(key) is not None})
+    if isinstance(figure, tuple | list):
+        value, low, high = figure
+        return Estimate(value=float(value), low=float(low), high=float(high))
+    return Estimate(value=float(figure))
+
+
+def _style(position: int) -> tuple[str, str, str]:
+    return STYLES[position % len(STYLES)]
+
+
+def _headline(views: Mapping[str, EvaluationView]) -> str:
+    return " · ".join(f"{name} {view.auc.value:.3f}" for name, view in views.items() if view.auc.value is not None)
+
+
+def _subtitle(views: Mapping[str, EvaluationView]) -> str:
+    counts = {view.rows for view in views.values() if view.rows}
+    some = any(e.low is not None for view in views.values() for e in (view.auc, view.ks))
+    parts = [f"on {counts.pop():,} rows that no model was fitted on"] if len(counts) == 1 else []
+    level = next(iter(views.values())).level
+    return " · ".join(["AUC and KS", *parts, *([f"bars: {100 * level:g} % confidence intervals"] if some else [])])
+
+
+def _words(views: Mapping[str, EvaluationView]) -> str:
+    return "; ".join(f"{name}: AUC {view.auc.text()}, KS {view.ks.text()}" for name, view in views.items())
+
+
+def _forest(
+    card: Card, estimates: Mapping[str, Estimate], title: str, *, x: float, width: float, labelled: bool
+) -> None:
+    """A dot and its interval for each result; the figure itself beside it, so nobody has to read it off an axis."""
+    axes = card.panel(x, 92, width, ROW * len(estimates), title)
+    axes.set_ylim(len(estimates) - 0.5, -0.5)
+    axes.spines["left"].set_visible(False)
+    axes.grid(visible=False)
+    axes.xaxis.grid(visible=True)
+    for position, estimate in enumerate(estimates.values()):
+        colour, marker, _ = _style(position)
+        if estimate.value is None:
+            continue
+        if estimate.low is not None and estimate.high is not None:
+            axes.plot(
+                [estimate.low, estimate.high], [position, position], color=colour, linewidth=2, solid_capstyle="butt"
+            )
+        axes.plot([estimate.value], [position], marker=marker, markersize=7, color=colour, markeredgecolor="white")
+        write(axes, estimate.value, position - 0.32, f"{estimate.value:.4f}", size=8.5, ha="center", weight="bold")
+        if estimate.low is not None and estimate.high is not None:
+            interval = f"{estimate.low:.4f} to {estimate.high:.4f}"
+            write(axes, estimate.value, position + 0.3, interval, size=7, color=MUTED, ha="center")
+    low, high = axes.get_xlim()
+    room = 0.22 * (high - low)
+    axes.set_xlim(low - room, high + room)
+    axes.locator_params(axis="x", nbins=4)
+    names(axes, range(len(estimates)), [clip(name, 16) for name in estimates] if labelled else [""] * len(estimates))
+    axes.spines["bottom"].set_color(EDGE)
+    axes.tick_params(axis="y", labelcolor=INK)
