@@ -35,20 +35,29 @@ class QuotaLedger:
         with self._lock:
             return dict(self._spent.get(label_set, {}))
 
+    def expect(self, label_set: str, member: str, slots: int, limit: int) -> None:
+        """Raises QuotaExceeded if `slots` more would be too many; counts nothing."""
+        with self._lock:
+            self._check(label_set, member, slots, limit)
+
     def spend(self, label_set: str, member: str, slots: int, limit: int) -> None:
         with self._lock:
-            by_member = self._spent.setdefault(label_set, {})
-            before = by_member.get(member, 0)
-            if before + slots > limit:
-                raise QuotaExceeded(
-                    f"the coordinator has decrypted {before} slots of {label_set} for {member}, was asked for {slots} "
-                    f"more, and its quota for this training set is {limit}. Use fewer iterations or features, or "
-                    "train on more rows.",
-                    member=member,
-                    rule="decryption quota",
-                )
-            by_member[member] = before + slots
+            before = self._check(label_set, member, slots, limit)
+            self._spent.setdefault(label_set, {})[member] = before + slots
             self._write()
+
+    def _check(self, label_set: str, member: str, slots: int, limit: int) -> int:
+        """The slots spent so far."""
+        before = self._spent.get(label_set, {}).get(member, 0)
+        if before + slots > limit:
+            raise QuotaExceeded(
+                f"the coordinator has decrypted {before} slots of {label_set} for {member}, was asked for {slots} "
+                f"more, and its quota for this training set is {limit}. Use fewer iterations (max_iter) or features, "
+                "or train on more rows.",
+                member=member,
+                rule="decryption quota",
+            )
+        return before
 
     def _write(self) -> None:
         if self._path is None:
@@ -68,6 +77,9 @@ class LedgerBudget:
         self._ledger = ledger
         self.label_set = label_set
         self.limit = limit
+
+    def expect(self, member: str, slots: int) -> None:
+        self._ledger.expect(self.label_set, member, slots, self.limit)
 
     def spend(self, member: str, slots: int) -> None:
         self._ledger.spend(self.label_set, member, slots, self.limit)

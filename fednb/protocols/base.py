@@ -50,6 +50,10 @@ class Outcome:
 class Budget(typing.Protocol):
     """How many plaintext slots a coordinator may still decrypt for each member."""
 
+    def expect(self, member: str, slots: int) -> None:
+        """Raises QuotaExceeded if `slots` more would be too many. Counts nothing: for failing before the work."""
+        ...
+
     def spend(self, member: str, slots: int) -> None:
         """Count `slots` before decrypting them. Raises QuotaExceeded."""
         ...
@@ -57,6 +61,9 @@ class Budget(typing.Protocol):
 
 class Unlimited:
     """The budget of a run that nobody limits: in tests of a protocol's own."""
+
+    def expect(self, member: str, slots: int) -> None:
+        """Anything goes."""
 
     def spend(self, member: str, slots: int) -> None:
         """Anything goes."""
@@ -69,16 +76,18 @@ class FixedBudget:
         self.limit = limit
         self.spent: dict[str, int] = {}
 
-    def spend(self, member: str, slots: int) -> None:
-        total = self.spent.get(member, 0) + slots
-        if total > self.limit:
+    def expect(self, member: str, slots: int) -> None:
+        if self.spent.get(member, 0) + slots > self.limit:
             raise QuotaExceeded(
                 f"the coordinator has decrypted {self.spent.get(member, 0)} of at most {self.limit} slots for {member} "
                 f"and was asked for {slots} more. Use fewer iterations or features, or more rows.",
                 member=member,
                 rule="decryption quota",
             )
-        self.spent[member] = total
+
+    def spend(self, member: str, slots: int) -> None:
+        self.expect(member, slots)
+        self.spent[member] = self.spent.get(member, 0) + slots
 
 
 class Journal:

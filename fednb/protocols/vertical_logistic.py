@@ -275,6 +275,9 @@ def coordinator(link: Link, data: Dataset, params: LogisticParams, run: RunConte
     shapes = {member: link.recv(member, Shape) for member in parties}
     rows = _check_shapes(shapes, schedule.iteration)
     for member in parties:
+        # before hours of work, and before any of the quota is gone
+        run.budget.expect(member, shapes[member].features * (params.max_iter - schedule.iteration))
+    for member in parties:
         link.send(member, Ready())
     while schedule.stage != "stop":
         layout = Layout.of(schedule.stage, secret.public, rows, len(parties) - 1)
