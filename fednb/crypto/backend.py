@@ -1,13 +1,14 @@
 """Vectors of residues and the few operations on them that everything else in `crypto` is built from: the one seam.
 
 A `Ring` is the integers modulo one odd number. It keeps vectors in whatever form it computes fastest in, here lists
-of gmpy2 integers; another implementation may use an array of limbs, as long as slices of its vectors are vectors.
-`load` and `store` go to and from fixed-width big-endian bytes, and `store` gives canonical residues: whatever `ring`
-chooses on a machine, the bytes are the same.
+of gmpy2 integers; `lanes` uses an array of limbs. Slices of its vectors are vectors. `load` and `store` go to and
+from fixed-width big-endian bytes, and `store` gives canonical residues: whatever `ring` chooses on a machine, the
+bytes are the same. The environment variable FEDNB_KERNEL, "gmpy2" or "ifma", chooses by hand.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
@@ -16,6 +17,9 @@ import gmpy2
 import numpy as np
 import numpy.typing as npt
 from gmpy2 import mpz
+
+from fednb.crypto import lanes
+from fednb.errors import CryptoError
 
 Residues = npt.NDArray[np.uint8]  # [n, width], big-endian
 Indices = npt.NDArray[np.integer[Any]]
@@ -116,7 +120,34 @@ class GmpRing:
 
 def ring(modulus: int, width: int) -> Ring:
     """The integers modulo `modulus`, in the fastest implementation that this machine runs."""
+    if kernel() == "ifma" and lanes.fits(modulus, width):
+        return lanes.LaneRing(modulus, width)
     return GmpRing(modulus, width)
+
+
+def kernel() -> str:
+    """Which implementation runs: "ifma", the compiled one, where it was built and the processor can; else "gmpy2"."""
+    wanted = os.environ.get("FEDNB_KERNEL", "")
+    if wanted not in ("", "gmpy2", "ifma"):
+        raise CryptoError(f'FEDNB_KERNEL is "{wanted}", and "gmpy2" and "ifma" are what there is')
+    if wanted == "ifma" and not lanes.available():
+        raise CryptoError(f"FEDNB_KERNEL asks for ifma, but {_missing()}")
+    return wanted or ("ifma" if lanes.available() else "gmpy2")
+
+
+def describe() -> str:
+    """Which implementation runs and why, in one line for people."""
+    if kernel() == "ifma":
+        return "ifma: compiled, eight multiplications at a time with AVX-512 IFMA"
+    if lanes.available():
+        return "gmpy2: chosen by FEDNB_KERNEL, although this processor has AVX-512 IFMA"
+    return f"gmpy2: one multiplication at a time; {_missing()}"
+
+
+def _missing() -> str:
+    if not lanes.built():
+        return "the compiled module was not built: there was no C compiler at installation"
+    return "this processor, or the compiler that built the module, has no AVX-512 IFMA"
 
 
 def to_integers(residues: Residues) -> list[Any]:

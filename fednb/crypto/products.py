@@ -34,6 +34,8 @@ Bits = npt.NDArray[np.uint8]  # [T, ceil(m/8)], as numpy.packbits makes them alo
 
 def subset_cost(m: int, subsets: int) -> int:
     """Multiplications that `subset_products` takes, nearly."""
+    if not m or not subsets:
+        return 0
     return min(_window_cost(m, subsets)[0], _block_cost(m, subsets)[0])
 
 
@@ -73,9 +75,11 @@ def _powers(n: int, count: int) -> int:
 
 
 def _by_windows(ring: Ring, values: Vector, bits: Bits, count: int, threads: int) -> tuple[Vector, Vector]:
-    count = -(-count // threads) * threads  # so that no thread is left alone with the last one
-    windows = slices(len(bits), count)
-    together = [windows[i : i + ring.lanes] for i in range(0, len(windows), ring.lanes)]
+    # so that no thread is left alone with the last one, and no lane is empty
+    alike = threads * ring.lanes if count > ring.lanes else threads
+    windows = slices(len(bits), -(-count // alike) * alike)
+    lanes = min(ring.lanes, -(-len(windows) // threads))
+    together = [windows[i : i + lanes] for i in range(0, len(windows), lanes)]
 
     def part(some: list[slice]) -> tuple[Vector, Vector]:
         cells = np.zeros((len(values), len(some)), dtype=np.int32)
@@ -144,7 +148,8 @@ def cell_cost(m: int, sizes: Sequence[int]) -> int:
 def cell_products(ring: Ring, values: Vector, cells: Indices, sizes: Sequence[int], threads: int = 1) -> list[Vector]:
     """For each column g of `cells`, [m, G] in [0, sizes[g]): the product of the values in each cell; [sizes[g]]."""
     m, groups = len(values), _groups(len(values), sizes)
-    together = [groups[i : i + ring.lanes] for i in range(0, len(groups), ring.lanes)]
+    lanes = min(ring.lanes, max(1, -(-len(groups) // threads)))
+    together = [groups[i : i + lanes] for i in range(0, len(groups), lanes)]
 
     def tables(job: tuple[list[list[int]], slice]) -> list[Vector]:
         some, rows = job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import numpy as np
@@ -131,7 +132,8 @@ def test_randomness_is_an_nth_residue(short: PrivateKey) -> None:
 def test_each_party_has_a_base_of_its_own(short: PrivateKey) -> None:
     a, b = (PublicKey(short.public.n, insecure_short_key=True) for _ in range(2))
     a.encrypt([0]), b.encrypt([0])
-    assert a._noise._powers._base != b._noise._powers._base  # type: ignore[union-attr]
+    bases = [key.ring.store(key._noise._powers._base).tobytes() for key in (a, b)]  # type: ignore[union-attr]
+    assert bases[0] != bases[1]
 
 
 def test_only_fresh_vectors_travel(short: PrivateKey) -> None:
@@ -301,6 +303,8 @@ def test_generated_primes_are_what_the_assumption_asks_for(full: PrivateKey) -> 
     assert full.public.bits == 2048
     assert p.bit_length() == q.bit_length() == 1024
     assert p % 4 == q % 4 == 3
+    for key in [full, *(generate(128, insecure_short_key=True) for _ in range(30))]:
+        assert math.gcd(int(key._p) - 1, int(key._q) - 1) == 2
 
 
 def test_a_public_key_survives_its_bytes(full: PrivateKey) -> None:

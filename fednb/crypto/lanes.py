@@ -1,0 +1,189 @@
+"""Residues modulo a square, eight at a time: the compiled way of computing what `backend` offers.
+
+The modulus is N² with N = n for ciphertexts, N = p or q for the key holder. A residue is kept as a pair of numbers
+modulo N in Montgomery form (`native/squares.c` says why), in limbs of 52 bits: a vector is uint64 [n, 2·limbs].
+The extension module is optional: `available` says whether it was built and this processor has AVX-512 IFMA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gmpy2
+import numpy as np
+import numpy.typing as npt
+from gmpy2 import mpz
+
+try:
+    from fednb.crypto import _lanes
+except ImportError:  # built without a compiler
+    _lanes = None  # type: ignore[assignment]
+
+Limbs = npt.NDArray[np.uint64]  # [n, 2·limbs]
+Residues = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.integer[Any]]
+
+LANES = 8
+LIMB_BITS = 52
+MAX_LIMBS = 160
+HEADROOM = 8  # bits above N that lazily reduced halves need
+SECRET_WINDOW = 5
+_LINE = 64
+
+
+def available() -> bool:
+    """Whether the module was built and this processor can run it."""
+    return _lanes is not None and _lanes.available()
+
+
+def built() -> bool:
+    """Whether the module was built."""
+    return _lanes is not None
+
+
+def fits(modulus: int, width: int) -> bool:
+    """Whether a `LaneRing` can be had for this modulus: the square of an odd number that is not too long."""
+    root = gmpy2.isqrt(modulus)
+    limbs = _limbs(root)
+    return bool(root * root == modulus and root & 1 and root > HEADROOM and limbs <= MAX_LIMBS and width <= 13 * limbs)
+
+
+def _limbs(root: Any) -> int:
+    return 4 * -(-(int(root).bit_length() + HEADROOM) // (4 * LIMB_BITS))
+
+
+class LaneRing:
+    """The integers modulo a square, by AVX-512 IFMA. A `backend.Ring`, with the results of every other one."""
+
+    lanes = LANES
+
+    def __init__(self, modulus: int, width: int) -> None:
+        self.modulus, self.width = int(modulus), width
+        self._modulus = mpz(modulus)
+        root = gmpy2.isqrt(self._modulus)
+        limbs = _limbs(root)
+        radix = mpz(1) << LIMB_BITS * limbs
+        filled = sum(mpz(1) << LIMB_BITS * (j + 1) for j in range(limbs))  # 2**52 in every limb
+        spare = _split(-filled % root, limbs) + np.uint64(1 << LIMB_BITS)
+        inverse = -gmpy2.invert(root, 1 << LIMB_BITS) % (1 << LIMB_BITS)
+        powers = [radix**k % self._modulus for k in (1, 2, 3)]
+        pairs = [_split(half, limbs) for power in powers for half in (power % root, power // root)]
+        head = np.array([limbs, int(inverse)], dtype=np.uint64)
+        self._words = 2 * limbs
+        self._context = np.concatenate([head, _split(root, limbs), spare, *pairs]).tobytes()
+        self._one = np.concatenate(pairs[:2])
+
+    def load(self, residues: Residues) -> Limbs:
+        out = self._empty(len(residues))
+        _lanes.load(self._context, np.ascontiguousarray(residues), self.width, out)
+        return out
+
+    def store(self, vector: Limbs) -> Residues:
+        out = np.empty((len(vector), self.width), dtype=np.uint8)
+        _lanes.store(self._context, np.ascontiguousarray(vector), self.width, out)
+        return out
+
+    def ones(self, n: int) -> Limbs:
+        out = self._empty(n)
+        out[:] = self._one
+        return out
+
+    def join(self, vectors: Sequence[Limbs]) -> Limbs:
+        if len(vectors) == 1:
+            return vectors[0]
+        out = self._empty(sum(len(vector) for vector in vectors))
+        np.concatenate(vectors, out=out)
+        return out
+
+    def multiply(self, a: Limbs, b: Limbs) -> Limbs:
+        out = self._empty(len(a))
+        _lanes.multiply(self._context, np.ascontiguousarray(a), np.ascontiguousarray(b), out)
+        return out
+
+    def multiply_taken(self, a: Limbs, table: Limbs, index: Indices) -> Limbs:
+        out = self._empty(len(a))
+        places = np.ascontiguousarray(index, dtype=np.int64)
+        _lanes.multiply_taken(self._context, np.ascontiguousarray(a), np.ascontiguousarray(table), places, out)
+        return out
+
+    def buckets(self, values: Limbs, cells: Indices, size: int) -> list[Limbs]:
+        values = np.ascontiguousarray(values)
+        found: list[Limbs] = []
+        for start in range(0, cells.shape[1], LANES):
+            found += self._eight_buckets(values, cells[:, start : start + LANES], size)
+        return found
+
+    def _eight_buckets(self, values: Limbs, cells: Indices, size: int) -> list[Limbs]:
+        """Tables for up to eight columns. Fewer leave lanes over, which take a part of the rows each."""
+        n, columns = cells.shape
+        shares = min(LANES // columns, max(1, n // (2 * size)))  # as long as rows, not tables, are what costs
+        edges = [n * share // shares for share in range(shares + 1)]
+        steps = max(b - a for a, b in zip(edges, edges[1:], strict=False))
+        starts = np.zeros(LANES, dtype=np.int64)
+        work = np.full((steps, LANES), -1, dtype=np.int32)
+        for share, (first, last) in enumerate(zip(edges, edges[1:], strict=False)):
+            lanes = slice(share * columns, (share + 1) * columns)
+            starts[lanes] = first
+            work[: last - first, lanes] = cells[first:last]
+        tables = self.ones(LANES * size)
+        _lanes.buckets(self._context, values, starts, work, tables)
+        by_lane = [tables[lane * size : (lane + 1) * size] for lane in range(shares * columns)]
+        found = by_lane[:columns]
+        for share in range(1, shares):
+            more = by_lane[share * columns : (share + 1) * columns]
+            found = [self.multiply(a, b) for a, b in zip(found, more, strict=True)]
+        return found
+
+    def square(self, a: Limbs, times: int) -> Limbs:
+        out = self._empty(len(a))
+        _lanes.square(self._context, np.ascontiguousarray(a), times, out)
+        return out
+
+    def power(self, a: Limbs, exponents: Sequence[int]) -> Limbs:
+        a = np.ascontiguousarray(a)
+        negative = [i for i, exponent in enumerate(exponents) if exponent < 0]
+        if negative:
+            a = a.copy()
+            a[negative] = self._inverses(a[negative])
+        sizes = [abs(exponent) for exponent in exponents]
+        bits = max((size.bit_length() for size in sizes), default=0)
+        window = min(range(1, 7), key=lambda w: (1 << w) + -(-bits // w))
+        out = self._empty(len(a))
+        _lanes.power(self._context, a, _digits(sizes, bits, window), window, out)
+        return out
+
+    def _inverses(self, a: Limbs) -> Limbs:
+        raw = self.store(a).tobytes()
+        values = [mpz.from_bytes(raw[i : i + self.width], "big") for i in range(0, len(raw), self.width)]
+        inverses = [gmpy2.powmod(value, -1, self._modulus) for value in values]
+        inverted = b"".join([value.to_bytes(self.width, "big") for value in inverses])
+        return self.load(np.frombuffer(inverted, dtype=np.uint8).reshape(-1, self.width))
+
+    def power_secret(self, a: Limbs, exponent: int) -> Limbs:
+        out = self._empty(len(a))
+        digits = _digits([exponent], exponent.bit_length(), SECRET_WINDOW)
+        _lanes.power_secret(self._context, np.ascontiguousarray(a), digits, SECRET_WINDOW, out)
+        return out
+
+    def _empty(self, n: int) -> Limbs:
+        """Rows that start where cache lines start: a row is a whole number of them."""
+        words = n * self._words
+        room = np.empty(words + _LINE // 8, dtype=np.uint64)
+        skip = -room.ctypes.data % _LINE // 8
+        return room[skip : skip + words].reshape(n, self._words)
+
+
+def _split(number: Any, limbs: int) -> Limbs:
+    return np.array([int(number >> LIMB_BITS * j & ((1 << LIMB_BITS) - 1)) for j in range(limbs)], dtype=np.uint64)
+
+
+def _digits(numbers: Sequence[int], bits: int, window: int) -> Residues:
+    """Digits of `window` bits, highest first, [n, places]."""
+    places = -(-bits // window)
+    room = -(-places * window // 8)
+    raw = b"".join([int(number).to_bytes(room, "little") for number in numbers])
+    grid = np.frombuffer(raw, dtype=np.uint8).reshape(len(numbers), room)
+    single = np.unpackbits(grid, axis=1, bitorder="little")[:, : places * window].reshape(len(numbers), places, window)
+    digits = (single << np.arange(window, dtype=np.uint8)).sum(axis=2, dtype=np.uint8)
+    return np.ascontiguousarray(digits[:, ::-1])

@@ -1,0 +1,52 @@
+/* Eight numbers side by side: limbs of 52 (or 51) bits in the lanes of AVX-512 registers, multiplied by IFMA.
+
+   Only functions marked LANES or INLINE use these instructions, so the rest compiles for, and runs on, any x86-64;
+   `lanes_available` says at run time whether they may be called. */
+
+#ifndef FEDNB_LANES_H
+#define FEDNB_LANES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define HAVE_LANES 1
+#else
+#define HAVE_LANES 0
+#endif
+
+int lanes_available(void);
+
+/* squares.c: residues modulo N², in Montgomery form. A residue is 2·limbs words; a context describes the modulus. */
+
+#define MAX_LIMBS 160 /* keys of up to 8192 bits */
+#define CONTEXT_WORDS(limbs) (2 + 8 * (size_t)(limbs))
+
+typedef struct {
+    size_t limbs; /* a multiple of four, with room for eight bits above N */
+    const uint64_t *words;
+} context;
+
+void squares_load(context c, const uint8_t *bytes, size_t width, uint64_t *out, size_t count);
+void squares_store(context c, const uint64_t *in, uint8_t *bytes, size_t width, size_t count);
+/* out[i] = a[i]·b[index[i]], or a[i]·b[i] without an index; out may be a */
+void squares_multiply(context c, const uint64_t *a, const uint64_t *b, const int64_t *index, uint64_t *out,
+                      size_t count);
+void squares_square(context c, const uint64_t *a, size_t times, uint64_t *out, size_t count);
+/* tables[lane][cells[step][lane]] *= values[starts[lane] + step]; a cell of -1 leaves its lane's table alone */
+void squares_buckets(context c, const uint64_t *values, const int64_t *starts, const int32_t *cells, size_t steps,
+                     uint64_t *tables, size_t size);
+/* Digits, highest first. `memory` holds squares_power_memory bytes, aligned to 64. */
+size_t squares_power_memory(context c, unsigned window);
+void squares_power(context c, const uint64_t *a, const uint8_t *digits, size_t places, unsigned window,
+                   uint64_t *out, size_t count, void *memory);
+/* One exponent for all, in a time and with an order of memory accesses that do not depend on it. */
+void squares_power_secret(context c, const uint64_t *a, const uint8_t *digits, size_t places, unsigned window,
+                          uint64_t *out, size_t count, void *memory);
+
+/* curve25519.c: points are u-coordinates of 32 little-endian bytes */
+
+void curve_multiply(const uint8_t *points, const uint8_t scalar[32], uint8_t *out, size_t count);
+void curve_contains(const uint8_t *points, uint8_t *flags, size_t count);
+
+#endif

@@ -1,0 +1,268 @@
+/* fednb.crypto._lanes: squares.c and curve25519.c over buffers. It checks every length and index, then leaves the GIL. */
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "lanes.h"
+
+#define ROW_BYTES(c) (2 * (c).limbs * sizeof(uint64_t))
+
+static int refuse(const char *what)
+{
+    PyErr_SetString(PyExc_ValueError, what);
+    return 0;
+}
+
+static int open_buffer(const Py_buffer *buffer, context *c)
+{
+    const uint64_t *words = buffer->buf;
+    if (!lanes_available()) {
+        PyErr_SetString(PyExc_RuntimeError, "this processor has no AVX-512 IFMA");
+        return 0;
+    }
+    if (buffer->len < (Py_ssize_t)sizeof(uint64_t) || (uintptr_t)words % sizeof(uint64_t)) return refuse("no context");
+    c->limbs = words[0];
+    c->words = words;
+    if (c->limbs < 4 || c->limbs > MAX_LIMBS || c->limbs % 4
+        || (size_t)buffer->len != CONTEXT_WORDS(c->limbs) * sizeof(uint64_t))
+        return refuse("no context");
+    return 1;
+}
+
+/* How many rows `buffer` holds, each of `bytes`. */
+static int rows(const Py_buffer *buffer, size_t bytes, size_t alignment, size_t *count)
+{
+    if (bytes == 0 || (size_t)buffer->len % bytes) return refuse("a buffer is no whole number of rows");
+    if ((uintptr_t)buffer->buf % alignment) return refuse("a buffer is not aligned");
+    *count = (size_t)buffer->len / bytes;
+    return 1;
+}
+
+static int residues(const Py_buffer *buffer, context c, size_t *count)
+{
+    return rows(buffer, ROW_BYTES(c), sizeof(uint64_t), count);
+}
+
+static PyObject *done(Py_buffer *buffers, int count, int good)
+{
+    for (int i = 0; i < count; i++) PyBuffer_Release(&buffers[i]);
+    if (!good) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *available(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    return PyBool_FromLong(lanes_available());
+}
+
+#if HAVE_LANES
+
+static PyObject *load(PyObject *self, PyObject *args)
+{
+    Py_buffer b[3];
+    Py_ssize_t width;
+    context c;
+    size_t count, expected;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*y*nw*", &b[0], &b[1], &width, &b[2])) return NULL;
+    int good = open_buffer(&b[0], &c) && residues(&b[2], c, &count)
+               && (width > 0 && (size_t)width <= 13 * c.limbs ? 1 : refuse("the width does not fit the context"))
+               && rows(&b[1], (size_t)width, 1, &expected)
+               && (expected == count ? 1 : refuse("buffers do not go together"));
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS;
+        squares_load(c, b[1].buf, (size_t)width, b[2].buf, count);
+        Py_END_ALLOW_THREADS;
+    }
+    return done(b, 3, good);
+}
+
+static PyObject *store(PyObject *self, PyObject *args)
+{
+    Py_buffer b[3];
+    Py_ssize_t width;
+    context c;
+    size_t count, expected;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*y*nw*", &b[0], &b[1], &width, &b[2])) return NULL;
+    int good = open_buffer(&b[0], &c) && residues(&b[1], c, &count)
+               && (width > 0 && (size_t)width <= 13 * c.limbs ? 1 : refuse("the width does not fit the context"))
+               && rows(&b[2], (size_t)width, 1, &expected)
+               && (expected == count ? 1 : refuse("buffers do not go together"));
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS;
+        squares_store(c, b[1].buf, b[2].buf, (size_t)width, count);
+        Py_END_ALLOW_THREADS;
+    }
+    return done(b, 3, good);
+}
+
+static int in_table(const Py_buffer *index, size_t count, size_t entries)
+{
+    const int64_t *values = index->buf;
+    for (size_t i = 0; i < count; i++)
+        if (values[i] < 0 || (size_t)values[i] >= entries) return refuse("an index is outside of the table");
+    return 1;
+}
+
+static PyObject *multiply(PyObject *self, PyObject *args)
+{
+    Py_buffer b[4];
+    context c;
+    size_t n, same, out;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*y*y*w*", &b[0], &b[1], &b[2], &b[3])) return NULL;
+    int good = open_buffer(&b[0], &c) && residues(&b[1], c, &n) && residues(&b[2], c, &same)
+               && residues(&b[3], c, &out) && (n == same && n == out ? 1 : refuse("buffers do not go together"));
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS;
+        squares_multiply(c, b[1].buf, b[2].buf, NULL, b[3].buf, n);
+        Py_END_ALLOW_THREADS;
+    }
+    return done(b, 4, good);
+}
+
+static PyObject *multiply_taken(PyObject *self, PyObject *args)
+{
+    Py_buffer b[5];
+    context c;
+    size_t n, entries, same, out;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*w*", &b[0], &b[1], &b[2], &b[3], &b[4])) return NULL;
+    int good = open_buffer(&b[0], &c) && residues(&b[1], c, &n) && residues(&b[2], c, &entries)
+               && rows(&b[3], sizeof(int64_t), sizeof(int64_t), &same) && residues(&b[4], c, &out)
+               && (n == same && n == out ? 1 : refuse("buffers do not go together"))
+               && in_table(&b[3], n, entries);
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS;
+        squares_multiply(c, b[1].buf, b[2].buf, b[3].buf, b[4].buf, n);
+        Py_END_ALLOW_THREADS;
+    }
+    return done(b, 5, good);
+}
+
+static PyObject *square(PyObject *self, PyObject *args)
+{
+    Py_buffer b[3];
+    Py_ssize_t times;
+    context c;
+    size_t n, out;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*y*nw*", &b[0], &b[1], &times, &b[2])) return NULL;
+    int good = open_buffer(&b[0], &c) && residues(&b[1], c, &n) && residues(&b[2], c, &out)
+               && (n == out && times >= 0 ? 1 : refuse("buffers do not go together"));
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS;
+        squares_square(c, b[1].buf, (size_t)times, b[2].buf, n);
+        Py_END_ALLOW_THREADS;
+    }
+    return done(b, 3, good);
+}
+
+static int in_buckets(const Py_buffer *starts, const Py_buffer *cells, size_t steps, size_t values, size_t size)
+{
+    const int64_t *first = starts->buf;
+    const int32_t *cell = cells->buf;
+    int together = 1;
+    for (size_t lane = 0; lane < 8; lane++) {
+        if (first[lane] < 0 || (size_t)first[lane] > values) return refuse("a lane starts outside of the values");
+        together &= first[lane] == first[0];
+    }
+    if (together && (size_t)first[0] + steps > values) return refuse("there are fewer values than steps");
+    for (size_t step = 0; step < steps; step++)
+        for (size_t lane = 0; lane < 8; lane++) {
+            const int32_t where = cell[8 * step + lane];
+            if (where < -1 || (where >= 0 && (size_t)where >= size)) return refuse("a cell is outside of its table");
+            if (where >= 0 && (size_t)first[lane] + step >= values) return refuse("there are fewer values than steps");
+        }
+    return 1;
+}
+
+static PyObject *buckets(PyObject *self, PyObject *args)
+{
+    Py_buffer b[5];
+    context c;
+    size_t values, lanes, steps, tables;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*y*y*y*w*", &b[0], &b[1], &b[2], &b[3], &b[4])) return NULL;
+    int good = open_buffer(&b[0], &c) && residues(&b[1], c, &values)
+               && rows(&b[2], sizeof(int64_t), sizeof(int64_t), &lanes)
+               && rows(&b[3], 8 * sizeof(int32_t), sizeof(int32_t), &steps) && residues(&b[4], c, &tables)
+               && (lanes == 8 && tables % 8 == 0 ? 1 : refuse("buffers do not go together"))
+               && in_buckets(&b[2], &b[3], steps, values, tables / 8);
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS;
+        squares_buckets(c, b[1].buf, b[2].buf, b[3].buf, steps, b[4].buf, tables / 8);
+        Py_END_ALLOW_THREADS;
+    }
+    return done(b, 5, good);
+}
+
+typedef void (*power_function)(context, const uint64_t *, const uint8_t *, size_t, unsigned, uint64_t *, size_t, void *);
+
+/* power(context, a, digits, window, out): digits of `window` bits, highest first, a row for each of `a`, or one for all */
+static PyObject *raise_to(PyObject *args, int for_all, power_function function)
+{
+    Py_buffer b[4];
+    int window;
+    context c;
+    size_t n, out, digits = 0;
+    void *memory = NULL;
+    if (!PyArg_ParseTuple(args, "y*y*y*iw*", &b[0], &b[1], &b[2], &window, &b[3])) return NULL;
+    int good = open_buffer(&b[0], &c) && residues(&b[1], c, &n) && residues(&b[3], c, &out)
+               && (n == out && window > 0 && window <= 8 ? 1 : refuse("buffers do not go together"))
+               && (n == 0 || rows(&b[2], for_all ? 1 : n, 1, &digits));
+    if (good) {
+        const uint8_t *digit = b[2].buf;
+        for (Py_ssize_t i = 0; good && i < b[2].len; i++)
+            if (digit[i] >> window) good = refuse("a digit is longer than the window");
+    }
+    if (good && !(memory = PyMem_RawMalloc(squares_power_memory(c, (unsigned)window) + 64))) {
+        PyErr_NoMemory();
+        good = 0;
+    }
+    if (good) {
+        void *aligned = (void *)(((uintptr_t)memory + 63) / 64 * 64);
+        Py_BEGIN_ALLOW_THREADS;
+        function(c, b[1].buf, b[2].buf, digits, (unsigned)window, b[3].buf, n, aligned);
+        Py_END_ALLOW_THREADS;
+    }
+    PyMem_RawFree(memory);
+    return done(b, 4, good);
+}
+
+static PyObject *power(PyObject *self, PyObject *args)
+{
+    (void)self;
+    return raise_to(args, 0, squares_power);
+}
+
+static PyObject *power_secret(PyObject *self, PyObject *args)
+{
+    (void)self;
+    return raise_to(args, 1, squares_power_secret);
+}
+
+#endif
+
+static PyMethodDef methods[] = {
+    {"available", available, METH_NOARGS, "Whether this processor and this build can run the rest."},
+#if HAVE_LANES
+    {"load", load, METH_VARARGS, "load(context, bytes, width, out)"},
+    {"store", store, METH_VARARGS, "store(context, a, width, bytes)"},
+    {"multiply", multiply, METH_VARARGS, "multiply(context, a, b, out)"},
+    {"multiply_taken", multiply_taken, METH_VARARGS, "multiply_taken(context, a, table, index, out)"},
+    {"square", square, METH_VARARGS, "square(context, a, times, out)"},
+    {"buckets", buckets, METH_VARARGS, "buckets(context, values, starts, cells, tables)"},
+    {"power", power, METH_VARARGS, "power(context, a, digits, window, out)"},
+    {"power_secret", power_secret, METH_VARARGS, "power_secret(context, a, digits, window, out)"},
+#endif
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "fednb.crypto._lanes", "Eight multiplications at a time.", 0, methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__lanes(void) { return PyModuleDef_Init(&definition); }

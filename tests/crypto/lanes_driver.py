@@ -1,0 +1,60 @@
+"""Runs a build of the compiled module over edge values, beside gmpy2: what the sanitizers watch.
+
+Not a test itself: test_lanes starts it with the path of the module, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import sys
+
+import gmpy2
+import numpy as np
+
+import fednb.crypto
+
+
+def main(path: str) -> None:
+    spec = importlib.util.spec_from_file_location("fednb.crypto._lanes", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules["fednb.crypto._lanes"] = fednb.crypto._lanes = module
+
+    from fednb.crypto import lanes
+    from fednb.crypto.backend import GmpRing, to_residues
+
+    if not lanes.available():
+        print("not available")
+        return
+    random.seed(5)
+    for bits in (256, 1024, 1536, 2048, 8192 - 16):
+        root = gmpy2.next_prime(1 << (bits - 1)) if bits < 4096 else (1 << (bits - 1)) + 1
+        modulus, width = int(root * root), -(-2 * bits // 8)
+        plain, fast = GmpRing(modulus, width), lanes.LaneRing(modulus, width)
+        edges = [0, 1, root - 1, root, root + 1, modulus - 1, modulus - root]
+        values = edges + [random.randrange(modulus) for _ in range(6)]
+        residues = to_residues([gmpy2.mpz(value) for value in values], width)
+        a, b = plain.load(residues), fast.load(residues)
+        index = np.array([random.randrange(len(values)) for _ in values])
+        cells = np.array([[random.randrange(5) for _ in range(11)] for _ in values])
+        pairs = [
+            (a, b),
+            (plain.multiply(a, a[::-1]), fast.multiply(b, b[::-1])),
+            (plain.multiply_taken(a, a, index), fast.multiply_taken(b, b, index)),
+            (plain.square(a, 3), fast.square(b, 3)),
+            (plain.power(a, list(range(len(a)))), fast.power(b, list(range(len(b))))),
+            (plain.power_secret(a[1:4], 12345), fast.power_secret(b[1:4], 12345)),
+            (plain.ones(3), fast.ones(3)),
+            (a[:0], b[:0]),
+            *zip(plain.buckets(a, cells, 5), fast.buckets(b, cells, 5), strict=True),
+            *zip(plain.buckets(a, cells[:, :2], 5), fast.buckets(b, cells[:, :2], 5), strict=True),
+        ]
+        for i, (expected, got) in enumerate(pairs):
+            if not (plain.store(expected) == fast.store(got)).all():
+                raise SystemExit(f"{bits} bits, result {i}: not the same")
+    print("all the same")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

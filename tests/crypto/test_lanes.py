@@ -1,0 +1,265 @@
+"""The compiled kernel: the same bits as gmpy2, at the edges too; what it refuses; what the sanitizers say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import sysconfig
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import gmpy2
+import numpy as np
+import pytest
+from gmpy2 import mpz
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fednb.crypto import backend, lanes
+from fednb.crypto.backend import GmpRing, to_residues
+from fednb.crypto.multiexp import inner_products
+from fednb.crypto.packing import Packing
+from fednb.crypto.paillier import CipherVector, PrivateKey, PublicKey
+from fednb.errors import CryptoError
+
+ROOT = Path(__file__).parents[2]
+compiled = pytest.mark.skipif(not lanes.available(), reason="no compiled kernel, or no AVX-512 IFMA")
+
+# the lengths of keys and of their primes, some between them, and the longest
+LENGTHS = [128, 512, 1000, 1024, 1536, 2048, 3072, 4096]
+
+
+@cache
+def rings(bits: int) -> tuple[int, GmpRing, lanes.LaneRing]:
+    """A number of `bits` bits, and both rings modulo its square."""
+    prime = int(gmpy2.next_prime(mpz(3) ** 20_000 % (1 << (bits - 1)) | 1 << (bits - 1)))
+    width = -(-2 * bits // 8)
+    return prime, GmpRing(prime**2, width), lanes.LaneRing(prime**2, width)
+
+
+def edges(n: int) -> list[int]:
+    return [0, 1, 2, n - 1, n, n + 1, 2 * n, n * (n - 1), n * n - n - 1, n * n - n + 1, n * n - 2, n * n - 1]
+
+
+def residues_of(n: int) -> st.SearchStrategy[int]:
+    return st.one_of(st.sampled_from(edges(n)), st.integers(0, n * n - 1))
+
+
+def load(ring: Any, values: list[int]) -> Any:
+    return ring.load(to_residues([mpz(value) for value in values], ring.width))
+
+
+def same(plain: GmpRing, expected: Any, fast: lanes.LaneRing, got: Any) -> None:
+    np.testing.assert_array_equal(fast.store(got), plain.store(expected))
+
+
+@compiled
+@pytest.mark.parametrize("bits", LENGTHS)
+@settings(max_examples=20)
+@given(data=st.data())
+def test_both_kernels_give_the_same_bits(bits: int, data: st.DataObject) -> None:
+    n, plain, fast = rings(bits)
+    values = data.draw(st.lists(residues_of(n), min_size=1, max_size=20))
+    others = data.draw(st.lists(residues_of(n), min_size=len(values), max_size=len(values)))
+    index = np.array(data.draw(st.lists(st.integers(0, len(values) - 1), min_size=len(values), max_size=len(values))))
+    a, b, x, y = load(plain, values), load(plain, others), load(fast, values), load(fast, others)
+    same(plain, a, fast, x)
+    same(plain, plain.multiply(a, b), fast, fast.multiply(x, y))
+    same(plain, plain.multiply_taken(b, a, index), fast, fast.multiply_taken(y, x, index))
+    for times in (0, 1, 5):
+        same(plain, plain.square(a, times), fast, fast.square(x, times))
+
+
+@compiled
+@pytest.mark.parametrize("bits", [512, 1024, 2048, 3072])
+def test_every_pair_of_edge_values_multiplies_alike_also_after_many_lazy_reductions(bits: int) -> None:
+    n, plain, fast = rings(bits)
+    pairs = [(a, b) for a in edges(n) for b in edges(n)]
+    a, b = (load(plain, list(side)) for side in zip(*pairs, strict=True))
+    x, y = (load(fast, list(side)) for side in zip(*pairs, strict=True))
+    for _ in range(5):
+        a, x = plain.multiply(a, b), fast.multiply(x, y)
+        same(plain, a, fast, x)
+        a, x = plain.multiply(a, a), fast.square(x, 1)
+        same(plain, a, fast, x)
+
+
+@compiled
+@pytest.mark.parametrize("bits", [512, 1024, 2048, 3072])
+def test_halves_that_are_not_reduced_become_canonical_when_stored(bits: int) -> None:
+    n, _, fast = rings(bits)
+    limbs = fast._words // 2
+    halves = [0, 1, n - 1, n, n + 1, 2 * n - 1, 2 * n, 2 * n + 1, 4 * n - 1]
+    vector = np.array([[*lanes._split(mpz(a), limbs), *lanes._split(mpz(b), limbs)] for a in halves for b in halves])
+    inverse = pow(1 << 52 * limbs, -1, n * n)
+    expected = to_residues([mpz((a + b * n) * inverse % (n * n)) for a in halves for b in halves], fast.width)
+    np.testing.assert_array_equal(fast.store(vector), expected)
+    np.testing.assert_array_equal(fast.store(fast.multiply(vector, vector)), fast.store(fast.square(vector, 1)))
+
+
+@compiled
+@pytest.mark.parametrize("bits", [512, 2048, 3072])
+@settings(max_examples=10)
+@given(data=st.data())
+def test_powers_are_the_same(bits: int, data: st.DataObject) -> None:
+    n, plain, fast = rings(bits)
+    values = data.draw(st.lists(residues_of(n).filter(lambda v: v % n != 0), min_size=1, max_size=9))
+    size = len(values)
+    exponents = st.one_of(st.sampled_from([0, 1, -1, 2**64]), st.integers(-(2**70), 2**70))
+    chosen = data.draw(st.lists(exponents, min_size=size, max_size=size))
+    a, x = load(plain, values), load(fast, values)
+    same(plain, plain.power(a, chosen), fast, fast.power(x, chosen))
+    same(plain, plain.power(a, [0] * size), fast, fast.power(x, [0] * size))
+    secret = data.draw(st.integers(1, 2**80))
+    same(plain, plain.power_secret(a, secret), fast, fast.power_secret(x, secret))
+
+
+@compiled
+def test_what_has_no_inverse_is_refused_by_both() -> None:
+    n, plain, fast = rings(512)
+    for ring in (plain, fast):
+        with pytest.raises(ValueError, match="not invertible"):
+            ring.power(load(ring, [5, n]), [1, -1])
+
+
+@compiled
+@settings(max_examples=60)
+@given(n=st.integers(0, 90), columns=st.integers(1, 19), size=st.integers(1, 6), seed=st.integers(0, 2**32))
+def test_buckets_are_the_same_however_many_columns_share_the_lanes(n: int, columns: int, size: int, seed: int) -> None:
+    prime, plain, fast = rings(128)
+    rng = np.random.default_rng(seed)
+    values = [int.from_bytes(rng.bytes(32), "big") % prime**2 for _ in range(n)]
+    cells = rng.integers(0, size, (n, columns))
+    expected = plain.buckets(load(plain, values) if n else [], cells, size)
+    got = fast.buckets(load(fast, values) if n else fast.ones(0), cells, size)
+    assert len(got) == columns
+    for a, x in zip(expected, got, strict=True):
+        same(plain, a, fast, x)
+
+
+@compiled
+def test_vectors_are_joined_and_cut_like_lists() -> None:
+    _, plain, fast = rings(512)
+    a, x = load(plain, list(range(20))), load(fast, list(range(20)))
+    same(plain, plain.join([a[3:5], a[::4], plain.ones(2)]), fast, fast.join([x[3:5], x[::4], fast.ones(2)]))
+    same(plain, plain.multiply(a[::2], a[1::2]), fast, fast.multiply(x[::2], x[1::2]))
+    assert fast.store(fast.ones(0)).shape == (0, fast.width)
+
+
+@compiled
+@pytest.mark.parametrize("slots", [1, 4])
+def test_encrypted_inner_products_are_the_same_to_the_last_bit(
+    slots: int, full: PrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(slots)
+    n = 150
+    columns = np.stack([rng.integers(-500, 500, n), rng.integers(0, 3, n), np.full(n, -7)], axis=1)
+    packing = Packing(slots, 40, 12, 12, n)
+    c = full.encrypt(packing.pack(rng.integers(-1000, 1000, n)))
+    found, powers, kinds = [], [], []
+    for kernel in ("gmpy2", "ifma"):
+        monkeypatch.setenv("FEDNB_KERNEL", kernel)
+        key = PublicKey(full.public.n)
+        kinds.append(type(key.ring).__name__)
+        mine = CipherVector(c.data, c.scale, key)
+        found.append(inner_products(mine, columns, packing, threads=2).data)
+        factors = [0, 1, -1, key.n - 1, 2**40]
+        powers.append(key.multiply_plain(mine[:5], factors).data)
+        private = PrivateKey(int(full._p), int(full._q))
+        assert private.decrypt(CipherVector(c.data, c.scale, private.public)) == full.decrypt(c)
+    assert kinds == ["GmpRing", "LaneRing"]
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(*powers)
+
+
+def test_the_kernel_can_be_chosen_and_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    square = (2**61 - 1) ** 2
+    monkeypatch.setenv("FEDNB_KERNEL", "gmpy2")
+    assert isinstance(backend.ring(square, 16), GmpRing)
+    assert backend.describe().startswith("gmpy2")
+    monkeypatch.setenv("FEDNB_KERNEL", "abacus")
+    with pytest.raises(CryptoError, match='"abacus"'):
+        backend.ring(square, 16)
+    monkeypatch.delenv("FEDNB_KERNEL")
+    assert backend.describe().startswith("ifma" if lanes.available() else "gmpy2")
+    monkeypatch.setattr(lanes, "_lanes", None)
+    assert backend.describe().endswith("the compiled module was not built: there was no C compiler at installation")
+    assert isinstance(backend.ring(square, 16), GmpRing)
+    monkeypatch.setenv("FEDNB_KERNEL", "ifma")
+    with pytest.raises(CryptoError, match="was not built"):
+        backend.ring(square, 16)
+
+
+@compiled
+@pytest.mark.parametrize("modulus", [2**61 - 1, 16, 49, (2**8400 + 1) ** 2], ids=["prime", "even", "small", "long"])
+def test_a_modulus_that_is_no_square_of_a_fitting_odd_number_is_left_to_gmpy2(modulus: int) -> None:
+    assert isinstance(backend.ring(modulus, -(-modulus.bit_length() // 8)), GmpRing)
+
+
+@compiled
+def test_buffers_and_indices_that_do_not_fit_are_refused() -> None:
+    from fednb.crypto import _lanes
+
+    _, _, fast = rings(512)
+    context, a, out = fast._context, fast.ones(3), fast.ones(3)
+    nine = np.zeros((9, 8), np.int32)
+    starts = np.zeros(8, np.int64)
+    refused = [
+        lambda: _lanes.multiply(context, a, a[:2], out),
+        lambda: _lanes.multiply(context, a, a, out[:2]),
+        lambda: _lanes.multiply(context[:-8], a, a, out),
+        lambda: _lanes.multiply(b"", a, a, out),
+        lambda: _lanes.multiply(context, a.tobytes()[:-1], a, out),
+        lambda: _lanes.multiply_taken(context, a, a, np.array([0, 1, 3]), out),
+        lambda: _lanes.multiply_taken(context, a, a, np.array([0, 1, -1]), out),
+        lambda: _lanes.multiply_taken(context, a, a, np.array([0, 1]), out),
+        lambda: _lanes.square(context, a, -1, out),
+        lambda: _lanes.load(context, bytes(128 * 3), 0, out),
+        lambda: _lanes.load(context, bytes(128 * 2), 128, out),
+        lambda: _lanes.load(context, bytes(999 * 3), 999, out),
+        lambda: _lanes.store(context, a, 128, bytearray(128 * 4)),
+        lambda: _lanes.buckets(context, a, starts, nine, fast.ones(8)),
+        lambda: _lanes.buckets(context, a, starts, nine[:3] + 1, fast.ones(8)),
+        lambda: _lanes.buckets(context, a, starts, nine[:3] - 2, fast.ones(8)),
+        lambda: _lanes.buckets(context, a, starts - 1, nine[:3], fast.ones(8)),
+        lambda: _lanes.buckets(context, a, np.arange(8), nine[:3], fast.ones(8)),
+        lambda: _lanes.buckets(context, a, starts[:7], nine[:3], fast.ones(8)),
+        lambda: _lanes.buckets(context, a, starts, nine[:3], fast.ones(9)),
+        lambda: _lanes.power(context, a, bytes([0, 1, 4]), 2, out),
+        lambda: _lanes.power(context, a, bytes(4), 2, out),
+        lambda: _lanes.power(context, a, bytes(3), 9, out),
+        lambda: _lanes.power_secret(context, a, bytes([9]), 3, out),
+    ]
+    for call in refused:
+        with pytest.raises(ValueError):
+            call()
+    np.testing.assert_array_equal(out, fast.ones(3))
+    with pytest.raises((TypeError, BufferError, ValueError)):
+        _lanes.multiply(context, a, a, out.tobytes())
+
+
+@pytest.mark.slow
+def test_sanitizers_find_nothing(tmp_path: Path) -> None:
+    compiler = (sysconfig.get_config_var("CC") or "cc").split()[0]
+    built = tmp_path / "_lanes.so"
+    sources = [str(path) for path in sorted((ROOT / "native").glob("*.c"))]
+    flags = ["-shared", "-fPIC", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    command = [compiler, *flags, f"-I{sysconfig.get_path('include')}", *sources, "-o", str(built)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        library = subprocess.run([compiler, "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no compiler with sanitizers: {error}")
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": library.stdout.strip(),
+        "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter keeps what it has until it ends
+        "PYTHONMALLOC": "malloc",
+        "PYTHONPATH": str(ROOT),
+    }
+    driver = [sys.executable, str(Path(__file__).with_name("lanes_driver.py")), str(built)]
+    done = subprocess.run(driver, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.strip() in ("all the same", "not available")
