@@ -1,6 +1,6 @@
 """Encrypted arithmetic beside phe and beside bare gmpy2, in one run: medians, ratios, and what is aimed at.
 
-    python benchmarks/crypto.py [--rows 30000] [--features 10] [--rounds 3] [--bits 2048]
+    python benchmarks/crypto.py [--rows 30000] [--features 12] [--rounds 3] [--bits 2048]
 
 Every round measures everything once, so that a change in the machine's speed meets all of it. phe is measured on a
 slice: its cost is the same for every term. phe's arithmetic on floats is what one writes with it; on integers it is
@@ -64,7 +64,7 @@ class Measurements:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=30_000)
-    parser.add_argument("--features", type=int, default=10)
+    parser.add_argument("--features", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--bits", type=int, default=2048)
     options = parser.parse_args()

@@ -119,7 +119,7 @@ def _points(raw: bytes) -> Points:
     return np.frombuffer(raw, dtype=np.uint8).reshape(-1, 32)
 
 
-# u of the points of order 1, 2, 4 and 8 on the curve (Bernstein 2006, "May the secret key be...")
+# u of the points of order 1, 2, 4 and 8 on the curve; the twist has others
 _SMALL_ORDER = frozenset(
     [
         0,

@@ -1,9 +1,9 @@
 """The random n-th residues that hide plaintexts, each for about a hundred multiplications.
 
 Whoever encrypts chooses a base of its own, h = (-x²)**n mod n² for a random x, and multiplies with h**r for random r
-of half the length of n. That h**r looks like any n-th residue is the assumption of Damgård, Jurik and Nielsen 2010,
-section 4.2; here the base is unknown to everybody else, besides. The key holder assumes nothing: it draws exponents
-as long as the orders modulo p² and q², works there with numbers of half the size, and joins the halves.
+of half the length of n. That h**r looks like any n-th residue is the assumption of Damgård, Jurik and Nielsen 2010;
+here the base is unknown to everybody else, besides. The key holder need not assume it: it draws exponents longer than
+the orders modulo p² and q², works there with numbers of half the size, and joins the halves.
 """
 
 from __future__ import annotations
