@@ -75,6 +75,15 @@ def _parser() -> argparse.ArgumentParser:
         asking.add_argument(
             "profile", nargs="?", help="a federation file, a member's home or a federation's name (default: the last)"
         )
+
+    kernels = command("kernels", _kernels, "Put fednb's kernels into Jupyter's list.")
+    kernels.add_argument("action", choices=["install"], help="install them, or renew what is installed")
+    where = kernels.add_mutually_exclusive_group()
+    where.add_argument("--user", action="store_true", help="for this user (default outside a virtual environment)")
+    where.add_argument("--sys-prefix", action="store_true", help="for this Python (default in a virtual environment)")
+    where.add_argument("--prefix", type=Path, metavar="DIR", help="below another prefix")
+    kernels.add_argument("--party", default="", metavar="NAME", help="also a kernel that opens on this party")
+    kernels.add_argument("--profile", default="", metavar="FILE", help="that party's federation file or home")
     return parser
 
 
@@ -159,6 +168,17 @@ def _runs(parsed: argparse.Namespace) -> int:
     with connect(parsed.profile) as federation:
         found = federation.runs()
     print(found.to_string(index=False) if len(found) else "no runs yet")
+    return OK
+
+
+def _kernels(parsed: argparse.Namespace) -> int:
+    from fednb.notebook import kernelspecs
+
+    if parsed.profile and not parsed.party:
+        raise ConfigError("--profile says where a party is; name the party with --party.")
+    prefix = sys.prefix if parsed.sys_prefix else parsed.prefix and str(parsed.prefix.absolute())
+    for folder in kernelspecs.install(user=parsed.user, prefix=prefix, party=parsed.party, profile=parsed.profile):
+        print(folder)
     return OK
 
 

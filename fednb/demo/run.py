@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import fednb
 from fednb.demo.data import FEWEST_ROWS, ROWS, SEED, generate
 from fednb.demo.reference import RESULT, SETTINGS
 from fednb.errors import ConfigError, FednbError
@@ -91,7 +90,7 @@ def prepare(folder: Path, rows: int, seed: int = SEED) -> None:
 
 def notebook() -> Path:
     """The demo's notebook, in the checkout or where the installed package keeps it."""
-    places = [Path(fednb.__file__).parents[1] / "demo_notebooks", Path(sys.prefix) / "share" / "fednb" / "demo_notebooks"]
+    places = [Path(__file__).parents[2] / "demo_notebooks", Path(sys.prefix) / "share" / "fednb" / "demo_notebooks"]
     for place in places:
         if (place / NOTEBOOK).is_file():
             return place / NOTEBOOK

@@ -1,0 +1,74 @@
+"""Puts the kernelspecs of `kernels/` where Jupyter looks for them: `fednb kernels install`.
+
+A plain install brings them along as data files; an editable one leaves data files out, and a Jupyter that runs from
+another environment looks elsewhere. Installing them names this Python in them, so that either finds fednb.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.kernelspec import KernelSpecManager
+
+from fednb.errors import ConfigError
+
+ANALYST, PARTY = "fednb", "fednb-party"
+
+
+def install(*, user: bool = False, prefix: str | None = None, party: str = "", profile: str = "") -> list[Path]:
+    """Install both kernelspecs; returns their folders.
+
+    Into `prefix`, or the `user`'s own Jupyter folder; by default into this Python's prefix when it is a virtual
+    environment, and else the user's. With `party`, one more that opens on that party's kernel (a party's name, or
+    the coordinator's) in the federation of `profile`.
+    """
+    if prefix is None and not user:
+        user = sys.prefix == sys.base_prefix
+        prefix = None if user else sys.prefix
+    installed = [_install(name, _spec(name), user, prefix) for name in (ANALYST, PARTY)]
+    if party:
+        spec = _spec(PARTY)
+        config = {"party": party} | ({"profile": str(Path(profile).absolute())} if profile else {})
+        spec["display_name"] = f"fednb ({party})"
+        spec["metadata"]["kernel_provisioner"]["config"] = config
+        # a kernelspec's name allows less than a party's
+        installed.append(_install(f"{PARTY}-{re.sub('[^a-z0-9._-]', '-', party.lower())}", spec, user, prefix))
+    return installed
+
+
+def folder(name: str) -> Path:
+    """The kernelspec that comes with fednb, in the checkout or where the installed package keeps it."""
+    places = [
+        Path(__file__).parents[2] / "kernels" / name,
+        Path(sys.prefix) / "share" / "jupyter" / "kernels" / name,
+    ]
+    for place in places:
+        if (place / "kernel.json").is_file():
+            return place
+    raise ConfigError(f"the kernelspec {name} is in none of {', '.join(map(str, places))}; install fednb again.")
+
+
+def _spec(name: str) -> dict[str, Any]:
+    spec: dict[str, Any] = json.loads((folder(name) / "kernel.json").read_text(encoding="utf-8"))
+    spec["argv"][0] = sys.executable
+    return spec
+
+
+def _install(name: str, spec: dict[str, Any], user: bool, prefix: str | None) -> Path:
+    # copied first: what is installed may be the very folder that is read
+    with tempfile.TemporaryDirectory(prefix="fednb-") as scratch:
+        copy = Path(scratch) / name
+        shutil.copytree(folder(PARTY if name.startswith(PARTY) else name), copy)
+        (copy / "kernel.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
+        try:
+            to = KernelSpecManager().install_kernel_spec(os.fspath(copy), name, user=user, prefix=prefix)
+        except OSError as error:
+            raise ConfigError(f"the kernelspec {name} cannot be installed: {error}. Use --user or --prefix.") from None
+    return Path(to)
