@@ -162,7 +162,7 @@ class CoordinatorService:
                 talk.close()
 
         up = [party for party in self.parties() if members[party].up]
-        missing |= {party: "is down" for party in self.parties() if party not in up}
+        missing |= {party: "it is down" for party in self.parties() if party not in up}
         if not up:
             return m.Tables(tables=[], missing=missing)
         with ThreadPoolExecutor(len(up)) as pool:
