@@ -55,7 +55,7 @@ from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunCo
 from fednb.protocols.evaluation import auc
 from fednb.protocols.features import check_features, check_label, check_training, fit_scaling
 from fednb.protocols.layout import CARRY_SCALE, GUARD, Layout
-from fednb.protocols.separable import REACH, Floats, averaged
+from fednb.protocols.separable import REACH, Floats, averaged, spread_of
 from fednb.protocols.steps import Block, Schedule, Stage
 from fednb.wire.link import Link
 from fednb.wire.message import Message
@@ -211,7 +211,8 @@ def active(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -
         layout = me.layout()
         expansion, others = layout.expansion, len(passives) - 1
         a = block.scores()
-        f = expansion.factors(a, others)
+        spread = spread_of(a)
+        f = expansion.factors(a, spread, others)
         mine = {
             passive: me.accept(
                 passive, link.recv(passive, Scores).terms, expansion.terms * layout.length, layout.score_scale
@@ -219,12 +220,12 @@ def active(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -
             for passive in passives
         }
         residuals = f - np.eye(1, expansion.terms + 1) * y[:, None]
-        carry = expansion.carry(a, others) if others else None
+        carry = expansion.carry(a, spread, others) if others else None
         for passive in passives:
             rest = [c for member, c in mine.items() if member != passive]
             link.send(passive, Residuals(_residuals(me, layout, residuals, rest, carry)))
         # σ(a + Σ b_p) ≈ Σ_p Σ_r f_r(a)·g_r(b_p) - (P - 1)·E σ(a), where f averages over the other parties
-        known = len(passives) * f[:, 0] - others * averaged(a, len(passives)) - y
+        known = len(passives) * f[:, 0] - others * averaged(a, len(passives), spread) - y
         factors = np.einsum("nr,nd->rnd", f[:, 1:], block.X)
         gradient = me.sum_products(
             layout, me.key.concatenate(list(mine.values())), np.concatenate([factors] * len(passives))

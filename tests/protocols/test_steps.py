@@ -13,7 +13,7 @@ from fednb.crypto import paillier
 from fednb.errors import CryptoError, DataError
 from fednb.protocols.features import Scaling, check_features, check_training, fit_scaling
 from fednb.protocols.layout import Layout
-from fednb.protocols.separable import COARSE, FINE, Expansion, averaged, sigmoid
+from fednb.protocols.separable import COARSE, FINE, Expansion, averaged, sigmoid, spread_of
 from fednb.protocols.steps import Block, Schedule
 
 # ---------------------------------------------------------------- the sigmoid
@@ -22,34 +22,40 @@ from fednb.protocols.steps import Block, Schedule
 @pytest.mark.parametrize(("expansion", "allowed"), [(COARSE, 0.11), (FINE, 0.08)])
 def test_a_sum_of_products_is_near_the_sigmoid_of_a_sum(expansion: Expansion, allowed: float) -> None:
     a, b = np.linspace(-3, 3, 61), np.linspace(-3, 3, 61)
-    f, g = expansion.factors(a), np.column_stack([np.ones(61), expansion.basis(b)])
+    f, g = expansion.factors(a, 1.0), np.column_stack([np.ones(61), expansion.basis(b)])
     error = np.abs(f @ g.T - sigmoid(a[:, None] + b))
     assert error.max() < allowed
     typical = np.exp(-(a[:, None] ** 2) / 2 - b**2 / 2)
     assert np.average(error, weights=typical) < allowed / 8
 
 
-@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
-def test_scores_of_any_size_give_a_bounded_residual(a: float, b: float) -> None:
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6), st.floats(0.7, 4.0), st.integers(0, 3))
+def test_scores_of_any_size_give_a_bounded_residual(a: float, b: float, spread: float, others: int) -> None:
     for expansion in (COARSE, FINE):
-        f = expansion.factors(np.array([a]))
+        f = expansion.factors(np.array([a]), spread, others)
         assert np.abs(f).max() < 2.0  # what Layout plans for, less the label
         assert abs(f[0, 0] + f[0, 1:] @ expansion.basis(np.array([b]))[0]) < 2.1
 
 
-@pytest.mark.parametrize("others", [1, 2])
-def test_unknown_scores_are_averaged_out(others: int) -> None:
+@pytest.mark.parametrize(("others", "spread"), [(1, 1.0), (2, 1.0), (1, 3.0)])
+def test_unknown_scores_are_averaged_out(others: int, spread: float) -> None:
     z, rng = np.linspace(-4, 4, 9), np.random.default_rng(0)
-    drawn = sigmoid(z[:, None] + rng.normal(size=(9, 40_000)) * np.sqrt(others)).mean(axis=1)
-    assert np.abs(averaged(z, others) - drawn).max() < 0.02
+    drawn = sigmoid(z[:, None] + rng.normal(size=(9, 40_000)) * spread * np.sqrt(others)).mean(axis=1)
+    assert np.abs(averaged(z, others, spread) - drawn).max() < 0.02
+
+
+def test_the_spread_of_others_is_taken_from_own_scores_within_bounds() -> None:
+    a = np.random.default_rng(0).normal(size=500)
+    assert spread_of(a * 1.5) == pytest.approx(np.std(a) * 1.5)
+    assert spread_of(np.zeros(5)) == 0.7 and spread_of(a * 1e6) == 4.0
 
 
 def test_what_another_party_adds_is_carried_over_on_average() -> None:
     rng = np.random.default_rng(0)
     a, b, c = rng.normal(-1, 0.7, 400), rng.normal(0, 0.6, 400), rng.normal(0, 0.8, 400)
-    f = FINE.factors(a, 1) + np.column_stack([np.ones(400), FINE.basis(c)]) @ FINE.carry(a, 1).T
+    f = FINE.factors(a, 0.7, 1) + np.column_stack([np.ones(400), FINE.basis(c)]) @ FINE.carry(a, 0.7, 1).T
     with_carry = np.sum(f * np.column_stack([np.ones(400), FINE.basis(b)]), axis=1)
-    without = np.sum(FINE.factors(a, 1) * np.column_stack([np.ones(400), FINE.basis(b)]), axis=1)
+    without = np.sum(FINE.factors(a, 0.7, 1) * np.column_stack([np.ones(400), FINE.basis(b)]), axis=1)
     truth = sigmoid(a + b + c)
     assert np.abs(with_carry - truth).mean() < 0.3 * np.abs(without - truth).mean()
 
