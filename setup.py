@@ -6,7 +6,7 @@ setup(
     ext_modules=[
         Extension(
             "fednb.crypto._lanes",
-            sources=["native/module.c", "native/squares.c"],
+            sources=["native/module.c", "native/squares.c", "native/curve25519.c"],
             depends=["native/lanes.h"],
             extra_compile_args=["-O3"],
             optional=True,

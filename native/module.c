@@ -244,6 +244,47 @@ static PyObject *power_secret(PyObject *self, PyObject *args)
     return raise_to(args, 1, squares_power_secret);
 }
 
+static int same_count(const Py_buffer *points, size_t *count, const Py_buffer *out, size_t bytes)
+{
+    size_t other;
+    if (!lanes_available()) {
+        PyErr_SetString(PyExc_RuntimeError, "this processor has no AVX-512 IFMA");
+        return 0;
+    }
+    return rows(points, 32, 1, count) && rows(out, bytes, 1, &other)
+           && (*count == other ? 1 : refuse("buffers do not go together"));
+}
+
+static PyObject *multiply_points(PyObject *self, PyObject *args)
+{
+    Py_buffer b[3];
+    size_t count;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*y*w*", &b[0], &b[1], &b[2])) return NULL;
+    int good = same_count(&b[0], &count, &b[2], 32) && (b[1].len == 32 ? 1 : refuse("a scalar has 32 bytes"));
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS;
+        curve_multiply(b[0].buf, b[1].buf, b[2].buf, count);
+        Py_END_ALLOW_THREADS;
+    }
+    return done(b, 3, good);
+}
+
+static PyObject *on_curve(PyObject *self, PyObject *args)
+{
+    Py_buffer b[2];
+    size_t count;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*w*", &b[0], &b[1])) return NULL;
+    int good = same_count(&b[0], &count, &b[1], 1);
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS;
+        curve_contains(b[0].buf, b[1].buf, count);
+        Py_END_ALLOW_THREADS;
+    }
+    return done(b, 2, good);
+}
+
 #endif
 
 static PyMethodDef methods[] = {
@@ -257,6 +298,8 @@ static PyMethodDef methods[] = {
     {"buckets", buckets, METH_VARARGS, "buckets(context, values, starts, cells, tables)"},
     {"power", power, METH_VARARGS, "power(context, a, digits, window, out)"},
     {"power_secret", power_secret, METH_VARARGS, "power_secret(context, a, digits, window, out)"},
+    {"multiply_points", multiply_points, METH_VARARGS, "multiply_points(points, scalar, out)"},
+    {"on_curve", on_curve, METH_VARARGS, "on_curve(points, flags)"},
 #endif
     {NULL, NULL, 0, NULL},
 };

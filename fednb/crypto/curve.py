@@ -17,13 +17,15 @@ import numpy.typing as npt
 from gmpy2 import mpz
 from nacl.bindings import crypto_scalarmult
 
-from fednb.crypto.backend import slices, spread
+from fednb.crypto import lanes
+from fednb.crypto.backend import chunks, kernel, slices, spread
 from fednb.errors import CryptoError
 
 Points = npt.NDArray[np.uint8]  # [n, 32]
 
 _P = mpz(2) ** 255 - 19
 _A = 486662
+_REFUSED = "a point of small order was refused: its sender is broken or dishonest"
 
 
 class Scalar:
@@ -50,6 +52,9 @@ def hash_to_curve(ids: Sequence[bytes], domain: bytes = b"", threads: int = 1) -
     the twist for half of the ids and stays there under multiplication, which would tell one bit about each id.
     """
     prefix = _prefix(domain)
+    if kernel() == "ifma":
+        found = spread(lambda which: _hash_together(prefix, ids[which]), chunks(len(ids), threads), threads)
+        return np.concatenate(found)
 
     def part(which: slice) -> bytes:
         out = []
@@ -68,6 +73,13 @@ def hash_to_curve(ids: Sequence[bytes], domain: bytes = b"", threads: int = 1) -
 def multiply(points: Points, scalar: Scalar, threads: int = 1) -> Points:
     """scalar·point for each, [n, 32]. CryptoError for a point of small order, which would give zero."""
     _check_shape(points)
+    if kernel() == "ifma":
+        secret = scalar._bytes
+        parts = slices(len(points), threads)
+        out = np.concatenate(spread(lambda which: lanes.multiply_points(points[which], secret), parts, threads))
+        if not out.any(axis=1).all():
+            raise CryptoError(_REFUSED)
+        return out
     raw, secret = points.tobytes(), scalar._bytes
 
     def part(which: slice) -> bytes:
@@ -76,15 +88,21 @@ def multiply(points: Points, scalar: Scalar, threads: int = 1) -> Points:
     try:
         return _points(b"".join(spread(part, slices(len(points), threads), threads)))
     except RuntimeError as error:  # libsodium refuses an output of zero
-        raise CryptoError("a point of small order was refused: its sender is broken or dishonest") from error
+        raise CryptoError(_REFUSED) from error
 
 
 def check(points: Points, threads: int = 1) -> Points:
     """A peer's points, after checking that each is canonical, on the curve and not of small order."""
     _check_shape(points)
     raw = points.tobytes()
+    compiled = kernel() == "ifma"
+    small_order = _points(b"".join([u.to_bytes(32, "little") for u in _SMALL_ORDER]))
 
     def part(which: slice) -> bool:
+        if compiled:
+            some = points[which]
+            small = (some[:, None, :] == small_order).all(axis=2).any(axis=1)
+            return bool((_below_p(some) & lanes.on_curve(some) & ~small).all())
         for i in range(len(points))[which]:
             u = mpz.from_bytes(raw[32 * i : 32 * i + 32], "little")
             if u >= _P or u in _SMALL_ORDER or not _on_curve(u):
@@ -100,10 +118,36 @@ def _prefix(domain: bytes) -> Any:
     return hashlib.sha512(b"fednb hash to curve25519\0" + len(domain).to_bytes(8, "big") + domain)
 
 
-def _candidate(prefix: Any, identifier: bytes, counter: int) -> int:
+def _digest(prefix: Any, identifier: bytes, counter: int) -> bytes:
     digest = prefix.copy()
     digest.update(counter.to_bytes(1, "big") + identifier)
-    return int.from_bytes(digest.digest()[:32], "little") & (2**255 - 1)
+    return bytes(digest.digest()[:32])
+
+
+def _candidate(prefix: Any, identifier: bytes, counter: int) -> int:
+    return int.from_bytes(_digest(prefix, identifier, counter), "little") & (2**255 - 1)
+
+
+def _hash_together(prefix: Any, ids: Sequence[bytes]) -> Points:
+    """As one by one, with the tests of all ids' candidates at once."""
+    out = np.empty((len(ids), 32), dtype=np.uint8)
+    left = np.arange(len(ids))
+    counter = 0
+    while len(left):
+        candidates = _points(b"".join([_digest(prefix, ids[i], counter) for i in left.tolist()])).copy()
+        candidates[:, 31] &= 127
+        good = lanes.on_curve(candidates) & _below_p(candidates)
+        out[left[good]] = candidates[good]
+        left = left[~good]
+        counter += 1
+    return out
+
+
+def _below_p(points: Points) -> npt.NDArray[np.bool_]:
+    """Whether each number is below 2**255 - 19: the 19 from there on have ones everywhere above their lowest byte."""
+    ones = (points[:, 1:31] == 255).all(axis=1) & (points[:, 0] >= 256 - 19)
+    below: npt.NDArray[np.bool_] = (points[:, 31] < 127) | ((points[:, 31] == 127) & ~ones)
+    return below
 
 
 def _on_curve(u: int) -> bool:

@@ -1,4 +1,4 @@
-"""Residues modulo a square, eight at a time: the compiled way of computing what `backend` offers.
+"""Residues modulo a square, and points, eight at a time: the compiled way of computing what `backend` and `curve` do.
 
 The modulus is N² with N = n for ciphertexts, N = p or q for the key holder. A residue is kept as a pair of numbers
 modulo N in Montgomery form (`native/squares.c` says why), in limbs of 52 bits: a vector is uint64 [n, 2·limbs].
@@ -172,6 +172,20 @@ class LaneRing:
         room = np.empty(words + _LINE // 8, dtype=np.uint64)
         skip = -room.ctypes.data % _LINE // 8
         return room[skip : skip + words].reshape(n, self._words)
+
+
+def multiply_points(points: Residues, scalar: bytes) -> Residues:
+    """X25519 of each point, [n, 32], little-endian; zero where the point is of small order."""
+    out = np.empty((len(points), 32), dtype=np.uint8)
+    _lanes.multiply_points(np.ascontiguousarray(points), scalar, out)
+    return out
+
+
+def on_curve(points: Residues) -> npt.NDArray[np.bool_]:
+    """Whether each u, [n, 32] little-endian without its highest bit, is that of a point of Curve25519."""
+    out = np.empty(len(points), dtype=np.uint8)
+    _lanes.on_curve(np.ascontiguousarray(points), out)
+    return out.astype(np.bool_)
 
 
 def _split(number: Any, limbs: int) -> Limbs:

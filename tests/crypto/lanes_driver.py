@@ -11,6 +11,7 @@ import sys
 
 import gmpy2
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 import fednb.crypto
 
@@ -53,6 +54,17 @@ def main(path: str) -> None:
         for i, (expected, got) in enumerate(pairs):
             if not (plain.store(expected) == fast.store(got)).all():
                 raise SystemExit(f"{bits} bits, result {i}: not the same")
+    prime = 2**255 - 19
+    us = [0, 1, 9, prime - 1, prime, 2**256 - 1, *[random.randrange(2**256) for _ in range(5)]]
+    points = np.frombuffer(b"".join([u.to_bytes(32, "little") for u in us]), np.uint8).reshape(-1, 32)
+    secret = random.randbytes(32)
+    other = X25519PrivateKey.from_private_bytes(secret)
+    expected = [other.exchange(X25519PublicKey.from_public_bytes(bytes(point))) for point in points[6:]]
+    if lanes.multiply_points(points, secret)[6:].tobytes() != b"".join(expected):
+        raise SystemExit("X25519: not the same")
+    squares = [gmpy2.legendre(u * (u * u + 486662 * u + 1), prime) >= 0 for u in (u % 2**255 for u in us)]
+    if lanes.on_curve(points).tolist() != squares:
+        raise SystemExit("points of the curve: not the same")
     print("all the same")
 
 

@@ -8,11 +8,20 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fednb.crypto import curve
+from fednb.crypto import backend, curve, lanes
 from fednb.crypto.curve import Scalar, check, hash_to_curve, multiply, random_scalar
 from fednb.errors import CryptoError
 
 P = 2**255 - 19
+
+
+@pytest.fixture(params=["gmpy2", "ifma"], autouse=True)
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Everything here holds for both."""
+    if request.param == "ifma" and not lanes.available():
+        pytest.skip("no compiled kernel, or no AVX-512 IFMA")
+    monkeypatch.setenv("FEDNB_KERNEL", request.param)
+    return request.param
 
 
 def rows(*numbers: int) -> np.ndarray:
@@ -120,6 +129,29 @@ def test_points_of_the_wrong_shape_are_refused(shape: tuple[int, ...]) -> None:
         check(np.zeros((2, 32), np.int64))
     with pytest.raises(CryptoError, match="rows of 32 bytes"):
         multiply(np.zeros(shape, np.uint8), random_scalar())
+
+
+@pytest.mark.skipif(not lanes.available(), reason="no compiled kernel, or no AVX-512 IFMA")
+def test_both_kernels_agree_on_every_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    edges = [0, 1, 2, 9, P - 2, P - 1, P, P + 1, 2**255 - 1, 2**255, 2**255 + 9, 2**256 - 1, *small_order]
+    numbers = rows(*edges, *range(3, 40), *[pow(5, i, 2**256) for i in range(40, 160)])
+    scalar, ids = random_scalar(), [b"%d" % i for i in range(100)]
+    found = []
+    for chosen in ("gmpy2", "ifma"):
+        monkeypatch.setenv("FEDNB_KERNEL", chosen)
+        assert backend.kernel() == chosen
+        products, checks = [], []
+        for row in numbers:
+            for do, answers in ((lambda row: multiply(row, scalar), products), (check, checks)):
+                try:
+                    answers.append(do(row.reshape(1, 32)).tobytes())
+                except CryptoError as error:
+                    answers.append(str(error))
+        found.append((products, checks, hash_to_curve(ids, b"run").tobytes()))
+    assert found[0] == found[1]
+    assert [bool(flag) for flag in lanes.on_curve(numbers)] == [
+        on_curve((int.from_bytes(row.tobytes(), "little") & (2**255 - 1)) % P) for row in numbers
+    ]
 
 
 def test_no_ids_are_no_points() -> None:
