@@ -252,7 +252,8 @@ class PrivateKey:
         for prime, other in ((self._p, self._q), (self._q, self._p)):
             square = prime * prime
             # (1 + n)**(prime - 1) = 1 - other·prime modulo the square
-            self._halves.append((prime, ring(int(square), self.public.width), gmpy2.invert(-other, prime)))
+            modulus = ring(int(square), -(-square.bit_length() // 8))
+            self._halves.append((prime, modulus, gmpy2.invert(-other, prime)))
         self._lock = threading.Lock()
         self._noise: Noise | None = None
 
