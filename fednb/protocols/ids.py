@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ MIN_ROWS = 10  # a format that fewer rows have is not named: it could single one
 MAX_FORMATS = 8
 OTHER = "other"
 _LONGEST = 40  # characters of a format that are shown
+_BREAK = "\n"
+_MANY = 65536
 
 Ids = npt.NDArray[np.object_]
 
@@ -36,13 +38,26 @@ class Prepared:
     duplicates: int  # rows whose id an earlier row has
     missing: int  # rows without an id
 
+    @property
+    def read(self) -> int:
+        """Rows that were looked at."""
+        return len(self.ids) + self.duplicates + self.missing
+
+    def take(self, which: npt.NDArray[np.int64]) -> list[bytes]:
+        """The ids at these positions of `ids`."""
+        return [self.ids[i] for i in which.tolist()]
+
+    def by_id(self, which: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """These positions, in the order of their ids' bytes."""
+        return np.array(sorted(which.tolist(), key=self.ids.__getitem__), dtype=np.int64)
+
 
 def normalise(values: Iterable[Any]) -> Ids:
     """[n] normalised ids as UTF-8 bytes; b"" where there is none. Normalising twice changes nothing.
 
     Text may be str or UTF-8 bytes; whole floats lose their ".0"; None and NaN are missing.
     """
-    found = [_one(_text(value)) for value in values]
+    found = _normalise(values)
     out = np.empty(len(found), dtype=object)
     out[:] = found
     return out
@@ -50,16 +65,14 @@ def normalise(values: Iterable[Any]) -> Ids:
 
 def prepare(values: Iterable[Any]) -> Prepared:
     """Distinct normalised ids with the rows they stand in; repeated and missing ones are counted and left out."""
-    first: dict[bytes, int] = {}
-    duplicates = missing = 0
-    for row, value in enumerate(normalise(values)):
-        if not value:
-            missing += 1
-        elif value in first:
-            duplicates += 1
-        else:
-            first[value] = row
-    return Prepared(list(first), np.fromiter(first.values(), np.int64, len(first)), duplicates, missing)
+    found = _normalise(values)
+    first = dict(zip(reversed(found), range(len(found) - 1, -1, -1), strict=True))  # the first row of an id comes last
+    first.pop(b"", None)
+    missing = found.count(b"")
+    rows = np.sort(np.fromiter(first.values(), np.int64, len(first)))
+    if len(rows) == len(found):
+        return Prepared(found, rows, 0, 0)
+    return Prepared([found[i] for i in rows.tolist()], rows, len(found) - missing - len(rows), missing)
 
 
 def describe_formats(values: Iterable[Any]) -> dict[str, int]:
@@ -68,7 +81,14 @@ def describe_formats(values: Iterable[Any]) -> dict[str, int]:
     A stands for an upper-case letter, a for a lower-case or uncased one, 9 for a digit. What fewer than 10 rows have
     in common, and all beyond the eighth, is "other".
     """
-    counts = Counter(_shape(text) for value in values if (text := _text(value)))
+    signs: Counter[str] = Counter()
+    for texts in _texts(values):
+        joined = _joined(texts)
+        signs.update(texts if joined is None else joined.translate(_SIGNS).decode().split(_BREAK))
+    counts: Counter[str] = Counter()
+    for text, n in signs.items():
+        if text:
+            counts[_shape(text)] += n
     shown = {shape: n for shape, n in counts.most_common(MAX_FORMATS) if n >= MIN_ROWS}
     rest = counts.total() - sum(shown.values())
     return shown | ({OTHER: rest} if rest else {})
@@ -82,6 +102,27 @@ def say_formats(formats: Mapping[str, int]) -> str:
         for shape, n in sorted(formats.items(), key=lambda item: -item[1])
     ]
     return ", ".join(named[:4]) or "none at all"
+
+
+def _texts(values: Iterable[Any]) -> Iterator[list[str]]:
+    """The values as text, a good many at a time."""
+    rows = values if isinstance(values, list | np.ndarray) else list(values)
+    for start in range(0, len(rows), _MANY):
+        yield list(map(_text, rows[start : start + _MANY]))
+
+
+def _joined(texts: list[str]) -> bytes | None:
+    """Texts in one, line by line, to be worked on at C speed: if they are ASCII and have no lines themselves."""
+    joined = _BREAK.join(texts)
+    return joined.encode() if joined.isascii() and joined.count(_BREAK) == len(texts) - 1 else None
+
+
+def _normalise(values: Iterable[Any]) -> list[bytes]:
+    found: list[bytes] = []
+    for texts in _texts(values):
+        joined = _joined(texts)
+        found += map(_one, texts) if joined is None else joined.translate(_LOWER, _DROPPED).split(_BREAK.encode())
+    return found
 
 
 def _one(text: str) -> bytes:
@@ -135,3 +176,9 @@ def _sign(character: str) -> str:
     if character.isalpha():
         return "A" if character.isupper() else "a"
     return character if (character.isascii() and character.isprintable()) or character == "…" else "?"
+
+
+# the same by whole columns: what bytes become, and which fall away
+_LOWER = bytes(range(256)).lower()
+_DROPPED = bytes(code for code in _ASCII if chr(code) != _BREAK)
+_SIGNS = bytes(ord(_sign(chr(code))) if chr(code) not in (SEPARATOR, _BREAK) else code for code in range(256))

@@ -29,10 +29,9 @@ Not covered: a coordinator that lies together with one party can let that party 
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -42,10 +41,11 @@ from fednb.crypto import curve
 from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols import ids as spelling
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
+from fednb.protocols.matching import SortedPoints, common
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
-CHUNK = 8192  # points a message: small enough for progress, large enough to fill a core
+CHUNK = 8192  # points a message, the same at all: small enough for progress, large enough to fill a core
 
 
 class PsiParams(Params):
@@ -68,7 +68,7 @@ class Ring(Message):
 
 
 class Points(Message):
-    points: np.ndarray  # uint8 [m, 32], points of Curve25519
+    points: np.ndarray  # uint8 [m, 32], points of Curve25519; CHUNK of them, or what is left
 
 
 class Matches(Message):
@@ -89,58 +89,44 @@ class Check(Message):
 
 def party(link: Link, data: Dataset, params: PsiParams, run: RunContext) -> Outcome:
     (coordinator,) = link.cast["coordinator"]
-    if data.ids is None:
-        raise DataError(f"{link.me} brought no ids to align on.")
-    own = spelling.prepare(data.ids)
-    formats = spelling.describe_formats(data.ids)
-    _check_ids(link.me, own, params)
+    own, formats = bring(link, data, params)
     link.send(coordinator, Announce(ids=len(own.ids), formats=formats))
     ring = link.recv(coordinator, Ring)
     _check_ring(ring, link, coordinator, len(own.ids))
 
-    total, done = len(own.ids) + sum(ring.ids), 0  # points to hash, and to multiply
-
-    def advance(n: int) -> None:
-        nonlocal done
-        done += n
-        run.count("curve", n)
-        run.progress("intersect", done, total)
-
-    order = _secret_order(len(own.ids))
+    advance = progress(run, len(own.ids) + sum(ring.ids))  # points to hash, and to multiply
+    order = secret_order(len(own.ids))
     secret = curve.random_scalar()
     place, size = ring.order.index(link.me), len(ring.order)
     after, before = ring.order[(place + 1) % size], ring.order[place - 1]
 
-    # own points set out first; then whatever comes from behind is multiplied and passed on
-    for start in range(0, len(order), CHUNK):
-        part = [own.ids[i] for i in order[start : start + CHUNK]]
-        hashed = curve.hash_to_curve(part, run.name.encode(), run.threads)
-        advance(len(part))
-        link.send(after, Points(curve.multiply(hashed, secret, run.threads)))
-        advance(len(part))
-    for hop in range(1, size):
-        owner = (place - hop) % size
-        to = coordinator if hop == size - 1 else after
-        for chunk in _receive(link, before, ring.ids[owner]):
-            try:
-                points = curve.multiply(curve.check(chunk, run.threads), secret, run.threads)
-            except CryptoError as error:
-                raise UnexpectedMessage(f"{before} sent points that cannot be used: {error}", member=before) from None
-            link.send(to, Points(points))
-            advance(len(chunk))
+    # in step with the others, so that no more than a chunk of each set waits anywhere: a chunk of one's own sets out,
+    # then the same chunk of every other set comes from behind, is multiplied and passed on
+    for start in range(0, max(ring.ids), CHUNK):
+        if mine := own.take(order[start : start + CHUNK]):
+            hashed = curve.hash_to_curve(mine, run.name.encode(), run.threads)
+            advance(len(mine))
+            link.send(after, Points(curve.multiply(hashed, secret, run.threads)))
+            advance(len(mine))
+        for hop in range(1, size):
+            count = min(CHUNK, ring.ids[(place - hop) % size] - start)
+            if count > 0:
+                points = blind(receive(link, before, count), secret, before, run)
+                link.send(coordinator if hop == size - 1 else after, Points(points))
+                advance(count)
 
     positions = link.recv(coordinator, Matches).positions
-    _check_positions(positions, len(order), coordinator)
-    common = sorted((own.ids[i], int(own.rows[i])) for i in order[positions])
-    _confirm(link, ring.order, [identifier for identifier, _ in common], run.name)
+    check_positions(positions, len(order), coordinator)
+    found = own.by_id(order[positions])
+    confirm(link, ring.order, own.take(found), run.name)
     return Outcome(
-        private={"index": np.array([row for _, row in common], dtype=np.int64)},
+        private={"index": own.rows[found]},
         public={
-            "rows": len(data.ids),
+            "rows": own.read,
             "ids": len(own.ids),
             "duplicates": own.duplicates,
             "missing": own.missing,
-            "matched": len(common),
+            "matched": len(found),
             "formats": formats,
         },
     )
@@ -155,42 +141,54 @@ def coordinator(link: Link, data: Dataset, params: PsiParams, run: RunContext) -
             raise UnexpectedMessage(f"{member} announced {size} ids", member=member)
     for member in parties:
         link.send(member, Ring(order=list(parties), ids=sizes))
+    sets: list[list[curve.Points]] = [[] for _ in parties]
     total, done = sum(sizes), 0
-    sets: list[list[bytes]] = []
-    for place, size in enumerate(sizes):
-        points: list[bytes] = []
-        for chunk in _receive(link, parties[place - 1], size):  # who multiplied this party's points last
-            points += [row.tobytes() for row in chunk]
-            done += len(chunk)
-            run.progress("match", done, total)
-        sets.append(points)
-    common = set(sets[0]).intersection(*sets[1:])
-    if not common:
-        raise DataError(
-            "no id is common to all parties. "
-            + " ".join(f"{member} writes ids as {spelling.say_formats(said[member].formats)}." for member in parties)
-            + " Case, spaces and dashes do not matter; check that all of them name the same kind of id."
-        )
-    for member, points in zip(parties, sets, strict=True):
-        found = [i for i, point in enumerate(points) if point in common]
-        link.send(member, Matches(np.array(found, dtype=np.int64)))
+    for start in range(0, max(sizes), CHUNK):
+        for place, size in enumerate(sizes):
+            if (count := min(CHUNK, size - start)) > 0:
+                sets[place].append(receive(link, parties[place - 1], count))  # who multiplied this party's points last
+                done += count
+                run.progress("match", done, total)
+    found = match(parties, [np.concatenate(chunks) for chunks in sets])
+    if not len(found[0]):
+        raise nothing_common({member: said[member].formats for member in parties})
+    for member, positions in zip(parties, found, strict=True):
+        link.send(member, Matches(positions))
     return Outcome(
-        private={"rows": len(common)},
-        public={"matched": len(common), "ids": dict(zip(parties, sizes, strict=True))},
+        private={"rows": len(found[0])},
+        public={"matched": len(found[0]), "ids": dict(zip(parties, sizes, strict=True))},
     )
 
 
-def _check_ids(me: str, own: spelling.Prepared, params: PsiParams) -> None:
+def bring(link: Link, data: Dataset, params: PsiParams) -> tuple[spelling.Prepared, dict[str, int]]:
+    """A party's ids and the shapes in which it writes them. Raises DataError for what cannot be aligned."""
+    if data.ids is None:
+        raise DataError(f"{link.me} brought no ids to align on.")
+    own = spelling.prepare(data.ids)
     if own.duplicates and params.duplicates == "refuse":
         raise DataError(
-            f"{me} has {own.duplicates} rows whose id stands in an earlier row too, and one-to-many joins are refused: "
-            "they would repeat another party's rows, and tell how often. Make a table with one row an id first, by "
-            "aggregation, or keep each id's first row with duplicates='drop'."
+            f"{link.me} has {own.duplicates} rows whose id stands in an earlier row too, and one-to-many joins are "
+            "refused: they would repeat another party's rows, and tell how often. Make a table with one row an id "
+            "first, by aggregation, or keep each id's first row with duplicates='drop'."
         )
     if not own.ids:
-        raise DataError(f"{me} has no ids to align on; {own.missing} rows have none.")
+        raise DataError(f"{link.me} has no ids to align on; {own.missing} rows have none.")
     if len(own.ids) > params.max_ids:
-        raise DataError(f"{me} has {len(own.ids):,} ids, and this alignment allows {params.max_ids:,} a party.")
+        raise DataError(f"{link.me} has {len(own.ids):,} ids, and this alignment allows {params.max_ids:,} a party.")
+    return own, spelling.describe_formats(data.ids)
+
+
+def progress(run: RunContext, total: int) -> Callable[[int], None]:
+    """To be called with the number of points that have just been hashed or multiplied."""
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done
+        done += n
+        run.count("curve", n)
+        run.progress("intersect", done, total)
+
+    return advance
 
 
 def _check_ring(ring: Ring, link: Link, coordinator: str, own: int) -> None:
@@ -202,26 +200,54 @@ def _check_ring(ring: Ring, link: Link, coordinator: str, own: int) -> None:
         raise UnexpectedMessage(f"{coordinator} sent a ring that is not of this run", member=coordinator)
 
 
-def _receive(link: Link, sender: str, count: int) -> Iterator[npt.NDArray[np.uint8]]:
-    """`count` points from `sender`, in the chunks in which they come."""
-    while count:
-        points = link.recv(sender, Points).points
-        if points.dtype != np.uint8 or points.ndim != 2 or points.shape[1] != 32 or not 0 < len(points) <= count:
+def receive(link: Link, sender: str, count: int) -> curve.Points:
+    """A chunk of exactly `count` points."""
+    points = link.recv(sender, Points).points
+    if points.dtype != np.uint8 or points.shape != (count, 32):
+        raise UnexpectedMessage(
+            f"{sender} sent points of shape {points.shape}; {count} of 32 bytes were expected", member=sender
+        )
+    return points
+
+
+def blind(points: curve.Points, secret: curve.Scalar, sender: str, run: RunContext) -> curve.Points:
+    """The sender's points, checked and multiplied."""
+    try:
+        return curve.multiply(curve.check(points, run.threads), secret, run.threads)
+    except CryptoError as error:
+        raise UnexpectedMessage(f"{sender} sent points that cannot be used: {error}", member=sender) from None
+
+
+def match(parties: Sequence[str], sets: Sequence[curve.Points]) -> list[npt.NDArray[np.int64]]:
+    """Where in each party's set the points stand that all of them have."""
+    ready = []
+    for member, points in zip(parties, sets, strict=True):
+        try:
+            ready.append(SortedPoints(points))
+        except ValueError:
             raise UnexpectedMessage(
-                f"{sender} sent points of shape {points.shape}; at most {count} of 32 bytes were expected",
-                member=sender,
-            )
-        count -= len(points)
-        yield points
+                f"points repeat in the set of {member}: a party does not keep to the protocol", member=member
+            ) from None
+    return common(ready)
 
 
-def _check_positions(positions: np.ndarray, count: int, sender: str) -> None:
+def nothing_common(formats: Mapping[str, Mapping[str, int]]) -> DataError:
+    """Said with how each party writes its ids, which is the usual reason."""
+    return DataError(
+        "no id is common to all parties. "
+        + " ".join(f"{member} writes ids as {spelling.say_formats(shapes)}." for member, shapes in formats.items())
+        + " Case, spaces and dashes do not matter; check that all of them name the same kind of id."
+    )
+
+
+def check_positions(positions: np.ndarray, count: int, sender: str) -> None:
+    """Raises UnexpectedMessage unless these are ascending positions among `count` ids."""
     fits = positions.dtype == np.int64 and positions.ndim == 1 and 0 < len(positions) <= count
     if not fits or positions[0] < 0 or positions[-1] >= count or bool(np.any(np.diff(positions) <= 0)):
         raise UnexpectedMessage(f"{sender} sent matches that are no positions among {count} ids", member=sender)
 
 
-def _confirm(link: Link, parties: Sequence[str], common: Sequence[bytes], run: str) -> None:
+def confirm(link: Link, parties: Sequence[str], common_ids: Sequence[bytes], run: str) -> None:
     """Rows that do not belong together would train on nonsense: compare keyed hashes with every other party."""
     others = [member for member in parties if member != link.me]
     if link.me == parties[0]:
@@ -230,26 +256,25 @@ def _confirm(link: Link, parties: Sequence[str], common: Sequence[bytes], run: s
             link.send(member, Secret(key))
     else:
         key = link.recv(parties[0], Secret).key
-    digest = hmac.new(key, run.encode(), hashlib.sha256)
-    for identifier in common:
-        digest.update(len(identifier).to_bytes(8, "big") + identifier)
+    # no normalised id contains a line break, so joined ones read in one way only
+    digest = hmac.digest(key, b"\n".join([run.encode(), *common_ids]), "sha256")
     for member in others:
-        link.send(member, Check(digest.digest()))
+        link.send(member, Check(digest))
     for member in others:
-        if not hmac.compare_digest(link.recv(member, Check).digest, digest.digest()):
+        if not hmac.compare_digest(link.recv(member, Check).digest, digest):
             raise UnexpectedMessage(
                 f"{link.me} and {member} were told different matches by the coordinator; align again", member=member
             )
 
 
-def _secret_order(n: int) -> npt.NDArray[np.int64]:
+def secret_order(n: int) -> npt.NDArray[np.int64]:
     """A random order of n things, from a secret seed."""
     return np.random.Generator(np.random.PCG64DXSM(secrets.randbits(128))).permutation(n)
 
 
 PROTOCOL = Protocol(
     name="psi",
-    version=1,
+    version=2,
     params=PsiParams,
     roles={"party": Role(party, many=True, needs=("ids",)), "coordinator": Role(coordinator)},
     learns={

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fednb.protocols import ids
 from fednb.protocols.ids import SEPARATOR, describe_formats, normalise, prepare, say_formats
 
 
@@ -45,6 +46,17 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
 @given(st.text(alphabet=st.characters(min_codepoint=33, max_codepoint=126)))
 def test_the_quick_way_for_ascii_is_the_long_way(text: str) -> None:
     assert normalise([text])[0] == normalise([text + "\u200b"])[0]
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.text(alphabet=st.characters(max_codepoint=127)) | st.sampled_from(["A\nb", "a\x1fB", " ", "x" * 45]))
+)
+def test_whole_columns_are_read_like_single_values(values: list[str]) -> None:
+    quick = list(normalise(values)), describe_formats(values * 10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ids, "_joined", lambda texts: None)
+        assert quick == (list(normalise(values)), describe_formats(values * 10))
 
 
 def test_repeated_and_missing_ids_are_counted_and_left_out() -> None:

@@ -139,6 +139,28 @@ def test_points_of_one_run_are_of_no_use_in_another(monkeypatch: pytest.MonkeyPa
     assert not points_of("run-1") & points_of("run-2")
 
 
+def test_sets_of_different_sizes_go_around_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psi, "CHUNK", 8)
+    ids = {"a": [f"{i}" for i in range(50)], "b": [f"{i}" for i in range(40, 43)], "c": [f"{i}" for i in range(25, 60)]}
+    tape: list[tuple[str, str, Message]] = []
+    out = align(ids, tape)
+    assert [rows(ids, out, member) for member in ids] == [["40", "41", "42"]] * 3
+    points = [(s, r) for s, r, m in tape if isinstance(m, psi.Points)]
+    # nobody is far ahead: what c has been sent it has passed on, but for the chunks of one round
+    lead = np.cumsum([(r == "c") - (s == "c") for s, r in points])
+    assert np.abs(lead).max() <= 6
+
+
+def test_a_party_that_sends_an_id_twice_is_found_out() -> None:
+    def twice(to: str, message: Message) -> Message:
+        if isinstance(message, psi.Points) and to == "agency":
+            return psi.Points(message.points[[0, 0, 1, 2, 3]])
+        return message
+
+    with pytest.raises(UnexpectedMessage, match="points repeat in the set of bank"):
+        align(TWO, alter={"bank": twice})
+
+
 def test_matches_do_not_tell_which_rows_they_are() -> None:
     ids = {"a": [f"{i}" for i in range(200)], "b": [f"{i}" for i in range(100)]}
     tape: list[tuple[str, str, Message]] = []
