@@ -1,0 +1,124 @@
+"""The README and the pages under docs/ do what they say. (Its script on the demo's federation: test_demo.)"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fednb import cli, config
+from fednb.demo import run as demo
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+OPERATING = (ROOT / "docs" / "operating-a-party.md").read_text(encoding="utf-8")
+NOT_YET = {"docs/images/demo.png"} if not (ROOT / "docs" / "images").exists() else set()
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, flags=re.S)
+
+
+def test_the_readmes_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    named = {name for page in PAGES for name in re.findall(r"(?:^ +|`)make ([a-z]+)", page.read_text(), flags=re.M)}
+
+    assert {"demo", "test", "lab"} <= named <= targets
+
+
+def test_the_readmes_test_command_is_the_one_that_make_and_ci_run() -> None:
+    (command,) = re.findall(r"^    pytest (.*)$", README, flags=re.M)
+
+    assert f"pytest {command}" in (ROOT / "Makefile").read_text()
+    assert set(command.split()) <= set((ROOT / ".ci/run").read_text().split())
+
+
+def test_commands_in_the_pages_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    named = set(re.findall(r"(?:^    |`|bin/)fednb ([a-z]+)", pages, flags=re.M))
+    assert {"up", "kernels", "party"} <= named
+    for name in named:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([name, "--help"])
+        assert ended.value.code == 0, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", page.read_text(encoding="utf-8"))
+    missing = {link for link in links if not (page.parent / link).exists()} - NOT_YET
+
+    assert missing == set()
+
+
+def test_every_page_is_on_the_list_of_pages() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"README.md"}
+
+    assert {name for name in pages if f"]({name})" not in index} == set()
+
+
+def test_the_federation_file_in_the_docs_is_valid_and_names_every_key(tmp_path: Path) -> None:
+    (text,) = blocks(OPERATING, "toml")
+    for file in ("loans.csv", "invoices.duckdb"):
+        (tmp_path / file).touch()
+    federation = config.parse(text, tmp_path / "federation.toml")
+    assert list(federation.parties) == ["bank", "agency"] and federation.name == "credit"
+
+    sections = (config._Federation, config._Party, config._Coordinator, config._Analyst, config._Table)
+    keys = {field for section in sections for field in section.__struct_fields__} - {"tables"}
+    assert {key for key in keys if not re.search(rf"^{key} = ", text, flags=re.M)} == set()
+
+
+def test_members_enrolled_by_hand_as_the_docs_say_can_be_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fednb.wire.keys import MemberHome
+
+    monkeypatch.chdir(tmp_path)
+    make, write = [block for block in blocks(OPERATING, "python") if "wire.keys" in block]
+    kinds = {"hub": "hub", "coordinator": "coordinator", "bank": "party", "analyst": "analyst"}
+    public = []
+    for name, kind in kinds.items():
+        names: dict[str, object] = {}
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(make.replace('"bank"', f'"{name}"').replace('"party"', f'"{kind}"'), names)
+        public.append(names["identity"].public(kind))  # type: ignore[attr-defined]
+    listed = ", ".join(f"PublicIdentity(**{msgspec.structs.asdict(each)!r})" for each in public)
+    exec(re.sub(r"Roster\(\[.*?\.\.\.\]\)", lambda _: f"Roster([{listed}])", write), {})
+
+    home = MemberHome.load(tmp_path / "bank")
+    assert home.kind == "party" and home.hub_address == "tcp://hub.example:7000" and set(home.roster) == set(kinds)
+
+
+def test_the_simulated_script_runs_as_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (script,) = [block for block in blocks(README, "python") if "fednb.simulate" in block]
+    monkeypatch.chdir(tmp_path)
+    demo.prepare(tmp_path / "fednb-demo", rows=2000)
+    exec(compile(script, "README.md", "exec", dont_inherit=True), {"__name__": "__main__"})
+
+    assert "AUC" in capsys.readouterr().out
+
+
+def test_the_script_over_a_federation_has_25_lines() -> None:
+    (script,) = [block for block in blocks(README, "python") if "fednb.connect()" in block]
+
+    assert len(script.splitlines()) <= 25
+
+
+def test_what_is_installed_beside_the_package_exists_and_nothing_is_left_out() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    listed = {file for _, files in setup.items("options.data_files") for file in files.split()}
+    present = {str(path.relative_to(ROOT)) for path in (ROOT / "kernels").rglob("*") if path.is_file()}
+    present |= {str(path.relative_to(ROOT)) for path in (ROOT / "demo_notebooks").glob("*.ipynb")}
+
+    assert listed == present
