@@ -194,6 +194,13 @@ class PartyService:
             return table, index
         if len(ref.rows) and (ref.rows.min() < 0 or ref.rows.max() >= len(index)):
             raise DataError(f"positions outside the aligned frame of {len(index)} rows were asked for.")
+        if len(np.unique(ref.rows)) != len(ref.rows):
+            # a "group" of one row, repeated, would pass every minimum on the size of groups
+            raise Refused(
+                f"{self._endpoint.me} was asked for the same row more than once; each row of a frame counts once.",
+                member=self._endpoint.me,
+                rule="distinct rows",
+            )
         return table, index[ref.rows]
 
     def _keep(self, join: m.Join, outcome: Any, result: m.MemberResult) -> m.MemberResult:

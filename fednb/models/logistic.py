@@ -30,7 +30,7 @@ class Withheld:
         self.party = party
         self.columns = columns
 
-    reason = "visible to this party only; its policy does not release them"
+    reason = "only this party sees them"
 
     def __len__(self) -> int:
         return len(self.columns)

@@ -51,6 +51,9 @@ class Partial(Message):
 
 def active(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> Outcome:
     own = _own_part(link.me, data)
+    if "intercept" not in data.part:
+        # a passive party in the active one's seat would learn what the others add to each row
+        raise DataError(f"{link.me} was not the active party of this model; scores belong to the one that was.")
     total = own.astype(np.uint64)
     for step, member in enumerate(link.cast["passive"], 1):
         part = link.recv(member, Partial).part

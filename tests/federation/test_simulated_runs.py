@@ -128,6 +128,14 @@ def _raise(federation: fednb.Federation, run: str) -> None:
         raise RunCancelled(end.error)
 
 
+def _party(federation: fednb.Federation, name: str) -> Any:
+    """The service of a simulated party."""
+    gone: Any = federation._on_close.__closure__
+    endpoints = next(c.cell_contents for c in gone if isinstance(c.cell_contents, list))
+    endpoint = next(e for e in endpoints if e.me == name)
+    return endpoint.board._listeners["member/"].__self__
+
+
 def test_runs_lists_newest_first(federation: fednb.Federation) -> None:
     first = federation.run("sum", cast=CAST, title="one").run
     second = federation.run("sum", cast=CAST, title="two").run
@@ -218,7 +226,22 @@ def test_a_wrong_alignment_is_explained(
 
 def test_a_changed_table_must_be_aligned_again(federation: fednb.Federation) -> None:
     frame = federation.align({"bank": "loans", "agency": "invoices"}, on="sme_id")
-    ref = DataRef(frame="0" * 16, rows=None)
-    assert ref.frame != frame.id
-    with pytest.raises(DataError, match="no part of run"):
-        federation.run("score_summary", cast={"active": ["bank"]}, data={"bank": DataRef(frame="0" * 16, part=frame.id)})
+    store = _party(federation, "bank")._tables
+    store.save("loans", store.read("loans").iloc[::-1], ["sme_id"], None)
+    with pytest.raises(DataError, match="'loans' of bank has changed since it was aligned"):
+        federation.run("sum", cast=CAST, data={"bank": frame.refs()["bank"]})
+
+
+def test_a_row_repeated_is_refused(federation: fednb.Federation) -> None:
+    frame = federation.align({"bank": "loans", "agency": "invoices"}, on="sme_id")
+    twice = DataRef(frame=frame.id, rows=np.array([0, 0], dtype=np.int64))
+    with pytest.raises(Refused, match="bank was asked for the same row more than once"):
+        federation.run("sum", cast=CAST, data={"bank": twice})
+    beyond = DataRef(frame=frame.id, rows=np.array([0, 99], dtype=np.int64))
+    with pytest.raises(DataError, match="outside the aligned frame of 2 rows"):
+        federation.run("sum", cast=CAST, data={"bank": beyond})
+
+
+def test_a_member_holds_no_part_of_a_run_it_was_not_in(federation: fednb.Federation) -> None:
+    with pytest.raises(DataError, match="bank: this member holds no part of run"):
+        federation.run("score_summary", cast={"active": ["bank"]}, data={"bank": DataRef(part="0" * 16)})

@@ -76,7 +76,8 @@ def test_a_passive_partys_coefficients_are_withheld_unless_it_releases_them(mode
     assert isinstance(model.coef_["agency"], Withheld)
     assert "agency" in repr(model.coef_["agency"]) and len(model.coef_["agency"]) == 2
     assert list(model.coef_["utility"].index) == ["usage"]
-    assert "coef" not in model.view().parts[1].withheld or model.view().parts[1].values is None
+    shown = {part.member: part.values for part in model.view().parts}
+    assert shown["agency"] is None and shown["utility"] is not None and shown["bank"] is not None
 
 
 def test_evaluate_gives_figures_with_intervals(model: VerticalLogisticRegression, frame: VerticalFrame) -> None:
@@ -104,6 +105,17 @@ def test_scores_stay_at_the_active_party(
     held = federation.tables().set_index(["party", "table"])
     assert held.loc[("bank", "test_scores"), "rows"] == 96
     assert "0." not in repr(scores)
+
+
+def test_a_passive_party_cannot_take_the_active_ones_seat(
+    model: VerticalLogisticRegression, frame: VerticalFrame, federation: fednb.Federation
+) -> None:
+    with pytest.raises(DataError, match="agency was not the active party of this model"):
+        federation.run(
+            "vertical_score",
+            cast={"active": ["agency"], "passive": ["bank", "utility"]},
+            data=frame.refs(part=model.run_, drop={"bank": ["default"]}),
+        )
 
 
 def test_it_follows_scikit_learns_conventions(model: VerticalLogisticRegression, frame: VerticalFrame) -> None:
