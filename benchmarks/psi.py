@@ -1,0 +1,153 @@
+"""Private set intersection beside OpenMined's PSI, in one run: seconds, ratios and peak memory.
+
+    pip install openmined-psi
+    python benchmarks/psi.py [--sizes 10000 100000] [--large] [--rounds 3]
+
+Both may use two threads (OpenMined's library uses one: compare processor seconds too), each measurement in a process of its own so that its peak memory is
+its own. fednb plays its three roles over the loopback network, with the encoding, checking and decoding of every
+message; OpenMined's library is called directly: request, response, setup and intersection, with messages in memory
+and its raw data structure, whose answer is exact. Half of the ids are common. --large adds a million ids a side,
+for fednb only (the peer's figure grows linearly). The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from fednb.crypto.backend import describe
+from fednb.protocols import psi
+from fednb.protocols.base import Dataset, Outcome, RunContext
+from fednb.wire.link import Link
+from fednb.wire.loopback import play
+
+THREADS = 2
+
+
+def written(n: int, offset: int) -> np.ndarray:
+    """Ids as a company writes them, in no order."""
+    order = np.random.default_rng(offset).permutation(n) + offset
+    return np.array([f"ZZ-{7919 * i % 10**9:09d}" for i in order.tolist()], dtype=object)
+
+
+def fednb_psi(n: int) -> dict[str, float]:
+    params = psi.PsiParams()
+    sets = {"bank": written(n, 0), "agency": written(n, n // 2)}
+    before, began = peak(), clock()
+    roles: dict[str, Callable[[Link], Outcome]] = {
+        member: lambda link, ids=ids: psi.party(link, Dataset(ids=ids), params, RunContext(name="b", threads=THREADS))
+        for member, ids in sets.items()
+    }
+    roles["coordinator"] = lambda link: psi.coordinator(link, Dataset(), params, RunContext(name="b"))
+    out = play(roles, {"party": tuple(sets), "coordinator": ("coordinator",)}, timeout=600)
+    return result(began, before, out["coordinator"].public["matched"])
+
+
+def openmined_psi(n: int) -> dict[str, float]:
+    import private_set_intersection.python as peer
+
+    ours, theirs = list(written(n, 0)), list(written(n, n // 2))
+    before, began = peak(), clock()
+    client, server = peer.client.CreateWithNewKey(True), peer.server.CreateWithNewKey(True)
+    setup = server.CreateSetupMessage(0.0, len(ours), theirs, peer.DataStructure.RAW)
+    response = server.ProcessRequest(client.CreateRequest(ours))
+    matched = len(client.GetIntersection(setup, response))
+    return result(began, before, matched)
+
+
+def clock() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def result(began: tuple[float, float], before: float, matched: int) -> dict[str, float]:
+    wall, processor = (now - then for now, then in zip(clock(), began, strict=True))
+    return {"seconds": wall, "processor": processor, "megabytes": peak() - before, "matched": matched}
+
+
+def peak() -> float:
+    """The most memory that this process has had, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def apart(work: Callable[[int], dict[str, float]], n: int) -> dict[str, float]:
+    """The result of `work(n)` in a process of its own."""
+
+    def run(end: Connection) -> None:
+        end.send(work(n))
+
+    mine, other = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=run, args=(other,))
+    process.start()
+    other.close()
+    try:
+        found: dict[str, float] = mine.recv()
+    finally:
+        process.join()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--large", action="store_true", help="a million ids a side too, fednb only, once")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    sides: dict[str, Callable[[int], dict[str, float]]] = {"fednb": fednb_psi}
+    try:
+        import private_set_intersection.python  # noqa: F401
+
+        sides["openmined-psi"] = openmined_psi
+    except ImportError:
+        print("openmined-psi is not installed here; fednb is measured alone")
+    print(describe())
+    report: dict[str, Any] = {}
+    for n in options.sizes:
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+        for _ in range(options.rounds):
+            for name, work in sides.items():
+                found[name].append(apart(work, n))
+        if {result["matched"] for results in found.values() for result in results} != {n - n // 2}:
+            raise SystemExit(f"wrong matches: {found}")
+        report[str(n)] = {name: summary(results) for name, results in found.items()}
+        if len(found) == 2:
+            for kind, name in (("seconds", "ratio"), ("processor", "processor ratio")):
+                ratios = [b[kind] / a[kind] for a, b in zip(*found.values(), strict=True)]
+                report[str(n)][name] = round(statistics.median(ratios), 2)
+        show(n, report[str(n)])
+    if options.large:
+        n = 1_000_000
+        report[str(n)] = {"fednb": summary([apart(fednb_psi, n)])}
+        show(n, report[str(n)])
+    print(json.dumps(report))
+
+
+def summary(results: list[dict[str, float]]) -> dict[str, float]:
+    return {
+        name: round(statistics.median(r[name] for r in results), 3) for name in ("seconds", "processor", "megabytes")
+    }
+
+
+def show(n: int, found: dict[str, Any]) -> None:
+    for name, result in found.items():
+        if isinstance(result, dict):
+            print(
+                f"{n:>9,} × {n:<9,} {name:14} {result['seconds']:7.2f} s, {result['processor']:7.2f} s of processor"
+                f", {result['megabytes']:5.0f} MB more at peak"
+            )
+    if "ratio" in found:
+        print(
+            f"{'':21} fednb is {found['ratio']:.1f} times as fast; {found['processor ratio']:.1f} by processor seconds"
+        )
+
+
+if __name__ == "__main__":
+    main()
