@@ -85,7 +85,7 @@ def _bank(rng: np.random.Generator, strain: Floats, size: Floats, loan: Floats) 
 
     def seen(weight: float) -> Floats:
         """Strain through a dim glass: N(0, 1), correlated `weight` with it."""
-        return weight * strain + np.sqrt(1 - weight**2) * rng.standard_normal(n)
+        return np.asarray(weight * strain + np.sqrt(1 - weight**2) * rng.standard_normal(n), dtype=np.float64)
 
     table = pd.DataFrame(
         {
@@ -109,7 +109,8 @@ def _agency(rng: np.random.Generator, strain: Floats, customers: Floats, turnove
 
     def seen(of_customers: float, of_strain: float = 0.0) -> Floats:
         rest = np.sqrt(1 - of_customers**2 - of_strain**2)
-        return of_customers * customers + of_strain * strain + rest * rng.standard_normal(n)
+        mixed = of_customers * customers + of_strain * strain + rest * rng.standard_normal(n)
+        return np.asarray(mixed, dtype=np.float64)
 
     table = pd.DataFrame(
         {

@@ -53,7 +53,8 @@ class RunRecord:
         """Events from `since` on as they come, then the end. Blocks between them."""
         while True:
             with self._changed:
-                self._changed.wait_for(lambda at=since: len(self._events) > at or self.ended is not None)
+                while len(self._events) <= since and self.ended is None:
+                    self._changed.wait()
                 fresh = self._events[since:]
                 ended = self.ended
             for event in fresh:

@@ -109,4 +109,5 @@ def test_breast_is_as_good_as_scikit_learn_and_the_host_keeps_its_coefficients(t
     assert evaluation.auc == pytest.approx(auc, abs=0.005)
     assert isinstance(model.coef_["host"], Withheld)
     own = np.asarray(model.coef_["guest"])
-    assert np.corrcoef(own, expected.coef_[0][: len(own)])[0, 1] > 0.9  # the classes nearly separate: ranking is exact, sizes less
+    # the classes nearly separate: the ranking is exact, sizes are less so
+    assert np.corrcoef(own, expected.coef_[0][: len(own)])[0, 1] > 0.9
