@@ -1,16 +1,17 @@
 """Encrypted arithmetic beside phe and beside bare gmpy2, in one run: medians, ratios, and what is aimed at.
 
-    FEDNB_KERNEL=gmpy2 python benchmarks/crypto.py [--rows 30000] [--features 12] [--rounds 3] [--bits 2048]
+    python benchmarks/crypto.py [--rows 30000] [--features 12] [--rounds 3] [--bits 2048]
 
-Without FEDNB_KERNEL it measures what would run on this machine. Every round measures everything once, so that a change
-in the machine's speed meets all of it. phe is measured on a slice: its cost is the same for every term. Its arithmetic
-on floats is what one writes with it; on integers it is faster, and stands beside it.
+Every kernel that runs on this machine is measured, or the one that FEDNB_KERNEL names. Every round measures everything
+once, so that a change in the machine's speed meets all of it. phe is measured on a slice: its cost is the same for
+every term. Its arithmetic on floats is what one writes with it; on integers it is faster, and stands beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import os
 import statistics
 import time
 from collections import defaultdict
@@ -21,11 +22,11 @@ import numpy as np
 import phe
 from gmpy2 import mpz
 
-from fednb.crypto import curve, masking
-from fednb.crypto.backend import describe, kernel, spread, to_integers
+from fednb.crypto import curve, lanes, masking
+from fednb.crypto.backend import describe, spread, to_integers
 from fednb.crypto.multiexp import inner_products, plan
 from fednb.crypto.packing import Packing
-from fednb.crypto.paillier import CipherVector, generate
+from fednb.crypto.paillier import CipherVector, PrivateKey, generate
 
 LEFT_BITS, RIGHT_BITS, FRACTION = 26, 16, 13
 PHE_ROWS = 24
@@ -71,7 +72,15 @@ def main() -> None:
     rows, features = options.rows, options.features
     rng = np.random.default_rng(0)
 
-    key = generate(options.bits)
+    kernels = [os.environ["FEDNB_KERNEL"]] if "FEDNB_KERNEL" in os.environ else ["gmpy2"]
+    if "FEDNB_KERNEL" not in os.environ and lanes.available():
+        kernels.append("ifma")
+    generated = generate(options.bits)
+    keys = {}
+    for kernel in kernels:
+        choose(kernel)
+        keys[kernel] = key = PrivateKey(int(generated._p), int(generated._q))
+        print(describe())
     public = key.public
     their_public = phe.PaillierPublicKey(public.n)
     their_private = phe.PaillierPrivateKey(their_public, int(key._p), int(key._q))
@@ -82,7 +91,6 @@ def main() -> None:
     wide = np.clip(np.rint(rng.standard_normal((rows, features)) * 2**FRACTION), 1 - limit, limit - 1).astype(np.int64)
     woe = wide[:8].T[np.arange(features), rng.integers(0, 8, (rows, features))]  # eight bins a feature
     d = np.rint(rng.standard_normal(rows) * 2**20).astype(np.int64)
-    print(describe())
     print(
         f"{rows:,} rows × {features} features, {options.bits} bits, {packed.slots} numbers of {packed.slot_bits} bits"
     )
@@ -90,16 +98,26 @@ def main() -> None:
         "packed": (packed, key.encrypt(packed.pack(d), threads=2)),
         "single": (single, key.encrypt(d, threads=2)),
     }
-    public.encrypt(range(5000), threads=2)  # fills the table of the public side
     cases = {(form, kind): (*vectors[form], x) for form in vectors for kind, x in (("16-bit", wide), ("WOE", woe))}
     for (form, kind), (packing, c, x) in cases.items():
-        check(key, packing, inner_products(c, x[:, :1], packing, threads=2), d, x[:, :1])
         print(f"  {form} {kind}: {plan(x, packing).multiplications / x.size:.3f} multiplications a term")
+        answers = []
+        for kernel in kernels:
+            choose(kernel)
+            answers.append(inner_products(bound(keys[kernel], c), x[:, :1], packing, threads=2))
+            check(keys[kernel], packing, answers[-1], d, x[:, :1])
+        if len({answer.data.tobytes() for answer in answers}) != 1:
+            raise SystemExit("the kernels differ")
+    for kernel in kernels:
+        choose(kernel)
+        keys[kernel].public.encrypt(range(5000), threads=2)  # fills the tables
+        keys[kernel].encrypt(range(5000), threads=2)
 
     m = Measurements()
     sample = vectors["single"][1][:500]
     modulus, values = mpz(public.n) ** 2, to_integers(sample.data)
-    points, scalar = curve.hash_to_curve([b"%d" % i for i in range(2000)]), curve.random_scalar()
+    ids, scalar = [b"%d" % i for i in range(2000)], curve.random_scalar()
+    points = curve.hash_to_curve(ids)
     for _ in range(options.rounds):
         m.measure("bare multiplication", 10 * len(values), bare, values, modulus)
         m.measure("phe encrypt", 10, lambda: [their_public.encrypt(1.5) for _ in range(10)])
@@ -110,43 +128,64 @@ def main() -> None:
         m.measure("phe integers", PHE_ROWS * 2, phe_inner, integers, wide[:PHE_ROWS, :2])
         m.measure("phe add", PHE_ROWS - 1, sum, integers[1:], integers[0])
         for cores in (1, 2):
-            m.measure("encrypt", 1000, public.encrypt, range(1000), 0, cores, cores=cores)
-            m.measure("key holder's encrypt", 1000, key.encrypt, range(1000), 0, cores, cores=cores)
-            m.measure("decrypt", 100, key.decrypt, sample[:100], cores, cores=cores)
-            m.measure("add", len(sample), public.add, sample, sample, cores, cores=cores)
-            for (form, kind), (packing, c, x) in cases.items():
-                m.measure(f"{form} {kind}", x.size, inner_products, c, x, packing, 0, cores, cores=cores)
-            m.measure("X25519", len(points), curve.multiply, points, scalar, cores, cores=cores)
             m.measure("control", 8, spread, partial(pow, values[0], modulus), [modulus] * 8, cores, cores=cores)
+            for kernel in kernels:
+                choose(kernel)
+                key, public, some = keys[kernel], keys[kernel].public, bound(keys[kernel], sample)
+                m.measure(f"{kernel} encrypt", 1000, public.encrypt, range(1000), 0, cores, cores=cores)
+                m.measure(f"{kernel} key holder's encrypt", 1000, key.encrypt, range(1000), 0, cores, cores=cores)
+                m.measure(f"{kernel} decrypt", 96, key.decrypt, some[:96], cores, cores=cores)
+                m.measure(f"{kernel} add", len(sample), public.add, some, some, cores, cores=cores)
+                for (form, kind), (packing, c, x) in cases.items():
+                    arguments = (bound(key, c), x, packing, 0, cores)
+                    m.measure(f"{kernel} {form} {kind}", x.size, inner_products, *arguments, cores=cores)
+                m.measure(f"{kernel} X25519", len(points), curve.multiply, points, scalar, cores, cores=cores)
+                m.measure(f"{kernel} hash to the curve", len(ids), curve.hash_to_curve, ids, b"", cores, cores=cores)
 
-    print(f"\n{'µs, one core':36s}{'fednb':>10s}{'phe':>12s}{'ratio':>8s}{'aim':>6s}")
-    compiled = kernel() == "ifma"
+    header = "".join(f"{kernel:>9s}{'ratio':>8s}{'aim':>6s}" for kernel in kernels)
+    print(f"\n{'µs, one core':36s}{'phe':>10s}{header}")
     table = [
-        ("encrypt", "encrypt", "phe encrypt", 100 if compiled else 15),
-        ("encrypt, key holder", "key holder's encrypt", "phe encrypt", 100 if compiled else 15),
-        ("decrypt", "decrypt", "phe decrypt", None),
-        ("add", "add", "phe add", None),
-        ("Xᵀ[[d]] a term, 16 bits", "single 16-bit", "phe floats", 250 if compiled else 40),
-        ("Xᵀ[[d]] a term, 16 bits, packed", "packed 16-bit", "phe floats", None),
-        ("Xᵀ[[d]] a term, WOE", "single WOE", "phe floats", None if compiled else 200),
-        ("Xᵀ[[d]] a term, WOE, packed", "packed WOE", "phe floats", None),
-        ("... phe on integers", "single 16-bit", "phe integers", None),
+        ("encrypt", "encrypt", "phe encrypt", {"gmpy2": 15, "ifma": 100}),
+        ("encrypt, key holder", "key holder's encrypt", "phe encrypt", {"gmpy2": 15, "ifma": 100}),
+        ("decrypt", "decrypt", "phe decrypt", {}),
+        ("add", "add", "phe add", {}),
+        ("Xᵀ[[d]] a term, 16 bits", "single 16-bit", "phe floats", {"gmpy2": 40, "ifma": 250}),
+        ("Xᵀ[[d]] a term, 16 bits, packed", "packed 16-bit", "phe floats", {}),
+        ("Xᵀ[[d]] a term, WOE", "single WOE", "phe floats", {"gmpy2": 200}),
+        ("Xᵀ[[d]] a term, WOE, packed", "packed WOE", "phe floats", {}),
+        ("... phe on integers", "single 16-bit", "phe integers", {}),
+        ("X25519", "X25519", None, {}),
+        ("hash to the curve", "hash to the curve", None, {}),
     ]
-    for label, ours, theirs_name, aim in table:
-        ratio = m.ratio(theirs_name, ours)
-        ours_us, theirs_us = 1e6 * m.median(ours), 1e6 * m.median(theirs_name)
-        print(f"{label:36s}{ours_us:10.2f}{theirs_us:12.1f}{ratio:7.0f}×{f'{aim}×' if aim else '':>6s}")
+    for label, ours, theirs, aims in table:
+        line = f"{label:36s}" + (f"{1e6 * m.median(theirs):10.1f}" if theirs else f"{'':10s}")
+        for kernel in kernels:
+            name = f"{kernel} {ours}"
+            line += f"{1e6 * m.median(name):9.2f}" + (f"{m.ratio(theirs, name):7.0f}×" if theirs else f"{'':8s}")
+            line += f"{f'{aims[kernel]}×' if kernel in aims else '':>6s}"
+        print(line.rstrip())
 
     print(f"\none modular multiplication in gmpy2: {1e6 * m.median('bare multiplication'):.2f} µs")
     for (form, kind), (packing, _, x) in cases.items():
         count = plan(x, packing).multiplications / x.size
-        ratio = m.ratio(f"{form} {kind}", "bare multiplication") / count
-        aim = "" if compiled else "(aim: at most 1.2)"
-        print(f"  Xᵀ[[d]] {form} {kind}: {ratio:.2f} × the time of its {count:.3f} multiplications a term {aim}")
+        for kernel in kernels:
+            ratio = m.ratio(f"{kernel} {form} {kind}", "bare multiplication") / count
+            aim = "(aim: at most 1.2)" if kernel == "gmpy2" else ""
+            print(f"  {kernel} Xᵀ[[d]] {form} {kind}: {ratio:.2f} × the time of its {count:.3f} a term {aim}".rstrip())
 
     print("\ntwo cores against one (aim: 1.8; control: long powers that share nothing)")
-    for name in ("control", "encrypt", "key holder's encrypt", "decrypt", *(f"{f} {k}" for f, k in cases), "X25519"):
-        print(f"  {name:24s}{m.speedup(name):5.2f}")
+    print(f"  {'control':24s}{m.speedup('control'):8.2f}")
+    for name in ("encrypt", "key holder's encrypt", "decrypt", *(f"{f} {k}" for f, k in cases), "X25519"):
+        print(f"  {name:24s}" + "".join(f"{m.speedup(f'{kernel} {name}'):8.2f} {kernel}" for kernel in kernels))
+
+
+def choose(kernel: str) -> None:
+    os.environ["FEDNB_KERNEL"] = kernel
+
+
+def bound(key: PrivateKey, c: CipherVector) -> CipherVector:
+    """The same ciphertexts, computed on by `key`'s kernel."""
+    return CipherVector(c.data, c.scale, key.public)
 
 
 def bare(values: list[mpz], modulus: mpz) -> None:
