@@ -168,13 +168,28 @@ class RunProgress:
             del series[1:-1:2]
 
 
-def follow(run: str, title: str, events: Iterable[RunEvent | RunEnded]) -> RunEnded:
+@dataclass(frozen=True)
+class Following:
+    """What a notebook kernel displays for a run; a notebook with fednb loaded shows it live."""
+
+    view: TrainingView
+    federation: object = field(repr=False)  # where the run can be watched
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return bundle(self.view)
+
+
+def follow(
+    run: str, title: str, events: Iterable[RunEvent | RunEnded], federation: object = None
+) -> RunEnded:
     """Show a run while its events come, and return how it ended.
+
+    federation : whose run it is, for a notebook that shows it by itself.
 
     Raises LinkError when the events stop without an end.
     """
     if _in_notebook_kernel():
-        _publish(TrainingView(run=run, title=title))
+        _display(Following(TrainingView(run=run, title=title), federation))
         screen: Bar | None = None
     else:
         screen = Bar(sys.stderr) if sys.stderr.isatty() else None
@@ -279,7 +294,7 @@ def _in_notebook_kernel() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def _publish(view: TrainingView) -> None:
+def _display(shown: Following) -> None:
     from IPython.display import display
 
-    display(bundle(view), raw=True)  # type: ignore[no-untyped-call]
+    display(shown)  # type: ignore[no-untyped-call]

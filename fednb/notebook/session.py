@@ -96,8 +96,11 @@ class Session:
         """The line that an attached cell is understood to begin with."""
         return f"%%party {self.attached}\n"
 
-    def show_view(self, view: Mapping[str, Any]) -> None:
-        """Build the widget for a fednb view. Raises FednbError or ValueError when it cannot be decoded."""
+    def show_view(self, view: Mapping[str, Any], federation: Federation | None = None) -> None:
+        """Build the widget for a fednb view, of this notebook's federation or of a local object's own.
+
+        Raises FednbError or ValueError when it cannot be decoded.
+        """
         from fednb.notebook.widgets import show
 
-        show(view, self._federation)
+        show(view, federation or self._federation, self.shell)

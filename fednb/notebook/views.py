@@ -2,7 +2,7 @@
 
 An object of fednb describes itself with a typed view under one MIME type (`federation/views.py`). No front end knows
 that type, so the notebook's own kernel catches it on its way out, at the two doors: the formatter (a cell's value,
-`display(object)`) and the publisher (a bundle that is published as it is, as a run's progress).
+`display(object)`) and the publisher (a bundle that is published as it is).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from fednb.errors import FednbError
 from fednb.federation.views import MIME
 
-ShowView = Callable[[Mapping[str, Any]], None]
+ShowView = Callable[..., None]  # (view), or (view, federation) where the object knows the federation it belongs to
 
 
 def install(shell: InteractiveShell, show_view: ShowView) -> Callable[[], None]:
@@ -26,7 +26,9 @@ def install(shell: InteractiveShell, show_view: ShowView) -> Callable[[], None]:
 
     def format(obj: Any, *args: Any, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         data, metadata = plain_format(obj, *args, **options)
-        return ({}, {}) if shown(show_view, data) else (data, metadata)
+        # only our own objects are asked: anybody else's may answer to any name
+        ours = MIME in data and shown(show_view, data, getattr(obj, "federation", None))
+        return ({}, {}) if ours else (data, metadata)
 
     def publish(data: Any, *args: Any, **options: Any) -> None:
         if options.get("update") or not isinstance(data, Mapping) or not shown(show_view, data):
@@ -41,13 +43,13 @@ def install(shell: InteractiveShell, show_view: ShowView) -> Callable[[], None]:
     return undo
 
 
-def shown(show_view: ShowView, data: Mapping[str, Any]) -> bool:
+def shown(show_view: ShowView, data: Mapping[str, Any], federation: object = None) -> bool:
     """Show the bundle's view, if it has one that can be decoded; else its plain text is for others to show."""
     view = data.get(MIME)
     if not isinstance(view, Mapping):
         return False
     try:
-        show_view(view)
+        show_view(view) if federation is None else show_view(view, federation)
     except (FednbError, ValueError, TypeError):
         return False
     return True

@@ -164,11 +164,15 @@ def test_inside_a_kernel_one_typed_view_is_published(monkeypatch: pytest.MonkeyP
     shown: list[dict[str, Any]] = []
     shell = types.SimpleNamespace(kernel=object())
     monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))  # type: ignore[arg-type]
-    display = types.SimpleNamespace(display=lambda data, raw: shown.append(data))
+    federation = object()
+    display = types.SimpleNamespace(
+        display=lambda it: shown.append({**it._repr_mimebundle_(), "federation": it.federation})
+    )
     monkeypatch.setitem(sys.modules, "IPython.display", display)  # type: ignore[arg-type]
-    follow("r1", "a fit", training())
+    follow("r1", "a fit", training(), federation)
     assert [decode(data[MIME]) for data in shown] == [TrainingView(run="r1", title="a fit")]
     assert shown[0]["text/plain"] == "a fit [r1]"
+    assert shown[0]["federation"] is federation, "the notebook must know where the run can be watched"
 
 
 def test_events_that_stop_without_an_end_are_an_error() -> None:

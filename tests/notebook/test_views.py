@@ -19,7 +19,7 @@ def shown(world: Any, monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]
     """Views that the widgets were asked to show; one titled "broken" cannot be decoded."""
     seen: list[Mapping[str, Any]] = []
 
-    def show(view: Mapping[str, Any], federation: Any) -> None:
+    def show(view: Mapping[str, Any], federation: Any, shell: Any) -> None:
         if view.get("title") == "broken":
             raise UnexpectedMessage("unknown view")
         assert federation is world.federation

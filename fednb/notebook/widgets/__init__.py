@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from IPython.core.getipython import get_ipython
+
+from fednb.errors import NotConnected
 from fednb.federation.views import (
     AlignmentView,
     AnyView,
@@ -22,25 +25,35 @@ from fednb.federation.views import (
     encode,
 )
 from fednb.notebook.palette import Look, looks
+from fednb.notebook.widgets import live
 
 if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
     from fednb.federation.client import Federation
 
 
-def show(view: Mapping[str, Any] | View, federation: Federation | None = None) -> None:
-    """Show a view under the running cell. Raises ValueError when it is not exactly a view of this version.
+def show(
+    view: Mapping[str, Any] | AnyView, federation: Federation | None = None, shell: InteractiveShell | None = None
+) -> None:
+    """Show a view under the running cell. Returns at once; a run goes on being drawn.
 
     federation : whose members keep their colours in every picture, and where a run's events come from.
+    shell : whose cell it is; by default the running IPython.
+
+    Raises ValueError when it is not exactly a view of this version, NotConnected when a run cannot be followed.
     """
-    known = decode(encode(view) if isinstance(view, View) else view)  # type: ignore[arg-type]
+    known = decode(encode(view) if isinstance(view, View) else view)
+    shell = shell or get_ipython()
     if isinstance(known, TrainingView):
-        publish({"text/plain": known.plain()})
-        return
-    if not in_kernel():
-        publish({"text/plain": known.plain()})
-        return
-    for data, metadata in outputs(known, _looks(known, federation)):
-        publish(data, metadata)
+        if federation is None or shell is None:
+            raise NotConnected("a run can be followed only from a notebook that is connected to its federation.")
+        live.follow(known, federation, _looks(known, federation), shell)
+    elif shell is not None and getattr(shell, "kernel", None) is not None:
+        for data, metadata in outputs(known, _looks(known, federation)):
+            shell.display_pub.publish(data, metadata)
+    else:
+        print(known.plain())  # a terminal shows no pictures
 
 
 def outputs(view: AnyView, styles: Mapping[str, Look]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -77,20 +90,6 @@ def outputs(view: AnyView, styles: Mapping[str, Look]) -> list[tuple[dict[str, A
             ({"text/html": "".join(html_table(*table, folded=folded) for table in tables), "text/plain": text}, {})
         )
     return made or [({"text/plain": view.plain()}, {})]
-
-
-def publish(data: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
-    """A bundle, under the running cell."""
-    from IPython.display import display
-
-    display(data, metadata=metadata or {}, raw=True)  # type: ignore[no-untyped-call]
-
-
-def in_kernel() -> bool:
-    """Whether pictures can be seen: a terminal shows text only."""
-    from IPython.core.getipython import get_ipython
-
-    return getattr(get_ipython(), "kernel", None) is not None
 
 
 def _looks(view: AnyView, federation: Federation | None) -> Mapping[str, Look]:
