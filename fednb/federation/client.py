@@ -154,7 +154,7 @@ class Federation:
 
     def _follow(self, run: str, title: str) -> RunResult:
         try:
-            ended = follow(run, title, self.watch(run))
+            ended = follow(run, title, self.watch(run), self)
         except KeyboardInterrupt:
             self.cancel(run)
             raise
