@@ -20,7 +20,7 @@ lint: .venv/ready
 	$(BIN)/mypy
 
 # an editable install leaves data files out, so the kernelspecs are put in place by a command of their own
-.venv/ready: setup.cfg pyproject.toml
+.venv/ready: setup.cfg pyproject.toml setup.py $(wildcard native/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -e '.[demo,test]'

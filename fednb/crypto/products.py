@@ -27,7 +27,7 @@ from fednb.crypto.backend import Indices, Ring, Vector, slices, spread
 
 MAX_WINDOW = 16
 MAX_BLOCK = 14
-MAX_CELLS = 1 << 16
+MAX_CELLS = 1 << 15
 
 Bits = npt.NDArray[np.uint8]  # [T, ceil(m/8)], as numpy.packbits makes them along rows
 
@@ -49,6 +49,30 @@ def subset_products(ring: Ring, values: Vector, bits: Bits, threads: int = 1) ->
     if window_cost < block_cost:
         return _by_windows(ring, values, bits, windows, threads)
     return _by_blocks(ring, values, bits, blocks, threads)
+
+
+def subset_products_alike(ring: Ring, vectors: list[Vector], bits: list[Bits], threads: int = 1) -> Vector:
+    """`subset_products` of short vectors of one length, by numbers of bits of one shape; [len(vectors)·T]."""
+    m, subsets = len(vectors[0]), len(bits[0])
+    block_cost, count = _block_cost(m, subsets)
+    if block_cost > _window_cost(m, subsets)[0]:
+        found = spread(lambda i: subset_products(ring, vectors[i], bits[i])[0], range(len(vectors)), threads)
+        return ring.join(found)
+
+    def part(some: slice) -> Vector:  # as `_by_blocks`, with every operation on all the vectors at once
+        n = some.stop - some.start
+        pool, vector = ring.join(vectors[some]), np.arange(n)
+        products = ring.ones(n * subsets)
+        for rows in slices(m, count):
+            table = ring.ones(n)  # of each vector the first entry, then of each the second, ...
+            for i in reversed(range(rows.start, rows.stop)):
+                same = np.tile(vector * m + i, len(table) // n)
+                table = ring.join([table, ring.multiply_taken(table, pool, same)])
+            chosen = np.stack([_columns(b, rows) for b in bits[some]])
+            products = ring.multiply_taken(products, table, (chosen * n + vector[:, None]).ravel())
+        return products
+
+    return ring.join(spread(part, slices(len(vectors), threads), threads))
 
 
 def _window_cost(m: int, subsets: int) -> tuple[int, int]:
@@ -75,7 +99,9 @@ def _powers(n: int, count: int) -> int:
 
 
 def _by_windows(ring: Ring, values: Vector, bits: Bits, count: int, threads: int) -> tuple[Vector, Vector]:
-    # so that no thread is left alone with the last one, and no lane is empty
+    # tables of all lanes together stay small beside the values
+    count = max(count, -(-len(bits) // (MAX_WINDOW + 1 - ring.lanes.bit_length())))
+    # no thread is left alone with the last window, and no lane is empty
     alike = threads * ring.lanes if count > ring.lanes else threads
     windows = slices(len(bits), -(-count // alike) * alike)
     lanes = min(ring.lanes, -(-len(windows) // threads))
@@ -123,13 +149,10 @@ def _by_blocks(ring: Ring, values: Vector, bits: Bits, count: int, threads: int)
         products, total = ring.ones(len(bits)), ring.ones(1)
         for rows in blocks[which]:
             table = ring.ones(1)
-            for i in range(rows.start, rows.stop):
+            for i in reversed(range(rows.start, rows.stop)):  # the last row is an index's lowest bit, as in `bits`
                 same = np.full(len(table), i)
                 table = ring.join([table, ring.multiply_taken(table, values, same)])
-            first = rows.start // 8
-            near = np.unpackbits(bits[:, first : -(-rows.stop // 8)], axis=1)
-            chosen = near[:, rows.start - 8 * first : rows.stop - 8 * first]
-            products = ring.multiply_taken(products, table, chosen @ (1 << np.arange(chosen.shape[1])))
+            products = ring.multiply_taken(products, table, _columns(bits, rows))
             total = ring.multiply(total, table[-1:])
         return products, total
 
@@ -137,6 +160,17 @@ def _by_blocks(ring: Ring, values: Vector, bits: Bits, count: int, threads: int)
     for more, rest in others:
         products, total = ring.multiply(products, more), ring.multiply(total, rest)
     return products, total
+
+
+def _columns(bits: Bits, columns: slice) -> Indices:
+    """Some neighbouring columns of `bits`, at most MAX_BLOCK, as one number a row."""
+    first, last = columns.start // 8, -(-columns.stop // 8)
+    numbers = np.zeros(len(bits), dtype=np.int64)
+    for byte in range(first, last):
+        numbers = numbers << 8 | bits[:, byte]
+    numbers >>= 8 * last - columns.stop
+    numbers &= (1 << (columns.stop - columns.start)) - 1
+    return numbers
 
 
 def cell_cost(m: int, sizes: Sequence[int]) -> int:
@@ -161,19 +195,14 @@ def cell_products(ring: Ring, values: Vector, cells: Indices, sizes: Sequence[in
 
     # what is left over when every thread has had its share is split by rows
     jobs = [(some, rows) for i, some in enumerate(together) for rows in _shares(i, len(together), m, threads)]
-    filled: dict[int, list[Vector]] = {}
+    filled: dict[tuple[int, ...], Vector] = {}
     for (some, _), buckets in zip(jobs, spread(tables, jobs, threads), strict=True):
         for group, table in zip(some, buckets, strict=True):
-            filled.setdefault(group[0], []).append(table)
-
-    def margins(group: list[int]) -> list[tuple[int, Vector]]:
-        table, *others = filled.pop(group[0])
-        for other in others:
-            table = ring.multiply(table, other)
-        return _margins(ring, table[: math.prod(sizes[g] for g in group)], group, sizes)
-
-    found = dict(pair for pairs in spread(margins, groups, threads) for pair in pairs)
-    return [found[g] for g in range(len(sizes))]
+            table = table[: math.prod(sizes[g] for g in group)]
+            known = filled.get(tuple(group))
+            filled[tuple(group)] = table if known is None else ring.multiply(known, table)
+    margins = _margins(ring, filled, sizes, threads)
+    return [margins[g] for g in range(len(sizes))]
 
 
 def _shares(i: int, count: int, m: int, threads: int) -> list[slice]:
@@ -197,16 +226,33 @@ def _groups(m: int, sizes: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def _margins(ring: Ring, table: Vector, group: list[int], sizes: Sequence[int]) -> list[tuple[int, Vector]]:
-    """From products by joint cell: the products by cell of each partition in `group`."""
-    if len(group) == 1:
-        return [(group[0], table)]
-    half = len(group) // 2
-    columns = math.prod(sizes[g] for g in group[half:])
-    left = table[0::columns]
-    for column in range(1, columns):
-        left = ring.multiply(left, table[column::columns])
-    right = table[:columns]
-    for start in range(columns, len(table), columns):
-        right = ring.multiply(right, table[start : start + columns])
-    return _margins(ring, left, group[:half], sizes) + _margins(ring, right, group[half:], sizes)
+def _margins(
+    ring: Ring, tables: dict[tuple[int, ...], Vector], sizes: Sequence[int], threads: int
+) -> dict[int, Vector]:
+    """From each group's products by joint cell: each partition's products by its own cells."""
+    done = {group[0]: table for group, table in tables.items() if len(group) == 1}
+    alike: dict[tuple[int, int], list[tuple[int, ...]]] = {}
+    for group in tables:
+        if len(group) > 1:
+            half = len(group) // 2
+            shape = math.prod(sizes[g] for g in group[:half]), math.prod(sizes[g] for g in group[half:])
+            alike.setdefault(shape, []).append(group)
+    halves: dict[tuple[int, ...], Vector] = {}
+
+    def part(job: tuple[tuple[int, int], list[tuple[int, ...]]]) -> None:
+        (rows, columns), groups = job
+        pool = ring.join([tables[group] for group in groups])
+        places = np.arange(len(pool)).reshape(len(groups), rows, columns)
+        left, right = ring.ones(len(groups) * rows), ring.ones(len(groups) * columns)
+        for column in range(columns):
+            left = ring.multiply_taken(left, pool, places[:, :, column].ravel())
+        for row in range(rows):
+            right = ring.multiply_taken(right, pool, places[:, row].ravel())
+        for i, group in enumerate(groups):
+            half = len(group) // 2
+            halves[group[:half]] = left[i * rows : (i + 1) * rows]
+            halves[group[half:]] = right[i * columns : (i + 1) * columns]
+
+    jobs = [(shape, groups[s]) for shape, groups in alike.items() for s in slices(len(groups), threads)]
+    spread(part, jobs, threads)
+    return done | (_margins(ring, halves, sizes, threads) if halves else {})
