@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,15 @@ import numpy.typing as npt
 from fednb.crypto.backend import Ring, Vector, slices, spread
 from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector
-from fednb.crypto.products import Bits, cell_cost, cell_products, product, subset_cost, subset_products
+from fednb.crypto.products import (
+    Bits,
+    cell_cost,
+    cell_products,
+    product,
+    subset_cost,
+    subset_products,
+    subset_products_alike,
+)
 from fednb.errors import CryptoError
 
 MAX_DISTINCT = 1024
@@ -112,11 +121,12 @@ def inner_products(
     # for each column and slot, the product of what each bit selects: all of them in one pool, with a one at its end
     pool, total = ring.ones(0), ring.ones(0)
     if as_bits:
-        bits = np.concatenate([_bits(slots[j](), chosen[j].bits) for j in as_bits])
-        pool, total = subset_products(ring, values, bits, threads)
+        bits = spread(lambda j: _bits(slots[j](), chosen[j].bits), as_bits, threads)
+        pool, total = subset_products(ring, values, np.concatenate(bits), threads)
     if as_cells:
-        selected, total = _dictionary_products(ring, values, [(chosen[j], slots[j]()) for j in as_cells], threads)
-        pool = ring.join([pool, selected])
+        dictionaries = [(chosen[j], slots[j]()) for j in as_cells]
+        selected, total = _dictionary_products(ring, values, dictionaries, threads)
+        pool = ring.join([pool, *selected])
     if not len(pool):
         total = product(ring, values)
     pool = ring.join([pool, ring.ones(1)])
@@ -138,41 +148,44 @@ def inner_products(
     return CipherVector(ring.store(out), c.scale + scale, c.key)
 
 
-def _slots(column: Integers, about: Column, packing: Packing) -> Integers:
+def _slots(column: Integers, about: Column, packing: Packing) -> npt.NDArray[np.unsignedinteger[Any]]:
     """u by slot and ciphertext, [k, m]; rows that fill the last ciphertext up meet plaintexts of zero."""
     m, k = packing.length(len(column)), packing.slots
-    u = np.zeros(m * k, dtype=np.int64)
+    u = np.zeros(m * k, dtype=np.min_scalar_type((1 << about.bits) - 1))  # as narrow as it goes: bits are taken off it
     u[: len(column)] = (column - about.lowest) // about.step
-    return u.reshape(m, k).T
+    return np.ascontiguousarray(u.reshape(m, k).T)
 
 
-def _bits(slots: Integers, bits: int) -> Bits:
+def _bits(slots: npt.NDArray[np.integer[Any]], bits: int) -> Bits:
     """The bits of `slots` [k, m] as subsets of ciphertexts, lowest bit first; [k·bits, ceil(m/8)]."""
     k, m = slots.shape
     out = np.empty((k, bits, -(-m // 8)), dtype=np.uint8)
     for t in range(bits):
-        out[:, t] = np.packbits((slots >> t & 1).astype(np.uint8), axis=1)
-    return out.reshape(k * bits, out.shape[2])  # -1 cannot be worked out for a constant column, of no bits
+        out[:, t] = np.packbits(slots & slots.dtype.type(1 << t), axis=1)  # packbits takes what is not zero for one
+    return out.reshape(k * bits, -1)
 
 
 def _dictionary_products(
-    ring: Ring, values: Vector, columns: list[tuple[Column, Integers]], threads: int
-) -> tuple[Vector, Vector]:
+    ring: Ring, values: Vector, columns: list[tuple[Column, npt.NDArray[np.unsignedinteger[Any]]]], threads: int
+) -> tuple[list[Vector], Vector]:
     """For each column and its slots [k, m]: the products that `_bits` selects, from one for each distinct value."""
     described = [(about.distinct, about.bits, slots) for about, slots in columns if about.distinct is not None]
+    k = len(described[0][2])
     codes = [np.searchsorted(distinct, slots).astype(np.uint16) for distinct, _, slots in described]
     sizes = [len(distinct) for distinct, _, slots in described for _ in slots]
     cells = cell_products(ring, values, np.concatenate(codes).T, sizes, threads)
 
-    def column(j: int) -> tuple[Vector, Vector]:
-        distinct, bits, slots = described[j]
-        selected = _bits(distinct[None, :], bits)
-        k = len(slots)
-        found = [subset_products(ring, cell, selected) for cell in cells[k * j : k * j + k]]
-        return ring.join([products for products, _ in found]), found[0][1]
-
-    found = spread(column, range(len(described)), threads)
-    return ring.join([products for products, _ in found]), found[0][1]
+    found: dict[int, Vector] = {}
+    alike: dict[tuple[int, int], list[int]] = {}
+    for j, (distinct, bits, _) in enumerate(described):
+        alike.setdefault((len(distinct), bits), []).append(j)
+    for (_, bits), some in alike.items():
+        selected = [_bits(described[j][0][None, :], bits) for j in some for _ in range(k)]
+        vectors = [cells[k * j + s] for j in some for s in range(k)]
+        together = subset_products_alike(ring, vectors, selected, threads)
+        for i, j in enumerate(some):
+            found[j] = together[i * k * bits : (i + 1) * k * bits]
+    return [found[j] for j in range(len(described))], product(ring, cells[0])
 
 
 def _horner(ring: Ring, pool: Vector, index: npt.NDArray[np.intp], slot_bits: int) -> Vector:
