@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+
+import msgspec
 
 from fednb import errors
 from fednb.errors import DataError, LinkError, PeerLost, RunCancelled, RunFailed
 from fednb.federation import messages as m
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.progress import follow
+from fednb.federation.text import plain
 from fednb.federation.views import AlignmentView, PartyAlignment
 from fednb.wire.endpoint import Conversation, Endpoint, Presence
 from fednb.wire.message import Message
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 M = TypeVar("M", bound=Message)
+S = TypeVar("S", bound=msgspec.Struct)
 
 RECONNECT_SECONDS = 60.0  # how long to look for a coordinator that went away while a run is watched
 
@@ -40,6 +44,15 @@ class RunResult:
 
     def public(self, member: str) -> dict[str, Any]:
         return self.results[member].public
+
+    def read(self, member: str, kind: type[S]) -> S:
+        """What a member made public, as the struct that it should be. Raises UnexpectedMessage for anything else."""
+        try:
+            return msgspec.convert(self.public(member), kind)
+        except (KeyError, msgspec.ValidationError) as error:
+            raise errors.UnexpectedMessage(
+                f"{member} made something public that cannot be read: {error}", member=member
+            ) from None
 
     @property
     def bytes(self) -> int:
@@ -90,11 +103,11 @@ class Federation:
             [
                 {
                     "party": info.member,
-                    "table": info.name,
+                    "table": plain(info.name, 100),
                     "rows": info.rows,
                     "columns": len(info.columns),
-                    "id": ", ".join(c.name for c in info.columns if c.role == "id"),
-                    "label": ", ".join(c.name for c in info.columns if c.role == "label"),
+                    "id": ", ".join(plain(c.name, 100) for c in info.columns if c.role == "id"),
+                    "label": ", ".join(plain(c.name, 100) for c in info.columns if c.role == "label"),
                 }
                 for info in self._tables().tables
             ],
@@ -228,13 +241,13 @@ class Federation:
             [
                 {
                     "run": info.run,
-                    "title": info.title,
+                    "title": plain(info.title, 200),
                     "status": info.status,
                     "started": pd.Timestamp(info.started, unit="s", tz="UTC").floor("s"),
                     "seconds": round(info.seconds, 1),
                     "by": info.by,
                     "members": ", ".join(player for players in info.cast.values() for player in players),
-                    "error": info.error,
+                    "error": plain(info.error),
                 }
                 for info in found
             ],
@@ -350,35 +363,52 @@ def _names(on: object, party: str) -> list[str]:
     return names
 
 
+class _Sets(msgspec.Struct):
+    """What a party says in public of an alignment; further keys are ignored."""
+
+    rows: Annotated[int, msgspec.Meta(ge=0)]
+    ids: Annotated[int, msgspec.Meta(ge=0)]
+    duplicates: Annotated[int, msgspec.Meta(ge=0)] = 0
+    missing: Annotated[int, msgspec.Meta(ge=0)] = 0
+    formats: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = {}
+
+
+class _Matched(msgspec.Struct):
+    """What the coordinator says."""
+
+    matched: Annotated[int, msgspec.Meta(ge=0)]
+
+
 def _alignment(
     result: RunResult, tables: Mapping[str, str], on: Mapping[str, list[str]], coordinator: str
 ) -> AlignmentView:
     parties = []
     for party, table in tables.items():
-        said = result.public(party)
+        said = result.read(party, _Sets)
         member = result.results[party]
         parties.append(
             PartyAlignment(
                 member=party,
                 table=table,
                 on=on[party],
-                rows=int(said["rows"]),
-                ids=int(said["ids"]),
-                duplicates=int(said["duplicates"]),
-                missing=int(said.get("missing", 0)),
-                formats={str(k): int(v) for k, v in said.get("formats", {}).items()},
+                rows=said.rows,
+                ids=said.ids,
+                duplicates=said.duplicates,
+                missing=said.missing,
+                formats={plain(mask, 60): rows for mask, rows in said.formats.items()},
                 bytes_out=sum(member.bytes_out.values()),
                 bytes_in=sum(member.bytes_in.values()),
             )
         )
-    matched = int(result.public(coordinator)["matched"])
+    matched = result.read(coordinator, _Matched).matched
     return AlignmentView(parties=parties, matched=matched, run=result.run, seconds=result.seconds)
 
 
 def _error(text: str, kind: str, member: str, rule: str = "", run: str = "") -> errors.FednbError:
     """The exception that a member raised, rebuilt from its name: only fednb's own types, by an explicit list."""
+    text, member, rule = plain(text), plain(member, 64), plain(rule, 200)
     where = f"{member}: {text}" if member and not text.startswith(member) else text
-    plain: dict[str, type[errors.FednbError]] = {
+    simple: dict[str, type[errors.FednbError]] = {
         "ConfigError": errors.ConfigError,
         "DataError": errors.DataError,
         "CryptoError": errors.CryptoError,
@@ -390,8 +420,8 @@ def _error(text: str, kind: str, member: str, rule: str = "", run: str = "") -> 
         "SealBroken": errors.SealBroken,
         "VersionMismatch": errors.VersionMismatch,
     }
-    if kind in plain:
-        return plain[kind](where)
+    if kind in simple:
+        return simple[kind](where)
     if kind in linked:
         return linked[kind](where, member=member)
     if kind == "Refused":

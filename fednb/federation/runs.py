@@ -16,6 +16,8 @@ import msgspec
 from fednb.errors import DataError
 from fednb.federation.messages import Event, RunEnded, RunEvent, RunInfo
 
+MOST_EVENTS = 100_000  # of one run: a member that reports more is not reporting progress
+
 
 class RunRecord:
     """One run: its events so far, and its end."""
@@ -29,8 +31,9 @@ class RunRecord:
 
     def add(self, event: Event) -> None:
         with self._changed:
-            self._events.append(event)
-            self._changed.notify_all()
+            if len(self._events) < MOST_EVENTS:
+                self._events.append(event)
+                self._changed.notify_all()
 
     def end(self, ended: RunEnded) -> None:
         with self._changed:
