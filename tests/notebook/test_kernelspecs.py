@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.provisioning.factory import KernelProvisionerFactory
+from nbclient import NotebookClient
 
 from fednb import cli
 from fednb.errors import ConfigError
+from fednb.federation import launch
 from fednb.notebook import kernelspecs
 from fednb.notebook.provisioner import PartyProvisioner
 
@@ -76,3 +80,32 @@ def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None
 def test_a_profile_without_a_party_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["kernels", "install", "--profile", "federation.toml"]) == 2
     assert "name the party with --party" in capsys.readouterr().err
+
+
+LOAD = "fed.load('loans').amount.sum()"
+FEDERATION = """
+[federation]
+hub = "tcp://127.0.0.1:0"
+[party.bank]
+mode = "open"
+[party.bank.tables.loans]
+path = "loans.csv"
+id = "sme_id"
+"""
+
+
+@pytest.mark.slow
+def test_a_notebook_opens_on_either_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "federation.toml"
+    file.write_text(FEDERATION)
+    (tmp_path / "loans.csv").write_text("sme_id,amount\nA1,10\nA2,20\n")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share" / "jupyter"))
+    monkeypatch.delenv("FEDNB_PROFILE", raising=False)
+    cli.main(["kernels", "install", "--prefix", str(tmp_path), "--party", "bank", "--profile", str(file)])
+
+    with launch.up(file):
+        for kernel, cell in (("fednb", f"%%party bank\n{LOAD}"), ("fednb-party-bank", LOAD)):
+            book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+            NotebookClient(book, timeout=60, kernel_name=kernel).execute(env=dict(os.environ))
+            assert "np.int64(30)" in json.dumps(book.cells[0].outputs), kernel
