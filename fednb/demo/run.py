@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import shutil
@@ -59,6 +60,9 @@ def main(arguments: Sequence[str]) -> int:
             f"--rows {parsed.rows}: the demo needs at least {FEWEST_ROWS} rows; with fewer, confidence intervals hide "
             "what it shows."
         )
+    for needed in ("nbclient", "nbformat") if parsed.headless else ("jupyterlab",):
+        if importlib.util.find_spec(needed) is None:
+            raise ConfigError(f"the demo needs {needed}: pip install 'fednb[demo]'.")
     folder = Path(FOLDER).absolute()
     prepare(folder, parsed.rows)
     with launch.up(folder / "federation.toml", ready=lambda line: _say(describe(line))) as running:
@@ -99,12 +103,10 @@ def notebook() -> Path:
 
 def execute(folder: Path, environment: Mapping[str, str]) -> None:
     """Execute the notebook in `folder`, and keep its outputs. Raises FednbError for a cell that fails."""
-    try:
-        import nbformat
-        from nbclient import NotebookClient
-        from nbclient.exceptions import CellExecutionError
-    except ImportError:
-        raise ConfigError("the demo needs nbclient: pip install 'fednb[demo]'.") from None
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
     path = folder / NOTEBOOK
     content = nbformat.read(path, as_version=4)
     count = sum(cell.cell_type == "code" for cell in content.cells)

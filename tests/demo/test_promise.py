@@ -1,12 +1,16 @@
-"""When the demo says that it showed what it is there to show."""
+"""When the demo says that it showed what it is there to show, and what it needs to begin."""
 
 from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from fednb.demo.data import generate
-from fednb.demo.run import broken_promise
+from fednb.demo.run import broken_promise, main
+from fednb.errors import ConfigError
 from fednb.protocols.ids import prepare
 
 
@@ -51,3 +55,16 @@ def test_ids_match_only_once_they_are_normalised_and_gaps_are_there_to_be_filled
 def test_too_few_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 2,000 rows"):
         generate(1999)
+
+
+@pytest.mark.parametrize(("arguments", "module"), [([], "jupyterlab"), (["--headless"], "nbclient")])
+def test_what_is_not_installed_is_said_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], module: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    with pytest.raises(ConfigError, match=f"the demo needs {module}: pip install"):
+        main(arguments)
+
+    assert list(tmp_path.iterdir()) == []
