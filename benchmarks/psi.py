@@ -3,11 +3,11 @@
     pip install openmined-psi
     python benchmarks/psi.py [--sizes 10000 100000] [--large] [--rounds 3]
 
-Both may use two threads (OpenMined's library uses one: compare processor seconds too), each measurement in a process of its own so that its peak memory is
-its own. fednb plays its three roles over the loopback network, with the encoding, checking and decoding of every
-message; OpenMined's library is called directly: request, response, setup and intersection, with messages in memory
-and its raw data structure, whose answer is exact. Half of the ids are common. --large adds a million ids a side,
-for fednb only (the peer's figure grows linearly). The last line is one JSON object.
+Both may use two threads (OpenMined's library uses one: compare processor seconds too). Each measurement is a process
+of its own, so that its peak memory is its own. fednb plays its three roles over the loopback network, with the
+encoding, checking and decoding of every message; OpenMined's library is called directly: request, response, setup and
+intersection, with messages in memory and its raw data structure, whose answer is exact. Half of the ids are common.
+--large adds a million ids a side, for fednb only (the peer's figure grows linearly). The last line is one JSON object.
 """
 
 from __future__ import annotations

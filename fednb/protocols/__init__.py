@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fednb.errors import DataError
-from fednb.protocols import evaluation, psi, scores, vertical_logistic, vertical_score
+from fednb.protocols import evaluation, prepared_psi, psi, scores, vertical_logistic, vertical_score
 from fednb.protocols.base import Protocol
 
 BUILT_IN: Mapping[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         psi.PROTOCOL,
+        prepared_psi.PREPARE,
+        prepared_psi.PROTOCOL,
         vertical_logistic.PROTOCOL,
         vertical_score.PROTOCOL,
         evaluation.PROTOCOL,

@@ -11,9 +11,9 @@ from __future__ import annotations
 import functools
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ SEPARATOR = "\x1f"  # between the columns of a composite id: stays, so that ("1"
 MIN_ROWS = 10  # a format that fewer rows have is not named: it could single one of them out
 MAX_FORMATS = 8
 OTHER = "other"
-_LONGEST = 40  # characters of a format that are shown
+_LONGEST = 40  # characters of a format that are shown, and of ids that are sorted as one array
 _BREAK = "\n"
 _MANY = 65536
 
@@ -49,7 +49,25 @@ class Prepared:
 
     def by_id(self, which: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """These positions, in the order of their ids' bytes."""
-        return np.array(sorted(which.tolist(), key=self.ids.__getitem__), dtype=np.int64)
+        return which[order(self.take(which))]
+
+
+class TextColumn:
+    """Many ids in two arrays, to be kept and looked up by position."""
+
+    def __init__(self, text: npt.NDArray[np.uint8], stops: npt.NDArray[np.int64]) -> None:
+        self.text, self.stops = text, stops  # the ids end to end, and where each ends
+
+    @classmethod
+    def pack(cls, ids: Sequence[bytes]) -> Self:
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        return cls(np.frombuffer(b"".join(ids), np.uint8), np.cumsum(lengths))
+
+    def take(self, which: npt.NDArray[np.int64]) -> list[bytes]:
+        """The ids at these positions."""
+        text, stops = self.text.data, self.stops
+        starts = np.where(which > 0, stops[which - 1], 0)
+        return [bytes(text[a:b]) for a, b in zip(starts.tolist(), stops[which].tolist(), strict=True)]
 
 
 def normalise(values: Iterable[Any]) -> Ids:
@@ -73,6 +91,13 @@ def prepare(values: Iterable[Any]) -> Prepared:
     if len(rows) == len(found):
         return Prepared(found, rows, 0, 0)
     return Prepared([found[i] for i in rows.tolist()], rows, len(found) - missing - len(rows), missing)
+
+
+def order(ids: Sequence[bytes]) -> npt.NDArray[np.int64]:
+    """Positions of normalised ids, in the order of their bytes."""
+    if ids and max(map(len, ids)) <= _LONGEST:  # one long id would make NumPy's column of all of them as wide
+        return np.argsort(np.array(ids, dtype=np.bytes_)).astype(np.int64)  # pads with zeros, and no id contains one
+    return np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
 
 
 def describe_formats(values: Iterable[Any]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,18 @@ class SortedPoints:
         self.keys = keys[self.order]
         if bool(np.any(self.keys[1:] == self.keys[:-1])):
             raise ValueError("a point stands in one set twice")
+
+    @classmethod
+    def restore(cls, points: Points, order: Positions) -> Self:
+        """From `points` and `order` of an earlier one, without sorting again."""
+        made = cls.__new__(cls)
+        made.keys, made.order = _keys(points), order
+        return made
+
+    @property
+    def points(self) -> Points:
+        """[n, 32], sorted."""
+        return self.keys.view(np.uint8).reshape(-1, 32)
 
     def __len__(self) -> int:
         return len(self.keys)

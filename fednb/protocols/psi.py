@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
@@ -47,10 +48,22 @@ from fednb.wire.message import Message
 
 CHUNK = 8192  # points a message, the same at all: small enough for progress, large enough to fill a core
 
+Advance = Callable[[int], None]
+
 
 class PsiParams(Params):
     duplicates: Literal["refuse", "drop"] = "refuse"  # drop: keep the first row of an id
     max_ids: int = 10_000_000  # of one party: a larger set could be there to probe rather than to join
+
+
+class Limits(typing.Protocol):
+    """What is asked of a set of ids."""
+
+    @property
+    def duplicates(self) -> Literal["refuse", "drop"]: ...
+
+    @property
+    def max_ids(self) -> int: ...
 
 
 class Announce(Message):
@@ -160,7 +173,7 @@ def coordinator(link: Link, data: Dataset, params: PsiParams, run: RunContext) -
     )
 
 
-def bring(link: Link, data: Dataset, params: PsiParams) -> tuple[spelling.Prepared, dict[str, int]]:
+def bring(link: Link, data: Dataset, params: Limits) -> tuple[spelling.Prepared, dict[str, int]]:
     """A party's ids and the shapes in which it writes them. Raises DataError for what cannot be aligned."""
     if data.ids is None:
         raise DataError(f"{link.me} brought no ids to align on.")
@@ -178,7 +191,7 @@ def bring(link: Link, data: Dataset, params: PsiParams) -> tuple[spelling.Prepar
     return own, spelling.describe_formats(data.ids)
 
 
-def progress(run: RunContext, total: int) -> Callable[[int], None]:
+def progress(run: RunContext, total: int, phase: str = "intersect") -> Advance:
     """To be called with the number of points that have just been hashed or multiplied."""
     done = 0
 
@@ -186,7 +199,7 @@ def progress(run: RunContext, total: int) -> Callable[[int], None]:
         nonlocal done
         done += n
         run.count("curve", n)
-        run.progress("intersect", done, total)
+        run.progress(phase, done, total)
 
     return advance
 
@@ -220,15 +233,17 @@ def blind(points: curve.Points, secret: curve.Scalar, sender: str, run: RunConte
 
 def match(parties: Sequence[str], sets: Sequence[curve.Points]) -> list[npt.NDArray[np.int64]]:
     """Where in each party's set the points stand that all of them have."""
-    ready = []
-    for member, points in zip(parties, sets, strict=True):
-        try:
-            ready.append(SortedPoints(points))
-        except ValueError:
-            raise UnexpectedMessage(
-                f"points repeat in the set of {member}: a party does not keep to the protocol", member=member
-            ) from None
-    return common(ready)
+    return common([sort_points(member, points) for member, points in zip(parties, sets, strict=True)])
+
+
+def sort_points(owner: str, points: curve.Points) -> SortedPoints:
+    """The points that stand for one party's ids."""
+    try:
+        return SortedPoints(points)
+    except ValueError:
+        raise UnexpectedMessage(
+            f"points repeat in the set of {owner}: a party does not keep to the protocol", member=owner
+        ) from None
 
 
 def nothing_common(formats: Mapping[str, Mapping[str, int]]) -> DataError:

@@ -81,3 +81,10 @@ def test_formats_quote_no_id() -> None:
 def test_formats_in_words() -> None:
     assert say_formats({"AA 999": 30, "other": 10}) == "'AA 999' (75%), other shapes (25%)"
     assert say_formats({}) == "none at all"
+
+
+@given(st.lists(st.text(max_size=3) | st.sampled_from(["ab" * 20, "ab" * 21])))
+def test_ids_are_sorted_by_their_bytes(values: list[str]) -> None:
+    found = list(normalise(values))
+    assert [found[i] for i in ids.order(found)] == sorted(found)
+    assert ids.TextColumn.pack(found).take(np.arange(len(found))[::-1]) == found[::-1]
