@@ -19,6 +19,7 @@ from fednb import errors
 from fednb.errors import DataError, LinkError, PeerLost, RunCancelled, RunFailed
 from fednb.federation import messages as m
 from fednb.federation.frame import VerticalFrame
+from fednb.federation.prepared import PreparedFigures, PreparedSet
 from fednb.federation.progress import follow
 from fednb.federation.text import plain
 from fednb.federation.views import AlignmentView, PartyAlignment
@@ -115,7 +116,11 @@ class Federation:
         )
 
     def align(
-        self, tables: Mapping[str, str], on: str | Sequence[str] | Mapping[str, str | Sequence[str]]
+        self,
+        tables: Mapping[str, str],
+        on: str | Sequence[str] | Mapping[str, str | Sequence[str]],
+        *,
+        prepared: PreparedSet | None = None,
     ) -> VerticalFrame:
         """Find the rows that all parties share, by private set intersection on their ids.
 
@@ -123,6 +128,8 @@ class Federation:
         ----------
         tables : the table of each party, such as {"bank": "loans", "agency": "invoices"}; two parties or more.
         on : the id: a column name, a list of names (a composite id), or these by party.
+        prepared : a large set from `prepare`: the alignment then costs what the small one does, and can be linked with
+            others of that epoch.
 
         Neither party learns the other's unmatched ids; the coordinator learns sizes only.
         Raises DataError (unknown table or column, duplicates, nothing in common), Refused, RunFailed.
@@ -131,12 +138,15 @@ class Federation:
             raise DataError("an alignment needs the tables of two parties or more, such as {'bank': 'loans', ...}.")
         keys = {party: _names(on[party] if isinstance(on, Mapping) else on, party) for party in _covered(tables, on)}
         known = self._describe(tables, keys)
-        result = self.run(
-            "psi",
-            cast={"party": list(tables), "coordinator": [self.coordinator]},
-            data={party: m.DataRef(table=table, on=keys[party]) for party, table in tables.items()},
-            title="Alignment of " + ", ".join(f"{party}.{table}" for party, table in tables.items()),
-        )
+        request: dict[str, Any] = {
+            "protocol": "psi",
+            "cast": {"party": list(tables), "coordinator": [self.coordinator]},
+            "data": {party: m.DataRef(table=table, on=keys[party]) for party, table in tables.items()},
+        }
+        if prepared is not None:
+            request = prepared.request(tables, keys, self.coordinator)
+        title = "Alignment of " + ", ".join(f"{party}.{table}" for party, table in tables.items())
+        result = self.run(**request, title=title)
         view = _alignment(result, tables, keys, self.coordinator)
         return VerticalFrame(
             self,
@@ -147,6 +157,34 @@ class Federation:
             rows=view.matched,
             alignment=view,
         )
+
+    def prepare(
+        self,
+        table: Mapping[str, str],
+        *,
+        for_party: str,
+        on: str | Sequence[str],
+        days: float = 30.0,
+    ) -> PreparedSet:
+        """Prepare a large table once, {"agency": "register"}, for many alignments with `for_party`'s small ones.
+
+        For `days` both parties keep the secrets of this set, so alignments with it can be linked: the large party and
+        the coordinator see which ids of the small one come again, though not what they are (docs/protocols.md).
+        """
+        if len(table) != 1 or for_party in table:
+            raise DataError("prepare takes one party's table, such as {'agency': 'register'}, and for_party another.")
+        ((party, name),) = table.items()
+        keys = {party: _names(on, party)}
+        self._describe(table, keys)
+        result = self.run(
+            "psi_prepare",
+            cast={"large": [party], "small": [for_party], "coordinator": [self.coordinator]},
+            data={party: m.DataRef(table=name, on=keys[party])},
+            params={"days": days},
+            title=f"Preparation of {party}.{name} for {for_party}",
+        )
+        said = result.read(party, PreparedFigures)
+        return PreparedSet(result.run, party, name, tuple(keys[party]), for_party, said.ids, said.until)
 
     # ------------------------------------------------------------ runs
 

@@ -357,7 +357,9 @@ class CoordinatorService:
         if run.cancelled is not None:
             run.seat.cancel(run.cancelled)
         try:
-            outcome, result = run.seat.play(Dataset())
+            ref = run.request.data.get(self._endpoint.me, m.DataRef())
+            part = self._store.load(ref.part) if ref.part and "part" in run.protocol.roles[role].needs else {}
+            outcome, result = run.seat.play(Dataset(part=part))
         except Exception as error:
             if not isinstance(error, FednbError):
                 log.exception("the coordinator's role failed")

@@ -165,8 +165,11 @@ class PartyService:
     def _dataset(self, ref: m.DataRef, needs: Sequence[str]) -> Dataset:
         """The rows of this member that a role works on, in the order of the frame."""
         part: Mapping[str, Any] = self._store.load(ref.part) if ref.part else {}
-        if ref.table is not None:
+        if ref.table is not None and (not part or "ids" in needs):
             return Dataset(ids=self._tables.ids(ref.table, ref.on), part=part)
+        if ref.table is not None:  # what is needed of the table, an earlier run has read
+            self._check_unchanged(ref.table, part, "prepared. Prepare it")
+            return Dataset(part=part)
         if ref.frame is None:
             return Dataset(part=part)
         table, rows = self.rows(ref)
@@ -185,10 +188,7 @@ class PartyService:
         """Which table a frame's rows lie in, and their positions there, in the frame's order."""
         frame = self._store.load(str(ref.frame))
         table = str(frame["table"])
-        if frame["digest"] != self._tables.digest(table):
-            raise DataError(
-                f"table {table!r} of {self._endpoint.me} has changed since it was aligned. Align again, then go on."
-            )
+        self._check_unchanged(table, frame, "aligned. Align")
         index: npt.NDArray[np.int64] = np.asarray(frame["index"], dtype=np.int64)
         if ref.rows is None:
             return table, index
@@ -202,6 +202,12 @@ class PartyService:
                 rule="distinct rows",
             )
         return table, index[ref.rows]
+
+    def _check_unchanged(self, table: str, part: Mapping[str, Any], done: str) -> None:
+        if part.get("table") != table or part.get("digest") != self._tables.digest(table):
+            raise DataError(
+                f"table {table!r} of {self._endpoint.me} has changed since it was {done} again, then go on."
+            )
 
     def _keep(self, join: m.Join, outcome: Any, result: m.MemberResult) -> m.MemberResult:
         private = dict(outcome.private)
