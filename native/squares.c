@@ -261,6 +261,11 @@ INLINE void scatter_rows(size_t words, const v *x, uint64_t *rows, size_t first,
     scatter(words, x, to);
 }
 
+INLINE void prefetch(size_t words, const uint64_t *row)
+{
+    for (size_t j = 0; j < words; j += 8) __builtin_prefetch(row + j);
+}
+
 /* `width` big-endian bytes as little-endian ones, with zeros up to `room` */
 static void reverse(const uint8_t *in, size_t width, uint8_t *out, size_t room)
 {
@@ -395,6 +400,10 @@ LANES void squares_multiply(context c, const uint64_t *a, const uint64_t *b, con
         } else {
             gather_rows(words, b, i, count, y);
         }
+        for (size_t next = i + 8; next < i + 16 && next < count; next++) {
+            prefetch(words, a + next * words);
+            prefetch(words, b + (index ? (size_t)index[next] : next) * words);
+        }
         multiply8(&q, x, y, x);
         scatter_rows(words, x, out, i, count);
     }
@@ -431,10 +440,7 @@ LANES void squares_buckets(context c, const uint64_t *values, const int64_t *sta
             from[lane] = to[lane] = cell < 0 ? nowhere : tables + (lane * size + (size_t)cell) * words;
             value[lane] = cell < 0 ? nowhere : values + ((size_t)starts[lane] + step) * words;
             const int32_t then = step + 1 < steps ? cells[8 * step + 8 + lane] : -1;
-            if (then >= 0) {
-                const uint64_t *soon = tables + (lane * size + (size_t)then) * words;
-                for (size_t j = 0; j < words; j += 8) __builtin_prefetch(soon + j, 1);
-            }
+            if (then >= 0) prefetch(words, tables + (lane * size + (size_t)then) * words);
         }
         if (shared)
             spread_word(words, values + ((size_t)starts[0] + step) * words, x);

@@ -17,7 +17,7 @@ from gmpy2 import mpz
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fednb.crypto import backend, lanes
+from fednb.crypto import backend, lanes, products
 from fednb.crypto.backend import GmpRing, to_residues
 from fednb.crypto.multiexp import inner_products
 from fednb.crypto.packing import Packing
@@ -146,6 +146,33 @@ def test_vectors_are_joined_and_cut_like_lists() -> None:
     same(plain, plain.join([a[3:5], a[::4], plain.ones(2)]), fast, fast.join([x[3:5], x[::4], fast.ones(2)]))
     same(plain, plain.multiply(a[::2], a[1::2]), fast, fast.multiply(x[::2], x[1::2]))
     assert fast.store(fast.ones(0)).shape == (0, fast.width)
+
+
+@compiled
+@settings(max_examples=40)
+@given(
+    m=st.integers(1, 60),
+    subsets=st.integers(1, 60),
+    count=st.integers(5, 30),
+    threads=st.integers(1, 3),
+    seed=st.integers(0, 2**32),
+)
+def test_products_do_not_depend_on_how_windows_and_cells_fill_the_lanes(
+    m: int, subsets: int, count: int, threads: int, seed: int
+) -> None:
+    prime, plain, fast = rings(128)
+    rng = np.random.default_rng(seed)
+    values = [int.from_bytes(rng.bytes(32), "big") % prime**2 for _ in range(m)]
+    a, x = load(plain, values), load(fast, values)
+    bits = np.packbits(rng.integers(0, 2, (subsets, m), dtype=np.uint8), axis=1)
+    for way in (products._by_windows, products._by_blocks):
+        for expected, got in zip(way(plain, a, bits, count, 1), way(fast, x, bits, count, threads), strict=True):
+            same(plain, expected, fast, got)
+    sizes = [int(size) for size in rng.integers(1, 9, 1 + subsets % 12)]
+    cells = np.stack([rng.integers(0, size, m) for size in sizes], axis=1)
+    expected = products.cell_products(plain, a, cells, sizes)
+    for table, other in zip(expected, products.cell_products(fast, x, cells, sizes, threads), strict=True):
+        same(plain, table, fast, other)
 
 
 @compiled
