@@ -6,7 +6,7 @@ Trained by the four steps of FedRiskCtrl (Cheng et al., CACM 2020): see `fednb.p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -52,6 +52,10 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
     tol : stop when the largest entry of the mean gradient is below this.
     standardize : scale each feature to mean 0 and standard deviation 1.
     clip : winsorise at this many standard deviations; None: leave tails (may diverge, which is detected).
+    class_weight : None, "balanced" or {0: a, 1: b}, with scikit-learn's meaning. Which row counts how much stays with
+        the party that has the label; "balanced" does not tell the others how many rows a class has.
+    warm_start : start from each party's own coefficients of this object's last fit, instead of from zero. Features
+        must be the same; rows may be others, and figures for standardising are always those of the rows in this fit.
     key_bits : size of the Paillier key, 2048 at least.
 
     Attributes
@@ -70,6 +74,8 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         tol: float = 5e-4,
         standardize: bool = True,
         clip: float | None = 4.0,
+        class_weight: Literal["balanced"] | Mapping[int, float] | None = None,
+        warm_start: bool = False,
         key_bits: int = 2048,
     ) -> None:
         self.C = C
@@ -77,6 +83,8 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         self.tol = tol
         self.standardize = standardize
         self.clip = clip
+        self.class_weight = class_weight
+        self.warm_start = warm_start
         self.key_bits = key_bits
 
     def fit(self, frame: VerticalFrame, y: str, *, resume: str | None = None) -> Self:
@@ -90,16 +98,19 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         passive = [party for party in frame.parties if party != active]
         federation = frame.federation
         drop = {active: [label]}
+        earlier = self._earlier(frame, y) if self.warm_start else None
         result = federation.resume(resume) if resume else federation.run(
             "vertical_logistic",
             cast={"active": [active], "passive": passive, "coordinator": [federation.coordinator]},
-            data=frame.refs(label=(active, label), drop=drop),
+            data=frame.refs(label=(active, label), part=earlier, drop=drop),
             params={
                 "C": float(self.C),
                 "max_iter": int(self.max_iter),
                 "tol": float(self.tol),
                 "standardize": bool(self.standardize),
                 "clip": None if self.clip is None else float(self.clip),
+                "class_weight": _class_weight(self.class_weight),
+                "warm_start": earlier is not None,
                 "key_bits": int(self.key_bits),
             },
             title=f"{type(self).__name__} on {', '.join(frame.parties)}",
@@ -128,13 +139,28 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         self.evaluation_ = evaluation
         return evaluation
 
-    def _learned(self, frame: VerticalFrame, result: RunResult, active: str, label: str) -> None:
-        import pandas as pd
+    def _earlier(self, frame: VerticalFrame, y: str) -> str | None:
+        """The run to start from: this object's last fit."""
+        if not hasattr(self, "run_"):
+            return None
+        active, label = frame.find_label(y)
+        if y.partition(".")[0] != self.label_.partition(".")[0]:
+            raise DataError(f"a warm start needs the label at the same party: {self.label_} before, {y} now.")
+        if self._features(frame, active, label) != self.feature_names_in_:
+            raise DataError("a warm start needs the features of the last fit; this frame has others. Fit a new model.")
+        return self.run_
 
-        columns = {
+    @staticmethod
+    def _features(frame: VerticalFrame, active: str, label: str) -> dict[str, tuple[str, ...]]:
+        return {
             party: tuple(name for name in names if (party, name) != (active, label))
             for party, names in frame.columns.items()
         }
+
+    def _learned(self, frame: VerticalFrame, result: RunResult, active: str, label: str) -> None:
+        import pandas as pd
+
+        columns = self._features(frame, active, label)
         own = result.public(active)
         self.run_ = result.run
         self.label_ = f"{active}.{label}"
@@ -205,3 +231,12 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         if not hasattr(self, "run_"):
             return {"text/plain": repr(self)}
         return bundle(self.view())
+
+
+def _class_weight(given: object) -> str | list[float] | None:
+    """As the protocol takes it: weights of class 0 and class 1, 1 where none is given, as in scikit-learn."""
+    if given is None or given == "balanced":
+        return given
+    if not isinstance(given, Mapping) or not set(given) <= {0, 1}:
+        raise DataError(f"class_weight is None, 'balanced' or {{0: ..., 1: ...}}, not {given!r}.")
+    return [float(given.get(label, 1.0)) for label in (0, 1)]

@@ -22,6 +22,8 @@ from fednb.protocols.steps import Stage
 
 GUARD = 2  # zero bits below every number: a window is right up to one unit, and rounding to 4 makes it exact
 CARRY_SCALE = 8  # fraction bits of the factors that carry one passive party's scores into another's residuals
+SLOT_BITS = 64  # the most that a packing has
+LEAST_FRACTION = 3  # bits
 PADDING = 128  # rows that filling up the last ciphertext may add; more than any packing has slots
 
 # The coarse stage only has to come near: with fewer bits, more rows share a ciphertext and products cost less.
@@ -40,13 +42,24 @@ class Layout:
     scale: int  # of residuals
 
     @classmethod
-    def of(cls, stage: Stage, key: PublicKey, rows: int, passives: int) -> Self:
+    def of(cls, stage: Stage, key: PublicKey, rows: int, passives: int, weight_bits: int = 0) -> Self:
+        """`weight_bits`: a row's weight multiplies its residuals by at most 2**weight_bits."""
         expansion, kind = (FINE, "fine") if stage == "fine" else (COARSE, "coarse")
-        fraction = _FRACTION[kind]
-        scale, whole_bits = (fraction + GUARD, 2) if passives == 1 else (fraction + GUARD + CARRY_SCALE, 4)
-        terms = max(expansion.terms + 1, passives * expansion.terms)
-        packing = Packing.plan(key.bits, terms * (rows + PADDING), 1 + whole_bits + scale, _FACTOR_BITS[kind])
+        fraction, right_bits = _FRACTION[kind], _FACTOR_BITS[kind]
+        carry, whole_bits = (0, 2) if passives == 1 else (CARRY_SCALE, 4)
+        products = max(expansion.terms + 1, passives * expansion.terms) * (rows + PADDING)
+        whole_bits += weight_bits
+        # where a slot has no room for all, the last bits of fractions go: their rounding is averaged over many rows
+        needed = 1 + whole_bits + fraction + GUARD + carry + right_bits - 1 + (products - 1).bit_length()
+        fraction = max(min(fraction, fraction + SLOT_BITS - needed), LEAST_FRACTION)
+        scale = fraction + GUARD + carry
+        packing = Packing.plan(key.bits, products, 1 + whole_bits + scale, right_bits)
         return cls(expansion, packing, rows, fraction, scale)
+
+    @property
+    def carry_scale(self) -> int:
+        """Of the factors that carry one passive party's scores into another's residuals."""
+        return self.scale - self.score_scale
 
     @property
     def score_scale(self) -> int:

@@ -24,18 +24,41 @@ class Block:
 
     Minimises loss + |w|² / 2C over its own block. The curvature of the loss is at most parties/4 · XᵀX in each block
     (Böhning 1992: σ' <= 1/4; and P blocks move at once), so a step solves with that and needs no line search.
+
+    Rows that count `weights` times as much belong into that bound. A party that does not know them starts with their
+    mean, 1, and doubles its bound, up to `most`, whenever the gradient that all parties hear of has doubled.
     """
 
-    def __init__(self, X: Floats, C: float, parties: int, *, intercept: bool = False) -> None:
+    def __init__(
+        self,
+        X: Floats,
+        C: float,
+        parties: int,
+        *,
+        intercept: bool = False,
+        weights: Floats | None = None,
+        most: float = 1.0,
+    ) -> None:
         self.X = X
         self.penalty = np.full(X.shape[1], 1.0 / C)
         if intercept:
             self.penalty[-1] = 0.0  # as in scikit-learn
-        bound = 0.25 * parties * X.T @ X + np.diag(self.penalty)
-        self._inverse = np.linalg.inv(bound)
+        self._curvature = 0.25 * parties * (X.T if weights is None else X.T * weights) @ X
+        self._most = most
         self.w: Floats = np.zeros(X.shape[1])
         self.v: Floats = self.w.copy()
         self._t = 1.0
+        self._least = math.inf
+        self._bound(1.0)
+
+    def _bound(self, caution: float) -> None:
+        self._caution = caution
+        self._inverse = np.linalg.inv(caution * self._curvature + np.diag(self.penalty))
+
+    def start(self, w: Floats) -> None:
+        """Begin at w instead of zero."""
+        self.w = np.array(w, dtype=np.float64)
+        self.restart()
 
     def scores(self) -> Floats:
         """[n] at the look-ahead point."""
@@ -50,16 +73,26 @@ class Block:
         self.w, self._t = w, t
         return float(np.abs(gradient).max() / len(self.X))
 
+    def heed(self, norm: float) -> None:
+        """Hear the largest gradient entry of all parties: growth tells that somebody's bound is too low."""
+        if norm > 2.0 * self._least and self._caution < self._most:
+            self._bound(min(2.0 * self._caution, self._most))
+            self.restart()
+            self._least = norm
+        self._least = min(self._least, norm)
+
     def restart(self) -> None:
         """Forget the momentum."""
-        self.v, self._t = self.w.copy(), 1.0
+        self.v, self._t, self._least = self.w.copy(), 1.0, math.inf
 
     def state(self) -> dict[str, Any]:
         """For the journal."""
-        return {"w": self.w.copy(), "v": self.v.copy(), "t": self._t}
+        return {"w": self.w.copy(), "v": self.v.copy(), "t": self._t, "caution": self._caution, "least": self._least}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.w, self.v, self._t = np.array(state["w"]), np.array(state["v"]), float(state["t"])
+        self._least = float(state["least"])
+        self._bound(float(state["caution"]))
 
 
 class Schedule:
@@ -87,7 +120,7 @@ class Schedule:
     def after(self, norm: float) -> Stage:
         """The stage of the next iteration. Raises DataError when the run diverges."""
         self.norms.append(norm)
-        start = max(self.norms[:3])
+        start = max(*self.norms[:3], self.tol)  # a model that is continued begins with small gradients
         if not math.isfinite(norm) or norm > GROWTH * start:
             raise DataError(
                 f"training diverges: at iteration {self.iteration} the gradient is {norm:.2g}, {start:.2g} at the "

@@ -30,7 +30,9 @@ A step solves with the party's own block of Böhning's bound (1992), number of p
 | passive | its own gradient: one number for each of its features; the largest norm of all; never a label or a score |
 | coordinator | rows; each party's number of features and the largest entry of its gradient; bits uniform at random |
 
-The coarse and the fine expansion disclose the same. A gradient is a sum over all rows; the coordinator counts the
+The coarse and the fine expansion disclose the same, and so do class weights: the active party multiplies them in before
+it encrypts, and nobody else learns which row counts how much (see `weights`). A warm start sends nothing more (`warm`).
+A gradient is a sum over all rows; the coordinator counts the
 numbers it decrypts against the quota of the label set, since enough such sums would be solvable for the labels. It
 gives back the one window of bits that holds the sum: a packed plaintext holds more. Whoever holds the key and a
 party's ciphertexts reads scores or labels, so the coordinator lives apart and ciphertexts travel sealed.
@@ -51,12 +53,14 @@ from fednb.crypto.multiexp import inner_products
 from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector, Fresh, PrivateKey, PublicKey
 from fednb.errors import CryptoError, DataError, UnexpectedMessage
+from fednb.protocols import warm
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.evaluation import auc
 from fednb.protocols.features import check_features, check_label, check_training, fit_scaling
-from fednb.protocols.layout import CARRY_SCALE, GUARD, Layout
+from fednb.protocols.layout import GUARD, Layout
 from fednb.protocols.separable import REACH, Floats, averaged, spread_of
 from fednb.protocols.steps import Block, Schedule, Stage
+from fednb.protocols.weights import Weighting
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -70,6 +74,8 @@ class LogisticParams(Params):
     standardize: bool = True
     clip: Annotated[float, Meta(gt=0)] | None = 4.0  # winsorise at this many standard deviations
     sigmoid: Literal["staged", "coarse", "fine"] = "staged"
+    class_weight: Literal["balanced"] | tuple[float, float] | None = None  # of class 0 and class 1
+    warm_start: bool = False  # from the coefficients of the run that each party's data names as its part
     key_bits: Annotated[int, Meta(ge=256, le=4096)] = 2048
     insecure_short_key: bool = False  # for tests: keys below 2048 bits
 
@@ -129,12 +135,19 @@ class _Party:
             raise DataError(f"{link.me} has {X.shape[1]} features for {X.shape[0]} rows. {_MORE_ROWS}")
         self.scaling = fit_scaling(X, standardize=params.standardize, clip=params.clip)
         self.Z = self.scaling.apply(X)
+        self.weighting = Weighting.of(params.class_weight)
+        self.earlier = warm.coefficients(link.me, data, self.scaling) if params.warm_start else None
         self.history: list[float] = []
         self.stage: Stage = "coarse"
 
-    def begin(self, block: Block) -> None:
+    def begin(self, X: Floats, *, intercept: bool = False, weights: Floats | None = None) -> None:
         """Agree on key and shapes, and continue from the journal if there is one."""
-        self.block = block
+        weighting, parties = self.weighting, 1 + len(self.passives)
+        self.block = block = Block(
+            X, self.params.C * weighting.unit, parties, intercept=intercept, weights=weights, most=2.0**weighting.bits
+        )
+        if self.earlier is not None:
+            block.start(self.earlier if intercept else self.earlier[:-1])
         saved = self.run.journal.load()
         step = 0
         if saved is not None:
@@ -149,7 +162,7 @@ class _Party:
         self.stage = saved[1]["stage"] if saved else Schedule.first(params.sigmoid)
 
     def layout(self) -> Layout:
-        return Layout.of(self.stage, self.key, len(self.block.X), len(self.passives))
+        return Layout.of(self.stage, self.key, len(self.block.X), len(self.passives), self.weighting.bits)
 
     def accept(self, member: str, terms: Fresh, count: int, scale: int) -> CipherVector:
         """A peer's ciphertexts, of the length and scale that both computed."""
@@ -186,6 +199,7 @@ class _Party:
         norm = self.block.step(gradient)
         self.link.send(self.coordinator, Norm(norm))
         order = self.link.recv(self.coordinator, Next)
+        self.block.heed(order.norm)
         if order.stage != self.stage:
             self.block.restart()
         self.stage = order.stage
@@ -205,8 +219,10 @@ class _Party:
 def active(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -> Outcome:
     me = _Party(link, data, params, run)
     y = check_label(link.me, data.y, data.label, len(me.Z))
-    me.begin(Block(np.column_stack([me.Z, np.ones(len(y))]), params.C, 1 + len(me.passives), intercept=True))
+    weights = me.weighting.rows(y)
+    me.begin(np.column_stack([me.Z, np.ones(len(y))]), intercept=True, weights=weights)
     block, passives = me.block, me.passives
+    u = np.ones(len(y)) if weights is None else weights
     while me.stage != "stop":
         layout = me.layout()
         expansion, others = layout.expansion, len(passives) - 1
@@ -219,14 +235,15 @@ def active(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -
             )
             for passive in passives
         }
-        residuals = f - np.eye(1, expansion.terms + 1) * y[:, None]
-        carry = expansion.carry(a, spread, others) if others else None
+        residuals = u[:, None] * (f - np.eye(1, expansion.terms + 1) * y[:, None])
+        # one number for all rows of a ciphertext, so every row carries with the mean weight
+        carry = u.mean() * expansion.carry(a, spread, others) if others else None
         for passive in passives:
             rest = [c for member, c in mine.items() if member != passive]
             link.send(passive, Residuals(_residuals(me, layout, residuals, rest, carry)))
         # σ(a + Σ b_p) ≈ Σ_p Σ_r f_r(a)·g_r(b_p) - (P - 1)·E σ(a), where f averages over the other parties
-        known = len(passives) * f[:, 0] - others * averaged(a, len(passives), spread) - y
-        factors = np.einsum("nr,nd->rnd", f[:, 1:], block.X)
+        known = u * (len(passives) * f[:, 0] - others * averaged(a, len(passives), spread) - y)
+        factors = np.einsum("nr,nd->rnd", u[:, None] * f[:, 1:], block.X)
         gradient = me.sum_products(
             layout, me.key.concatenate(list(mine.values())), np.concatenate([factors] * len(passives))
         )
@@ -251,7 +268,7 @@ def passive(link: Link, data: Dataset, params: LogisticParams, run: RunContext) 
     (active,) = link.cast["active"]
     if not data.columns:
         raise DataError(f"{link.me} has no features in this frame. Leave it out, or align a table that has some.")
-    me.begin(Block(me.Z, params.C, 1 + len(me.passives)))
+    me.begin(me.Z)
     while me.stage != "stop":
         layout = me.layout()
         g = layout.expansion.basis(me.block.scores())
@@ -270,6 +287,7 @@ def coordinator(link: Link, data: Dataset, params: LogisticParams, run: RunConte
     for member in parties:
         link.send(member, Key(secret.public.to_bytes()))
     schedule = Schedule(params.max_iter, params.tol, params.sigmoid)
+    weighting = Weighting.of(params.class_weight)
     saved = run.journal.load()
     if saved is not None:
         schedule.restore(saved[1])
@@ -281,7 +299,7 @@ def coordinator(link: Link, data: Dataset, params: LogisticParams, run: RunConte
     for member in parties:
         link.send(member, Ready())
     while schedule.stage != "stop":
-        layout = Layout.of(schedule.stage, secret.public, rows, len(parties) - 1)
+        layout = Layout.of(schedule.stage, secret.public, rows, len(parties) - 1, weighting.bits)
         for member in parties:
             asked = link.recv(member, MaskedGradient).gradient
             link.send(member, _decrypt(member, asked, shapes[member].features, secret, layout.packing, run))
@@ -304,7 +322,8 @@ def _residuals(
     if carry is None or not rest:
         return me.encrypt(layout.pack(residuals), layout.scale)
     key, run, m = me.key, me.run, layout.length
-    exact = fixed_point.encode(carry, CARRY_SCALE, CARRY_SCALE + 4)
+    scale = layout.carry_scale
+    exact = fixed_point.encode(carry, scale, scale + 4 + me.weighting.bits)
     # proves that no slot can exceed what the packing was planned for
     reach = np.abs(residuals).max() + len(rest) * (np.abs(carry).sum(axis=1).max() + 1e-2)
     if reach >= 2.0 ** (layout.packing.left_bits - 1 - layout.scale):
@@ -312,7 +331,7 @@ def _residuals(
     sums = []
     for r in range(layout.expansion.terms + 1):
         weighted = [
-            key.multiply_plain(c[s * m : (s + 1) * m], [int(exact[r, s + 1])] * m, CARRY_SCALE, run.threads)
+            key.multiply_plain(c[s * m : (s + 1) * m], [int(exact[r, s + 1])] * m, scale, run.threads)
             for c in rest
             for s in range(layout.expansion.terms)
         ]

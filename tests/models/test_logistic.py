@@ -179,3 +179,27 @@ def test_a_model_scores_only_frames_that_have_its_columns(model: VerticalLogisti
         other = federation.align({"bank": "loans", "agency": "invoices"}, on="sme_id")
         with pytest.raises(DataError, match="trained on agency's delay"):
             model.predict_proba(other)
+
+
+def test_class_weights_and_warm_starts_as_in_scikit_learn() -> None:
+    own = tables()
+    own["bank"]["loans"].loc[::2, "default"] = 0
+    X = np.column_stack([own["bank"]["loans"][["income", "debt"]], own["agency"]["invoices"][["turnover", "delay"]]])
+    y, Z = own["bank"]["loans"]["default"], np.clip((X - X.mean(axis=0)) / X.std(axis=0), -4, 4)
+    with fednb.simulate(own, release={"agency": ["coefficients"]}, decryption_quota=5) as federation:
+        frame = federation.align({"bank": "loans", "agency": "invoices"}, on="sme_id")
+        model = VerticalLogisticRegression(class_weight={1: 3.0}, warm_start=True).fit(frame, y="bank.default")
+        expected = LogisticRegression(class_weight={1: 3.0}).fit(Z, y)
+        found = np.concatenate([model.coef_["bank"], model.coef_["agency"]])
+        assert found == pytest.approx(expected.coef_[0], abs=0.05)
+        assert model.intercept_ == pytest.approx(float(expected.intercept_[0]), abs=0.05)
+        first = model.run_, model.n_iter_, model.history_["gradient_norm"].iloc[0]
+        model.fit(frame, y="bank.default")
+        assert model.run_ != first[0] and model.n_iter_ < first[1] / 2
+        assert model.history_["gradient_norm"].iloc[0] < first[2] / 20
+        narrower = federation.align({"bank": "loans", "agency": "invoices"}, on="sme_id")
+        narrower.columns["agency"] = ("turnover",)
+        with pytest.raises(DataError, match="features of the last fit"):
+            model.fit(narrower, y="bank.default")
+        with pytest.raises(DataError, match="class_weight is None"):
+            VerticalLogisticRegression(class_weight="heavy").fit(frame, y="bank.default")

@@ -63,6 +63,7 @@ class Training:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     replace: Mapping[str, Role] = field(default_factory=dict)  # a member's role, to misbehave
     alter: Mapping[str, Callable[[str, Message], Message]] = field(default_factory=dict)
+    earlier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # each party's part of an earlier run
     tape: Tape = field(default_factory=Tape)
 
     @property
@@ -77,7 +78,8 @@ class Training:
         i = self.parties.index(member)
         X = self.parts[i]
         names = self.columns.get(member, tuple(f"{member}_{j}" for j in range(X.shape[1])))
-        return Dataset(X=X, y=self.y if i == 0 else None, columns=names, label="default" if i == 0 else None)
+        part = self.earlier.get(member, {})
+        return Dataset(X=X, y=self.y if i == 0 else None, columns=names, label="default" if i == 0 else None, part=part)
 
     def roles(self) -> dict[str, Role]:
         params = LogisticParams(**{"key_bits": KEY_BITS, "insecure_short_key": True, **self.params})
