@@ -55,6 +55,8 @@ class SecretNoise:
             self._halves.append((modulus, _Powers(modulus, base, prime.bit_length() + MARGIN_BITS)))
 
     def draw(self, count: int, threads: int = 1) -> Residues:
+        # one by one, numbers of this size are multiplied faster than threads pass the GIL to each other
+        threads = threads if self._halves[0][0].lanes > 1 else 1
         half_p, half_q = (to_integers(modulus.store(powers.draw(count, threads))) for modulus, powers in self._halves)
         p2, q2, inverse = self._p2, self._q2, self._inverse
         joined = [a + (b - a) * inverse % q2 * p2 for a, b in zip(half_p, half_q, strict=True)]  # Garner 1959
