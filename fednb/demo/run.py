@@ -122,6 +122,7 @@ def execute(folder: Path, environment: Mapping[str, str]) -> None:
         content,
         timeout=CELL_SECONDS,
         kernel_name="python3",
+        store_widget_state=False,  # pictures have taken the place of the live widgets
         resources={"metadata": {"path": str(folder)}},
         on_cell_execute=starting,
     )

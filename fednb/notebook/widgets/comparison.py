@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.ticker import MaxNLocator
+
 from fednb.federation.views import Estimate, EvaluationView, Roc
 from fednb.notebook.widgets.card import EDGE, INK, MUTED, Card, clip, names, write
 from fednb.notebook.widgets.evaluation import curves, draw_roc
@@ -20,7 +22,8 @@ STYLES = (
     ("#009e73", "^", "-."),
     ("#b8578f", "v", "-"),
 )
-ROW = 46
+MARKS = {"s": "■", "o": "●", "D": "◆", "^": "▲", "v": "▼"}
+ROW = 46  # pixels, where there is no curve beside that is taller
 
 
 def comparison(results: Mapping[str, Any], *, title: str = "") -> Card:
@@ -37,21 +40,21 @@ def comparison(results: Mapping[str, Any], *, title: str = "") -> Card:
     """
     views = _views(results)
     drawn = [(name, found) for name, view in views.items() if (found := curves(view))]
-    body = ROW * len(views)
-    height = 92 + max(body, 200 if drawn else 0) + 44
+    body = max(ROW * len(views), 200 if drawn else 0)
+    height = 92 + body + 44
     card = Card(title or _headline(views), _subtitle(views), height=height / 100, alt=_words(views))
     width, start = (190, 106) if drawn else (280, 120)
-    _forest(card, {n: v.auc for n, v in views.items()}, "AUC", x=start, width=width, labelled=True)
-    _forest(card, {n: v.ks for n, v in views.items()}, "KS", x=start + width + 40, width=width, labelled=False)
+    _forest(card, {n: v.auc for n, v in views.items()}, "AUC", x=start, size=(width, body), labelled=True)
+    ks = {n: v.ks for n, v in views.items()}
+    _forest(card, ks, "KS", x=start + width + 40, size=(width, body), labelled=False)
     if drawn:
         axes = card.panel(start + 2 * width + 118, 92, 200, 200, "ROC")
         order = list(views)
         draw_roc(axes, [(n, c, _style(order.index(n))[0], _style(order.index(n))[2]) for n, c in drawn])
         for position, (name, _) in enumerate(drawn):
-            colour = _style(order.index(name))[0]
-            write(
-                axes, 0.97, 0.06 + 0.09 * (len(drawn) - 1 - position), clip(name, 22), size=8, color=colour, ha="right"
-            )
+            colour, marker, _ = _style(order.index(name))
+            y = 0.06 + 0.09 * (len(drawn) - 1 - position)
+            write(axes, 0.97, y, f"{clip(name, 22)} {MARKS[marker]}", size=8, color=colour, ha="right")
     return card
 
 
@@ -108,7 +111,9 @@ def _style(position: int) -> tuple[str, str, str]:
 
 
 def _headline(views: Mapping[str, EvaluationView]) -> str:
-    return " · ".join(f"{name} {view.auc.value:.3f}" for name, view in views.items() if view.auc.value is not None)
+    return "AUC: " + " · ".join(
+        f"{name} {view.auc.value:.3f}" for name, view in views.items() if view.auc.value is not None
+    )
 
 
 def _subtitle(views: Mapping[str, EvaluationView]) -> str:
@@ -124,10 +129,10 @@ def _words(views: Mapping[str, EvaluationView]) -> str:
 
 
 def _forest(
-    card: Card, estimates: Mapping[str, Estimate], title: str, *, x: float, width: float, labelled: bool
+    card: Card, estimates: Mapping[str, Estimate], title: str, *, x: float, size: tuple[float, float], labelled: bool
 ) -> None:
     """A dot and its interval for each result; the figure itself beside it, so nobody has to read it off an axis."""
-    axes = card.panel(x, 92, width, ROW * len(estimates), title)
+    axes = card.panel(x, 92, *size, title)
     axes.set_ylim(len(estimates) - 0.5, -0.5)
     axes.spines["left"].set_visible(False)
     axes.grid(visible=False)
@@ -141,14 +146,30 @@ def _forest(
                 [estimate.low, estimate.high], [position, position], color=colour, linewidth=2, solid_capstyle="butt"
             )
         axes.plot([estimate.value], [position], marker=marker, markersize=7, color=colour, markeredgecolor="white")
-        write(axes, estimate.value, position - 0.32, f"{estimate.value:.4f}", size=8.5, ha="center", weight="bold")
+        write(
+            axes,
+            estimate.value,
+            position - 14 * len(estimates) / size[1],
+            f"{estimate.value:.4f}",
+            size=8.5,
+            ha="center",
+            weight="bold",
+        )
         if estimate.low is not None and estimate.high is not None:
             interval = f"{estimate.low:.4f} to {estimate.high:.4f}"
-            write(axes, estimate.value, position + 0.3, interval, size=7, color=MUTED, ha="center")
+            write(
+                axes,
+                estimate.value,
+                position + 14 * len(estimates) / size[1],
+                interval,
+                size=7,
+                color=MUTED,
+                ha="center",
+            )
     low, high = axes.get_xlim()
     room = 0.22 * (high - low)
     axes.set_xlim(low - room, high + room)
-    axes.locator_params(axis="x", nbins=4)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
     names(axes, range(len(estimates)), [clip(name, 16) for name in estimates] if labelled else [""] * len(estimates))
     axes.spines["bottom"].set_color(EDGE)
     axes.tick_params(axis="y", labelcolor=INK)

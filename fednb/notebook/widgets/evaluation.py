@@ -79,7 +79,7 @@ def panels(card: Card, view: EvaluationView, top: float) -> None:
     if found:
         drawers.append(("ROC", lambda axes: draw_roc(axes, [("", found, LINE, "-")])))
         if found.share:
-            drawers.append(("KS", lambda axes: draw_ks(axes, found)))
+            drawers.append(("KS", lambda axes: draw_ks(axes, found, view.ks.value)))
             drawers.append(("Gains", lambda axes: draw_gains(axes, found)))
     if view.calibration:
         calibration = view.calibration
@@ -115,15 +115,18 @@ def draw_roc(axes: Axes, lines: Sequence[tuple[str, Curves, str, str]]) -> None:
         axes.plot(curve.fpr, curve.tpr, color=colour, linewidth=1.8, linestyle=dash, label=name)
 
 
-def draw_ks(axes: Axes, curve: Curves) -> None:
-    """Share of positives and of the rest found, by share of rows; the largest gap is KS."""
+def draw_ks(axes: Axes, curve: Curves, ks: float | None) -> None:
+    """Share of positives and of the rest found, by share of rows; the largest gap is KS.
+
+    ks : as computed on the rows; the released points of the curve alone give a little less.
+    """
     _square(axes, "rows, highest scores first", "")
     axes.plot(curve.share, curve.tpr, color=LINE, linewidth=1.8)
     axes.plot(curve.share, curve.fpr, color=OTHER, linewidth=1.8, linestyle="--")
     at = curve.gap
     x, low, high = curve.share[at], curve.fpr[at], curve.tpr[at]
     axes.plot([x, x], [low, high], color=INK, linewidth=1.2)
-    write(axes, x + 0.03, (low + high) / 2, f"{abs(high - low):.3f}", size=8)
+    write(axes, x + 0.03, (low + high) / 2, f"{abs(high - low) if ks is None else ks:.3f}", size=8)
     write(axes, 0.97, 0.17, "— positive", size=7.5, color=LINE, ha="right")
     write(axes, 0.97, 0.07, "- - other", size=7.5, color=OTHER, ha="right")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 from matplotlib.axes import Axes
@@ -159,13 +160,15 @@ def _fit(card: Card, view: ModelView, top: float, height: float) -> None:
             [x for x, _ in points], [y for _, y in points], color="#00639c", linewidth=1.8, marker="o", markersize=2.5
         )
         log_scale(axes, [y for _, y in points])
+    at = top + 46 + height if metric else top + 10
+    if view.intercept is not None:
+        write(card, card.left(500), card.down(at), f"intercept {format_number(view.intercept)}", size=8, color=INK)
+        at += 15
     given = ", ".join(f"{clip(name, 20)}={clip(str(value), 20)}" for name, value in view.params.items())
     if given:
-        at = top + 46 + height if metric else top + 10
-        write(card, card.left(500), card.down(at), clip(given, 58), size=7.5, color=MUTED)
-    if view.intercept is not None:
-        at = top + 60 + height if metric else top + 26
-        write(card, card.left(500), card.down(at), f"intercept {format_number(view.intercept)}", size=7.5, color=MUTED)
+        for line in textwrap.wrap(given, 58, max_lines=3, placeholder=" …"):
+            write(card, card.left(500), card.down(at), line, size=7.5, color=MUTED)
+            at += 14
 
 
 def log_scale(axes: Axes, values: list[float]) -> None:

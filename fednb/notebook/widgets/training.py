@@ -24,7 +24,7 @@ ROW = 40  # pixels of the picture that a member takes
 def picture(progress: RunProgress, looks: Mapping[str, Look]) -> Card:
     """How it went: the curve on the left, what each member sent and computed on the right."""
     metric = progress.curve()
-    members = list(progress.members.values())
+    members = ordered(progress)
     noted = 18 if progress.reason else 0
     body = max(150 if metric else 0, 26 + ROW * len(members))
     height = (64 + noted + body + 20) / 100
@@ -60,7 +60,7 @@ def describe(progress: RunProgress) -> str:
     if metric:
         points = next(iter(progress.curves[metric].values()))
         lines.append(f"{name(metric)} {format_number(points[0][1])} at first, {format_number(points[-1][1])} at last")
-    lines += [f"{m.name} sent {format_bytes(m.sent)}; {operations(m.operations)}" for m in progress.members.values()]
+    lines += [f"{m.name} sent {format_bytes(m.sent)}; {operations(m.operations)}" for m in ordered(progress)]
     lines += [progress.reason] if progress.reason else []
     return "\n".join(lines)
 
@@ -69,7 +69,7 @@ def rows(progress: RunProgress) -> list[list[str]]:
     """Cells under `HEAD`, one line a member."""
     return [
         [m.name, m.role, format_bytes(m.sent), format_bytes(m.received), operations(m.operations)]
-        for m in progress.members.values()
+        for m in ordered(progress)
     ]
 
 
@@ -106,9 +106,15 @@ def snapshot(progress: RunProgress, looks: Mapping[str, Look], *, silent: float 
                 "traffic": f"↑ {format_bytes(m.sent)}  ↓ {format_bytes(m.received)}",
                 "operations": operations(m.operations),
             }
-            for m in progress.members.values()
+            for m in ordered(progress)
         ],
     }
+
+
+def ordered(progress: RunProgress) -> list[MemberProgress]:
+    """Who has the label first, who holds no data last: not in the order in which they happened to speak."""
+    rank = {"active": 0, "coordinator": 2}
+    return sorted(progress.members.values(), key=lambda member: (rank.get(member.role, 1), member.name))
 
 
 def thinned(series: list[tuple[int, float]], most: int = POINTS) -> list[list[float]]:
