@@ -90,7 +90,7 @@ def test_the_notebook_reads_without_a_kernel(demo: Finished) -> None:
     code = [cell for cell in demo.notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
 
-    for source in ("fed.align(", "VerticalLogisticRegression()", "conclude("):
+    for source in ("fed.align(", ".fit(train", "conclude("):
         pictures = [
             base64.b64decode(output.data["image/png"])
             for output in demo.output(source)
