@@ -7,7 +7,8 @@ Both may use two threads (OpenMined's library uses one: compare processor second
 of its own, so that its peak memory is its own. fednb plays its three roles over the loopback network, with the
 encoding, checking and decoding of every message; OpenMined's library is called directly: request, response, setup and
 intersection, with messages in memory and its raw data structure, whose answer is exact. Half of the ids are common.
---large adds a million ids a side, for fednb only (the peer's figure grows linearly). The last line is one JSON object.
+--large adds a million ids a side, for fednb only (the peer's figure grows linearly). Then a thousand ids are aligned
+with the largest set, plainly and after its preparation. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ import multiprocessing
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
 from fednb.crypto.backend import describe
-from fednb.protocols import psi
-from fednb.protocols.base import Dataset, Outcome, RunContext
+from fednb.protocols import prepared_psi, psi
+from fednb.protocols.base import Dataset, Outcome, Params, RoleFunction, RunContext
 from fednb.wire.link import Link
 from fednb.wire.loopback import play
 
@@ -40,16 +41,54 @@ def written(n: int, offset: int) -> np.ndarray:
 
 
 def fednb_psi(n: int) -> dict[str, float]:
-    params = psi.PsiParams()
-    sets = {"bank": written(n, 0), "agency": written(n, n // 2)}
+    bank, agency = written(n, 0), written(n, n // 2)
+    roles = {"bank": (psi.party, bank), "agency": (psi.party, agency), "coordinator": (psi.coordinator, None)}
     before, began = peak(), clock()
-    roles: dict[str, Callable[[Link], Outcome]] = {
-        member: lambda link, ids=ids: psi.party(link, Dataset(ids=ids), params, RunContext(name="b", threads=THREADS))
-        for member, ids in sets.items()
-    }
-    roles["coordinator"] = lambda link: psi.coordinator(link, Dataset(), params, RunContext(name="b"))
-    out = play(roles, {"party": tuple(sets), "coordinator": ("coordinator",)}, timeout=600)
+    out = perform(roles, {"party": ("bank", "agency"), "coordinator": ("coordinator",)}, psi.PsiParams())
     return result(began, before, out["coordinator"].public["matched"])
+
+
+def unbalanced(n: int) -> dict[str, float]:
+    """A thousand ids against n: seconds of a plain alignment, of preparing the n once, and of each alignment then."""
+    small, large = written(1000, n - 500), written(n, 0)
+    plain = {"bank": (psi.party, small), "agency": (psi.party, large), "coordinator": (psi.coordinator, None)}
+    began = time.perf_counter()
+    perform(plain, {"party": ("bank", "agency"), "coordinator": ("coordinator",)}, psi.PsiParams())
+    seconds = {"plain": time.perf_counter() - began}
+    cast = {"large": ("agency",), "small": ("bank",), "coordinator": ("coordinator",)}
+    epoch = {
+        "agency": (prepared_psi.prepare_large, large),
+        "bank": (prepared_psi.prepare_small, None),
+        "coordinator": (prepared_psi.prepare_coordinator, None),
+    }
+    began = time.perf_counter()
+    kept = {member: out.private for member, out in perform(epoch, cast, prepared_psi.PrepareParams()).items()}
+    seconds["prepare"] = time.perf_counter() - began
+    each = {
+        "agency": (prepared_psi.large, None),
+        "bank": (prepared_psi.small, small),
+        "coordinator": (prepared_psi.coordinator, None),
+    }
+    began = time.perf_counter()
+    out = perform(each, cast, prepared_psi.PreparedParams(epoch="b"), kept)
+    seconds["prepared"] = time.perf_counter() - began
+    return seconds | {"matched": out["coordinator"].public["matched"]}
+
+
+def perform(
+    roles: Mapping[str, tuple[RoleFunction, np.ndarray | None]],
+    cast: Mapping[str, tuple[str, ...]],
+    params: Params,
+    parts: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Outcome]:
+    """Play each member's role on its ids over the loopback network."""
+
+    def role(member: str) -> Callable[[Link], Outcome]:
+        function, ids = roles[member]
+        data = Dataset(ids=ids, part=(parts or {}).get(member, {}))
+        return lambda link: function(link, data, params, RunContext(name="b", threads=THREADS))
+
+    return play({member: role(member) for member in roles}, cast, timeout=600)
 
 
 def openmined_psi(n: int) -> dict[str, float]:
@@ -127,6 +166,13 @@ def main() -> None:
         n = 1_000_000
         report[str(n)] = {"fednb": summary([apart(fednb_psi, n)])}
         show(n, report[str(n)])
+    n = max(map(int, report))
+    against = apart(unbalanced, n)
+    report["1,000 against the largest"] = {name: round(value, 3) for name, value in against.items()}
+    print(
+        f"    1,000 × {n:<9,} plainly {against['plain']:.2f} s; prepared once in {against['prepare']:.2f} s, then "
+        f"{against['prepared']:.3f} s"
+    )
     print(json.dumps(report))
 
 

@@ -215,11 +215,12 @@ def _pass_on(
 
 
 def _collect(link: Link, sender: str, count: int, run: RunContext) -> curve.Points:
-    chunks = []
+    points = np.empty((count, 32), np.uint8)
     for start in range(0, count, CHUNK):
-        chunks.append(psi.receive(link, sender, min(CHUNK, count - start)))
-        run.progress("match", start + len(chunks[-1]), count)
-    return np.concatenate(chunks)
+        stop = min(start + CHUNK, count)
+        points[start:stop] = psi.receive(link, sender, stop - start)
+        run.progress("match", stop, count)
+    return points
 
 
 def _said(own: Prepared, formats: Mapping[str, int]) -> dict[str, Any]:

@@ -154,15 +154,16 @@ def coordinator(link: Link, data: Dataset, params: PsiParams, run: RunContext) -
             raise UnexpectedMessage(f"{member} announced {size} ids", member=member)
     for member in parties:
         link.send(member, Ring(order=list(parties), ids=sizes))
-    sets: list[list[curve.Points]] = [[] for _ in parties]
+    sets = [np.empty((size, 32), np.uint8) for size in sizes]
     total, done = sum(sizes), 0
     for start in range(0, max(sizes), CHUNK):
         for place, size in enumerate(sizes):
             if (count := min(CHUNK, size - start)) > 0:
-                sets[place].append(receive(link, parties[place - 1], count))  # who multiplied this party's points last
+                # from who multiplied this party's points last
+                sets[place][start : start + count] = receive(link, parties[place - 1], count)
                 done += count
                 run.progress("match", done, total)
-    found = match(parties, [np.concatenate(chunks) for chunks in sets])
+    found = common([sort_points(member, sets.pop(0)) for member in parties])  # each is let go once it is sorted
     if not len(found[0]):
         raise nothing_common({member: said[member].formats for member in parties})
     for member, positions in zip(parties, found, strict=True):
@@ -229,11 +230,6 @@ def blind(points: curve.Points, secret: curve.Scalar, sender: str, run: RunConte
         return curve.multiply(curve.check(points, run.threads), secret, run.threads)
     except CryptoError as error:
         raise UnexpectedMessage(f"{sender} sent points that cannot be used: {error}", member=sender) from None
-
-
-def match(parties: Sequence[str], sets: Sequence[curve.Points]) -> list[npt.NDArray[np.int64]]:
-    """Where in each party's set the points stand that all of them have."""
-    return common([sort_points(member, points) for member, points in zip(parties, sets, strict=True)])
 
 
 def sort_points(owner: str, points: curve.Points) -> SortedPoints:
