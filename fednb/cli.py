@@ -149,11 +149,13 @@ def _party(parsed: argparse.Namespace) -> int:
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
+    from fednb.crypto import backend
     from fednb.federation.connect import connect
 
     with connect(parsed.profile) as federation:
         found = federation.doctor()
     print(found.to_string(index=False))
+    print(f"encrypted arithmetic on this machine: {backend.describe()}")
     needed = found[found["kind"] != "analyst"]
     down = list(needed[~needed["up"]]["member"])
     if down:

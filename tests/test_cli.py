@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from fednb import cli
+from fednb.federation import connect
 from fednb.version import __version__
 
 
@@ -45,6 +47,28 @@ def test_asking_a_federation_that_is_not_there_is_one_line(
     for command in ("doctor", "runs"):
         assert cli.main([command]) == 2
         assert capsys.readouterr().err.startswith("fednb: no federation was started on this machine")
+
+
+@pytest.mark.parametrize(("up", "code"), [(True, 0), (False, 1)])
+def test_the_doctor_says_who_is_up_and_what_computes_here(
+    up: bool, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Known:
+        def __enter__(self) -> Known:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def doctor(self) -> pd.DataFrame:
+            return pd.DataFrame({"member": ["bank"], "kind": ["party"], "up": [up]})
+
+    monkeypatch.setattr(connect, "connect", lambda profile: Known())
+    monkeypatch.setenv("FEDNB_KERNEL", "gmpy2")
+    assert cli.main(["doctor"]) == code
+    caught = capsys.readouterr()
+    assert "encrypted arithmetic on this machine: gmpy2" in caught.out
+    assert ("down: bank" in caught.err) is not up
 
 
 def test_a_folder_that_is_no_home_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
