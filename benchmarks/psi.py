@@ -1,14 +1,16 @@
-"""Private set intersection beside OpenMined's PSI, in one run: seconds, ratios and peak memory.
+"""Private set intersection beside OpenMined's PSI and SecretFlow's, in one run: seconds, ratios and peak memory.
 
     pip install openmined-psi
-    python benchmarks/psi.py [--sizes 10000 100000] [--large] [--rounds 3]
+    python benchmarks/psi.py [--sizes 10000 100000] [--large] [--rounds 3] [--spu PYTHON]
 
 Both may use two threads (OpenMined's library uses one: compare processor seconds too). Each measurement is a process
 of its own, so that its peak memory is its own. fednb plays its three roles over the loopback network, with the
 encoding, checking and decoding of every message; OpenMined's library is called directly: request, response, setup and
 intersection, with messages in memory and its raw data structure, whose answer is exact. Half of the ids are common.
---large adds a million ids a side, for fednb only (the peer's figure grows linearly). Then a thousand ids are aligned
-with the largest set, plainly and after its preparation. The last line is one JSON object.
+--spu names an interpreter with the package `spu`, which cannot share fednb's environment (it needs NumPy 1): ECDH over
+Curve25519 between two processes. --large adds a million ids a side, for fednb only (the peers' figures grow linearly).
+Then a thousand ids are aligned with the largest set, plainly and after its preparation. The last line is one JSON
+object.
 """
 
 from __future__ import annotations
@@ -18,9 +20,12 @@ import json
 import multiprocessing
 import resource
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,6 +108,13 @@ def openmined_psi(n: int) -> dict[str, float]:
     return result(began, before, matched)
 
 
+def spu_psi(python: str, n: int) -> dict[str, float]:
+    command = [python, str(Path(__file__).with_name("psi_spu.py")), str(n)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1200).stdout
+    found: dict[str, float] = json.loads(out.splitlines()[-1])
+    return found
+
+
 def clock() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
@@ -138,6 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--large", action="store_true", help="a million ids a side too, fednb only, once")
+    parser.add_argument("--spu", metavar="PYTHON", help="an interpreter that has the package spu")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     sides: dict[str, Callable[[int], dict[str, float]]] = {"fednb": fednb_psi}
@@ -147,6 +160,8 @@ def main() -> None:
         sides["openmined-psi"] = openmined_psi
     except ImportError:
         print("openmined-psi is not installed here; fednb is measured alone")
+    if options.spu:
+        sides["spu"] = partial(spu_psi, options.spu)
     print(describe())
     report: dict[str, Any] = {}
     for n in options.sizes:
@@ -157,10 +172,10 @@ def main() -> None:
         if {result["matched"] for results in found.values() for result in results} != {n - n // 2}:
             raise SystemExit(f"wrong matches: {found}")
         report[str(n)] = {name: summary(results) for name, results in found.items()}
-        if len(found) == 2:
-            for kind, name in (("seconds", "ratio"), ("processor", "processor ratio")):
-                ratios = [b[kind] / a[kind] for a, b in zip(*found.values(), strict=True)]
-                report[str(n)][name] = round(statistics.median(ratios), 2)
+        for peer in list(found)[1:]:
+            for kind in ("seconds", "processor"):
+                ratios = [b[kind] / a[kind] for a, b in zip(found["fednb"], found[peer], strict=True)]
+                report[str(n)][peer][f"{kind}, of ours"] = round(statistics.median(ratios), 2)
         show(n, report[str(n)])
     if options.large:
         n = 1_000_000
@@ -182,17 +197,14 @@ def summary(results: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def show(n: int, found: dict[str, Any]) -> None:
+def show(n: int, found: Mapping[str, Mapping[str, float]]) -> None:
     for name, result in found.items():
-        if isinstance(result, dict):
-            print(
-                f"{n:>9,} × {n:<9,} {name:14} {result['seconds']:7.2f} s, {result['processor']:7.2f} s of processor"
-                f", {result['megabytes']:5.0f} MB more at peak"
-            )
-    if "ratio" in found:
-        print(
-            f"{'':21} fednb is {found['ratio']:.1f} times as fast; {found['processor ratio']:.1f} by processor seconds"
-        )
+        line = f"{n:>9,} × {n:<9,} {name:14} {result['seconds']:7.2f} s, {result['processor']:7.2f} s of processor"
+        line += f", {result['megabytes']:5.0f} MB more at peak"
+        if name != "fednb":
+            line += f"; {result['seconds, of ours']:.1f} times fednb's seconds, "
+            line += f"{result['processor, of ours']:.1f} times its processor seconds"
+        print(line)
 
 
 if __name__ == "__main__":
