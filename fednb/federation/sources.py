@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _MISSING = ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"]
 _MISSING += ["NA", "NULL", "NaN", "None", "n/a", "nan", "null"]
 
+# messages of SQLite about a query or a file, which quote no row
+_SQLITE_SAYS = ("no such ", 'near "', "unable to open", "file is not a database", "database is locked")
+
 _META = b"fednb"  # in a saved table's Parquet schema: its id and label columns
 
 
@@ -186,9 +189,12 @@ def _database(source: str, query: str, text: Sequence[str]) -> pd.DataFrame:
     except duckdb.IOException as error:
         if "lock" in str(error).lower():
             raise DataError("another program has the database open for writing; close it there first.") from None
-        raise DataError(_first_line(error)) from None
+        raise DataError("the database cannot be opened or read (IOException).") from None
+    except (duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException) as error:
+        raise DataError(str(error).strip().partition("\n")[0]) from None  # of the query itself: no row was read yet
     except duckdb.Error as error:
-        raise DataError(_first_line(error)) from None
+        # a conversion's message quotes the value that it failed at
+        raise DataError(f"the query fails at some row ({type(error).__name__}); run it in the database to see.") from None
 
 
 def _attached(source: str) -> duckdb.DuckDBPyConnection:
@@ -207,8 +213,15 @@ def _attached(source: str) -> duckdb.DuckDBPyConnection:
             "sqlite:/// sources, CSV and Parquet."
         ) from None
     target = source.replace("'", "''")
-    connection.execute(f"ATTACH '{target}' AS source (TYPE {kind}, READ_ONLY)")
-    connection.execute("USE source")
+    try:
+        connection.execute(f"ATTACH '{target}' AS source (TYPE {kind}, READ_ONLY)")
+        connection.execute("USE source")
+    except duckdb.Error as error:
+        connection.close()
+        # the message of a driver repeats the source, with user and password
+        raise DataError(
+            f"the {kind} database cannot be reached ({type(error).__name__}): check host, name, user and password."
+        ) from None
     return connection
 
 
@@ -224,7 +237,11 @@ def _sqlite(file: str, query: str, text: Sequence[str]) -> pd.DataFrame:
             names = [column[0] for column in rows.description or ()]
             values = list(zip(*rows.fetchall(), strict=True)) or [()] * len(names)
     except sqlite3.Error as error:
-        raise DataError(str(error)) from None
+        said = str(error)
+        if said.startswith(_SQLITE_SAYS):
+            raise DataError(said) from None
+        # others quote what they failed at: "Could not decode to UTF-8 column 'a' with text ..."
+        raise DataError(f"the query fails ({type(error).__name__}); run it in the database to see why.") from None
     return pd.DataFrame(
         {
             name: [None if value is None else str(value) for value in column] if name in text else list(column)
@@ -238,7 +255,3 @@ def _pick(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     if missing:
         raise DataError(f"the query gives no column {missing[0]!r}.")
     return frame[list(columns)]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

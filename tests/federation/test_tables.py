@@ -252,3 +252,41 @@ def test_a_database_that_duckdb_cannot_attach_says_what_to_install() -> None:
     tables = TableStore("agency", {"t": TableConfig("t", source="nosuchdb://host/db", query="SELECT 1")})
     with pytest.raises(DataError, match="'nosuchdb'.*extension is not installed.*INSTALL nosuchdb"):
         tables.describe()
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "sqlite"])
+def test_a_query_that_fails_at_a_row_quotes_no_value(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "x.db"
+    query = "SELECT CAST(a AS INTEGER) AS a FROM t"
+    if kind == "duckdb":
+        with duckdb.connect(str(file)) as made:
+            made.execute("CREATE TABLE t AS SELECT 'SECRET' AS a")
+    else:
+        query = "SELECT a FROM t"
+        connection = sqlite3.connect(file)
+        connection.execute("CREATE TABLE t AS SELECT CAST(x'534543524554ff' AS TEXT) AS a")  # "SECRET", then no UTF-8
+        connection.commit()
+        connection.close()
+    tables = TableStore("agency", {"t": TableConfig("t", source=f"{kind}:///{file}", query=query)})
+    with pytest.raises(DataError, match="table 't' of agency cannot be read: the query fails") as caught:
+        tables.describe()
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_database_that_cannot_be_reached_tells_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Driver:
+        def load_extension(self, kind: str) -> None:
+            return
+
+        def execute(self, statement: str) -> None:
+            raise duckdb.IOException(f"Unable to connect: {statement}")
+
+        def close(self) -> None:
+            return
+
+    monkeypatch.setattr(duckdb, "connect", Driver)
+    source = "postgres://owner:hunter2@host/db"
+    tables = TableStore("agency", {"t": TableConfig("t", source=source, query="SELECT 1")})
+    with pytest.raises(DataError, match="postgres database cannot be reached") as caught:
+        tables.describe()
+    assert "hunter2" not in str(caught.value)
