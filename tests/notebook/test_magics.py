@@ -292,15 +292,15 @@ class _Interrupted:
 
 
 def test_what_does_not_obey_within_the_grace_time_is_killed(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells.RemoteCell.__init__, "__kwdefaults__", {"capture": (), "timeout": None, "grace": 0.05})
+    monkeypatch.setattr(cells.RemoteCell.__init__, "__kwdefaults__", {"capture": (), "timeout": None, "grace": 0.3})
     _interrupt_when(world.agents["bank"].reached)
     with pytest.raises(RemoteError, match="KernelDied"):
         world.party("bank", "defy()")
 
 
 def test_an_agent_that_confirms_nothing_is_given_up(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cells.RemoteCell.__init__, "__kwdefaults__", {"capture": (), "timeout": None, "grace": 0.05})
-    monkeypatch.setattr(cells, "KILL_SECONDS", 0.05)
+    monkeypatch.setattr(cells.RemoteCell.__init__, "__kwdefaults__", {"capture": (), "timeout": None, "grace": 0.3})
+    monkeypatch.setattr(cells, "KILL_SECONDS", 0.3)
     agent = world.agents["bank"]
     _interrupt_when(agent.reached)
     with pytest.raises(LinkTimeout, match="bank confirmed neither interrupt nor kill"):
