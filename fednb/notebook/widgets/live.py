@@ -195,6 +195,7 @@ class NotebookScreen:
         if self._widget is None:
             self._widget = _widget(state)
             self._widget.on_msg(self._on_message)
+            _hear_while_busy(self._widget)
             data, metadata = self._widget._repr_mimebundle_()
             data["text/plain"] = f"{progress.title or 'run'} [{progress.run}]: a picture stands here when it has ended"
             self._publish(data, metadata, update=False)
@@ -217,7 +218,7 @@ class NotebookScreen:
         self._shell.display_pub.publish(data, metadata, transient={"display_id": self._display_id}, update=update)
 
     def _on_message(self, widget: Any, content: object, buffers: object) -> None:
-        if content == {"kind": "cancel"} and widget.note != CANCELLING:
+        if content == {"kind": "cancel"} and widget.note != CANCELLING and self._last is None:
             widget.note = CANCELLING
             # Members may take a while to answer, and this thread serves the front end.
             threading.Thread(target=self._ask_to_cancel, name="fednb-run-cancel", daemon=True).start()
@@ -227,6 +228,16 @@ class NotebookScreen:
             self._cancel()
         except FednbError as error:
             self._widget.note = f"could not cancel: {error}"[:NOTE]
+
+
+def _hear_while_busy(widget: Any) -> None:
+    """Let the button's message in by the front end's own subshell, while the cell occupies the main one.
+
+    ipykernel from 7.4 on answers a widget where it was last written to, which here is the cell's busy loop: the button
+    would be heard when the run is over. Older ones, and front ends without subshells, leave the interrupt button.
+    """
+    if hasattr(widget.comm, "_reply_subshell_for"):
+        widget.comm._reply_subshell_for = lambda data, sender: sender
 
 
 def _widget(state: dict[str, Any]) -> Any:

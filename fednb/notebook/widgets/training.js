@@ -24,7 +24,7 @@ function label(value) {
   return size >= 1e5 || size < 1e-3 ? value.toExponential(0) : String(Number(value.toPrecision(3)));
 }
 
-function ticks(low, high, log) {
+function ticks(low, high, log, most) {
   if (log) {
     const first = Math.ceil(low - 1e-9), last = Math.floor(high + 1e-9);
     const step = Math.max(1, Math.ceil((last - first + 1) / 5));
@@ -32,7 +32,7 @@ function ticks(low, high, log) {
     for (let power = first; power <= last; power += step) found.push(power);
     return found.length > 1 ? found : [low, high];
   }
-  const rough = (high - low) / 3 || 1;
+  const rough = (high - low) / most || 1;
   const unit = 10 ** Math.floor(Math.log10(rough));
   const step = unit * ([1, 2, 5, 10].find((factor) => factor * unit >= rough) || 10);
   const found = [];
@@ -52,12 +52,12 @@ function chart(shown) {
   const y = (value) => TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low);
   svg.append(draw("title", {}, `${shown.metric} by iteration`));
   svg.append(draw("text", { x: LEFT, y: 11, class: "fednb-axis" }, shown.metric));
-  for (const at of ticks(low, high, shown.log)) {
+  for (const at of ticks(low, high, shown.log, 3)) {
     svg.append(draw("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: y(at), y2: y(at), class: "fednb-grid" }));
     svg.append(draw("text", { x: LEFT - 6, y: y(at) + 3, "text-anchor": "end", class: "fednb-axis" },
       label(shown.log ? 10 ** at : at)));
   }
-  for (const at of ticks(first, last, false)) {
+  for (const at of ticks(first, last, false, 6)) {
     svg.append(draw("text", { x: x(at), y: HEIGHT - 8, "text-anchor": "middle", class: "fednb-axis" }, label(at)));
   }
   for (const curve of shown.curves) {
@@ -84,6 +84,7 @@ function render({ model, el }) {
   const title = make("b", "title"), state = make("span", "state"), cancel = make("button", "cancel", "Cancel run");
   const figures = make("div", "figures"), body = make("div", "body"), plot = make("div", "plot"), list = make("div", "members");
   cancel.type = "button";
+  cancel.title = "Ends the run at every member. Interrupting the cell does the same.";
   head.append(title, state, cancel);
   bar.append(filled);
   body.append(plot, list);

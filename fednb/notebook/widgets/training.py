@@ -84,7 +84,8 @@ def snapshot(progress: RunProgress, looks: Mapping[str, Look], *, silent: float 
     figures += [format_seconds(progress.seconds) + " so far"]
     figures += [f"about {format_seconds(progress.eta)} left"] if progress.eta is not None else []
     figures += [f"{format_bytes(progress.bytes)} sent"] if progress.bytes else []
-    figures += [operations(progress.operations)] if progress.operations else []
+    count = sum(progress.operations.values())
+    figures += [f"{count:,} operations on ciphertexts"] if count else []
     return {
         "title": clip(progress.title or progress.run, 120),
         "state": "waiting for its members" if progress.state == "waiting" else progress.state,
