@@ -18,8 +18,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fednb.errors import DataError, FednbError, LinkError, PeerLost, Refused, RunCancelled
+from fednb.errors import DataError, FednbError, LinkError, PeerLost, RunCancelled
 from fednb.federation import messages as m
+from fednb.federation.cast import check_cast
 from fednb.federation.runs import RunRecord, RunStore
 from fednb.federation.seat import Seat, explain
 from fednb.federation.store import MemberStore
@@ -53,6 +54,7 @@ class _Run:
     failures: list[_Failure] = field(default_factory=list)
     results: dict[str, m.MemberResult] = field(default_factory=dict)
     cancelled: str | None = None
+    playing: bool = False  # everybody has joined
     resume: bool = False
     step: int | None = None  # of the journals, where a resumed run goes on
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -66,7 +68,7 @@ class _Run:
             self.failures.append(failure)
 
     def stop(self, reason: str) -> None:
-        for talk in self.talks.values():
+        for talk in list(self.talks.values()):  # others may still be invited meanwhile
             try:
                 talk.send(m.Cancel(reason=reason))
             except LinkError:
@@ -202,16 +204,12 @@ class CoordinatorService:
     def resume(self, run_id: str) -> None:
         """Continue a run that failed or was cancelled half-way, from the last step that all members have."""
         record = self._runs.get(run_id)
-        if record.ended is None:
-            raise DataError(f"run {run_id} is going on; watch it with fed.watch({run_id!r}).")
-        if record.ended.status == "ok":
-            raise DataError(f"run {run_id} has ended well; there is nothing to resume.")
         request = self._store.read(f"{run_id}-request", m.StartRun)
         if request is None:
             raise DataError(f"the coordinator no longer has the request of run {run_id}; start it anew.")
         protocol = self._lookup(request.protocol)
         self._check_cast(request, protocol)
-        record.reopen()
+        record.reopen()  # of two at once, one succeeds
         self._begin(_Run(record, protocol, request, resume=True))
 
     def _begin(self, run: _Run) -> None:
@@ -227,6 +225,9 @@ class CoordinatorService:
             return
         run.cancelled = reason
         run.stop(reason)
+        if not run.playing:  # do not wait for members that still read their tables
+            for talk in list(run.talks.values()):
+                talk.close(reason)
 
     def close(self) -> None:
         """Cancel what still runs."""
@@ -238,32 +239,10 @@ class CoordinatorService:
 
     def _check_cast(self, request: m.StartRun, protocol: Protocol) -> None:
         members = self._endpoint.members()
-        seen: set[str] = set()
-        for role, players in request.cast.items():
-            if role not in protocol.roles:
-                raise DataError(f"{protocol.name} has no role {role!r}; its roles are {', '.join(protocol.roles)}.")
-            if not players or (len(players) > 1 and not protocol.roles[role].many):
-                raise DataError(f"{protocol.name} needs one member as {role}, not {len(players)}.")
-            for player in players:
-                if player not in members or members[player].kind not in ("party", "coordinator"):
-                    known = ", ".join(self.parties())
-                    raise DataError(f"there is no party {player!r} in this federation; its parties are {known}.")
-                if player != self._endpoint.me and not members[player].up:
-                    raise PeerLost(f"{player} is down; start it, then try again (%fed status).", member=player)
-                if player in seen:
-                    raise DataError(f"{player} cannot play two roles in one run.")
-                if role == "coordinator" and player != self._endpoint.me:
-                    raise Refused(f"{player} is not the coordinator of this federation.", rule="coordinator")
-                if role != "coordinator" and members[player].kind == "coordinator":
-                    raise Refused(
-                        f"{player} holds the secret key and cannot play {role}: it would read what is meant for the "
-                        "others.",
-                        rule="coordinator apart",
-                    )
-                seen.add(player)
-        for role in protocol.roles:
-            if role not in request.cast:
-                raise DataError(f"{protocol.name} needs a member as {role}.")
+        check_cast(request.cast, protocol, members, self._endpoint.me)
+        for player in sorted(_players(request) - {self._endpoint.me}):
+            if not members[player].up:
+                raise PeerLost(f"{player} is down; start it, then try again (%fed status).", member=player)
 
     def _conduct(self, run: _Run) -> None:
         began = time.monotonic()
@@ -273,7 +252,8 @@ class CoordinatorService:
                 self._play(run)
         except Exception as error:
             log.exception("run %s failed", run.id)
-            run.fail(_Failure(self._endpoint.me, "", explain(error), type(error).__name__))
+            blames = getattr(error, "member", "")  # a member that went away between two of our messages
+            run.fail(_Failure(self._endpoint.me, blames, explain(error), type(error).__name__))
         finally:
             for talk in run.talks.values():
                 talk.close()
@@ -318,6 +298,7 @@ class CoordinatorService:
             run.step = max(set(steps[0]).intersection(*steps[1:]), default=None)  # None: from the beginning
 
     def _play(self, run: _Run) -> None:
+        run.playing = True
         for talk in run.talks.values():
             talk.send(m.Go(step=run.step))
         watchers = [

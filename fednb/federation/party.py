@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fednb.errors import DataError, FednbError, LinkError, Refused
 from fednb.federation import messages as m
+from fednb.federation.cast import check_cast
 from fednb.federation.seat import Seat, explain
 from fednb.federation.store import MemberStore
 from fednb.protocols.base import Dataset
@@ -160,6 +161,7 @@ class PartyService:
             )
         if join.role not in protocol.roles or me not in join.cast.get(join.role, []):
             raise Refused(f"{me} was asked to play {join.role!r}, which is not its part.", member=me, rule="cast")
+        check_cast(join.cast, protocol, self._endpoint.members(), self._coordinator)
         self._policy.check_run(join)
 
     def _dataset(self, ref: m.DataRef, needs: Sequence[str]) -> Dataset:

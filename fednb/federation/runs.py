@@ -5,6 +5,7 @@ Events are kept in memory while a run is young and as JSON lines on disk; they h
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -15,6 +16,8 @@ import msgspec
 
 from fednb.errors import DataError
 from fednb.federation.messages import Event, RunEnded, RunEvent, RunInfo
+
+log = logging.getLogger("fednb.coordinator")
 
 MOST_EVENTS = 100_000  # of one run: a member that reports more is not reporting progress
 
@@ -45,8 +48,13 @@ class RunRecord:
         self._write()
 
     def reopen(self) -> None:
-        """The run goes on: it is being resumed."""
+        """The run goes on: it is being resumed. Raises DataError when there is nothing to resume."""
+        run = self.info.run
         with self._changed:
+            if self.ended is None:
+                raise DataError(f"run {run} is going on; watch it with fed.watch({run!r}).")
+            if self.ended.status == "ok":
+                raise DataError(f"run {run} has ended well; there is nothing to resume.")
             self.ended = None
             self.info = msgspec.structs.replace(self.info, status="running", error="")
             self._changed.notify_all()
@@ -90,7 +98,10 @@ class RunStore:
         if folder is not None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime):
-                self._read(path)
+                try:
+                    self._read(path)
+                except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # one bad record must not stop the member
+                    log.warning("%s is not the record of a run and is left alone: %s", path, error)
 
     def begin(self, info: RunInfo) -> RunRecord:
         record = RunRecord(info, self._folder)

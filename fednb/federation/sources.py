@@ -194,7 +194,7 @@ def _database(source: str, query: str, text: Sequence[str]) -> pd.DataFrame:
         raise DataError(str(error).strip().partition("\n")[0]) from None  # of the query itself: no row was read yet
     except duckdb.Error as error:
         # a conversion's message quotes the value that it failed at
-        raise DataError(f"the query fails at some row ({type(error).__name__}); run it in the database to see.") from None
+        raise DataError(f"the query fails at a row ({type(error).__name__}); run it in the database to see.") from None
 
 
 def _attached(source: str) -> duckdb.DuckDBPyConnection:
