@@ -42,12 +42,14 @@ class Withheld:
 class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
     """Binary logistic regression whose features and label lie at different parties.
 
-    Minimises scikit-learn's objective, 0.5 * w'w + C * sum(log loss), without penalising the intercept. Each party
+    Minimises scikit-learn's objective, penalty(w) + C * sum(log loss), without penalising the intercept. Each party
     standardises and winsorises its own features with figures of its training rows.
 
     Parameters
     ----------
-    C : inverse strength of the L2 penalty, > 0.
+    C : inverse strength of the penalty, > 0.
+    penalty : "l2", 0.5 * w'w; "l1", sum(abs(w)), which makes coefficients exactly zero; or "elasticnet".
+    l1_ratio : for "elasticnet" only: l1_ratio * L1 + (1 - l1_ratio) * L2.
     max_iter : at most this many full-batch iterations.
     tol : stop when the largest entry of the mean gradient is below this.
     standardize : scale each feature to mean 0 and standard deviation 1.
@@ -70,6 +72,8 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         self,
         C: float = 1.0,
         *,
+        penalty: Literal["l2", "l1", "elasticnet"] = "l2",
+        l1_ratio: float | None = None,
         max_iter: int = 20,
         tol: float = 5e-4,
         standardize: bool = True,
@@ -79,6 +83,8 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         key_bits: int = 2048,
     ) -> None:
         self.C = C
+        self.penalty = penalty
+        self.l1_ratio = l1_ratio
         self.max_iter = max_iter
         self.tol = tol
         self.standardize = standardize
@@ -105,6 +111,7 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
             data=frame.refs(label=(active, label), part=earlier, drop=drop),
             params={
                 "C": float(self.C),
+                "l1_ratio": _l1_ratio(self.penalty, self.l1_ratio),
                 "max_iter": int(self.max_iter),
                 "tol": float(self.tol),
                 "standardize": bool(self.standardize),
@@ -181,7 +188,7 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
                 self.coef_[party] = pd.Series(values, index=list(names), name=party)
             else:
                 self.coef_[party] = Withheld(party, names)
-        self.notes_ = [str(note) for note in own.get("notes", [])]
+        self.notes_ = [*result.notices, *(str(note) for note in own.get("notes", []))]
         self.seconds_ = result.seconds
         self.bytes_ = result.bytes
         self.operations_ = result.operations
@@ -240,3 +247,16 @@ def _class_weight(given: object) -> str | list[float] | None:
     if not isinstance(given, Mapping) or not set(given) <= {0, 1}:
         raise DataError(f"class_weight is None, 'balanced' or {{0: ..., 1: ...}}, not {given!r}.")
     return [float(given.get(label, 1.0)) for label in (0, 1)]
+
+
+def _l1_ratio(penalty: str, given: float | None) -> float:
+    """The share of L1 that `penalty` and `l1_ratio` mean together."""
+    if penalty not in ("l2", "l1", "elasticnet"):
+        raise DataError(f"penalty is 'l2', 'l1' or 'elasticnet', not {penalty!r}.")
+    if penalty == "elasticnet":
+        if given is None or not 0 <= given <= 1:
+            raise DataError(f"penalty='elasticnet' needs an l1_ratio between 0 and 1, not {given!r}.")
+        return float(given)
+    if given is not None and given != float(penalty == "l1"):
+        raise DataError(f"l1_ratio={given!r} has a meaning with penalty='elasticnet' only, not with {penalty!r}.")
+    return float(penalty == "l1")

@@ -68,7 +68,8 @@ NEARLY_SEPARATED = 0.995  # AUC
 
 
 class LogisticParams(Params):
-    C: Annotated[float, Meta(gt=0)] = 1.0  # inverse strength of the L2 penalty, as in scikit-learn
+    C: Annotated[float, Meta(gt=0)] = 1.0  # inverse strength of the penalty, as in scikit-learn
+    l1_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.0  # share of L1 in the penalty; the rest is L2
     max_iter: Annotated[int, Meta(ge=1, le=1000)] = 20
     tol: Annotated[float, Meta(ge=0)] = 5e-4  # on the largest entry of the gradient of the mean loss
     standardize: bool = True
@@ -144,7 +145,13 @@ class _Party:
         """Agree on key and shapes, and continue from the journal if there is one."""
         weighting, parties = self.weighting, 1 + len(self.passives)
         self.block = block = Block(
-            X, self.params.C * weighting.unit, parties, intercept=intercept, weights=weights, most=2.0**weighting.bits
+            X,
+            self.params.C * weighting.unit,
+            parties,
+            intercept=intercept,
+            l1_ratio=self.params.l1_ratio,
+            weights=weights,
+            most=2.0**weighting.bits,
         )
         if self.earlier is not None:
             block.start(self.earlier if intercept else self.earlier[:-1])
@@ -428,5 +435,9 @@ PROTOCOL = Protocol(
         "active": "its own gradient at each iteration; its own coefficients and the intercept",
         "passive": "its own gradient at each iteration; its own coefficients",
         "coordinator": "rows, numbers of features, the largest entry of each gradient; otherwise masked numbers",
+    },
+    learns_with_key={
+        "active": "what each passive party's features add to the score of each row",
+        "passive": "the label of each row, and with several passive parties their scores",
     },
 )

@@ -203,3 +203,27 @@ def test_class_weights_and_warm_starts_as_in_scikit_learn() -> None:
             model.fit(narrower, y="bank.default")
         with pytest.raises(DataError, match="class_weight is None"):
             VerticalLogisticRegression(class_weight="heavy").fit(frame, y="bank.default")
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"penalty": "l3"}, "penalty is"),
+        ({"penalty": "elasticnet"}, "l1_ratio between 0 and 1, not None"),
+        ({"penalty": "elasticnet", "l1_ratio": 1.5}, "l1_ratio between 0 and 1, not 1.5"),
+        ({"penalty": "l2", "l1_ratio": 0.5}, "with penalty='elasticnet' only"),
+    ],
+)
+def test_penalties_that_mean_nothing_are_refused(
+    frame: VerticalFrame, params: dict[str, object], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        VerticalLogisticRegression(**params).fit(frame, y="bank.default")
+
+
+def test_l1_leaves_coefficients_out_as_in_scikit_learn(frame: VerticalFrame) -> None:
+    model = VerticalLogisticRegression(0.03, penalty="l1", max_iter=15).fit(frame, y="bank.default")
+    Z, y = joined()
+    expected = LogisticRegression(C=0.03, l1_ratio=1.0, solver="saga", tol=1e-6, max_iter=5000).fit(Z, y).coef_[0]
+    assert np.asarray(model.coef_["bank"]) == pytest.approx(expected[:2], abs=0.03)
+    assert (np.asarray(model.coef_["bank"]) == 0).tolist() == (expected[:2] == 0).tolist()
