@@ -11,7 +11,7 @@ from matplotlib.patches import Circle, Rectangle
 from fednb.federation.progress import format_bytes, format_seconds
 from fednb.federation.views import AlignmentView, PartyAlignment
 from fednb.notebook.palette import Look
-from fednb.notebook.widgets.card import INK, MUTED, Card, clip, write
+from fednb.notebook.widgets.card import BAD, INK, MUTED, Card, clip, write
 
 HEAD = (
     "party",
@@ -30,19 +30,22 @@ HEAD = (
 def picture(view: AlignmentView, looks: Mapping[str, Look]) -> Card:
     """The sets: circles to scale for two parties, a sketch for three, bars for more."""
     count = len(view.parties)
-    height = 2.6 if count <= 3 else 1.0 + 0.42 * count
+    body = 2.6 if count <= 3 else 1.0 + 0.42 * count
+    height = body + 0.18 * len(view.notes)
     subtitle = f"private set intersection of {' and '.join(p.table or p.member for p in view.parties)}"
     if view.seconds is not None:
         moved = sum(p.bytes_out for p in view.parties)
         subtitle += f" · {format_seconds(view.seconds)} · {format_bytes(moved)} sent by the parties"
     card = Card(f"{view.matched:,} rows in common", subtitle, height=height, alt=describe(view))
     if count in (2, 3):
-        sets = card.panel(8, 56, 400, height * 100 - 66)
+        sets = card.panel(8, 56, 400, body * 100 - 66)
         sets.axis("off")
         _two(sets, view, looks) if count == 2 else _three(sets, view, looks)
         _bars(card, view, looks, x=520, top=78)
     else:
         _bars(card, view, looks, x=150, top=70, width=520)
+    for line, note in enumerate(view.notes):
+        write(card, card.left(16), card.down(100 * body + 18 * line), "Note: " + clip(note, 150), color=BAD, size=8.5)
     return card
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,22 +55,25 @@ class Card(Figure):
         axes.grid(visible=True, color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         if title:
-            axes.set_title(title, loc="left", fontsize=9.5, color=INK, pad=7, parse_math=False)
+            axes.set_title(printable(title), loc="left", fontsize=9.5, color=INK, pad=7, parse_math=False)
         return axes
 
     def png(self) -> bytes:
         """The picture at twice the page's density; 192 colours make a third of the bytes and no visible difference."""
         raw = io.BytesIO()
         # Everything explicit: a user's own savefig settings must not crop or bleach the card.
-        self.savefig(
-            raw,
-            format="png",
-            dpi=2 * DPI,
-            facecolor=GROUND,
-            edgecolor=EDGE,
-            bbox_inches=self.bbox_inches,
-            transparent=False,
-        )
+        with warnings.catch_warnings():
+            # A name in a script that the font lacks: boxes in the picture, and whole in the table below it.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+            self.savefig(
+                raw,
+                format="png",
+                dpi=2 * DPI,
+                facecolor=GROUND,
+                edgecolor=EDGE,
+                bbox_inches=self.bbox_inches,
+                transparent=False,
+            )
         small = io.BytesIO()
         with Image.open(raw) as image:
             image.convert("RGB").quantize(192, dither=Image.Dither.NONE).save(small, format="png", optimize=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -12,7 +12,7 @@ from fednb.federation.progress import RunProgress
 ROLES = {"bank": "active", "agency": "passive", "coordinator": "coordinator"}
 
 
-def training(steps: int = 12, total: int = 20) -> Iterator[RunEvent]:
+def make_training(steps: int = 12, total: int = 20) -> Iterator[RunEvent]:
     seq = 0
     for step in range(1, steps + 1):
         for member, role in ROLES.items():
@@ -37,15 +37,25 @@ def training(steps: int = 12, total: int = 20) -> Iterator[RunEvent]:
             seq += 1
 
 
-def ended(status: str = "ok", error: str = "", member: str = "") -> RunEnded:
+def make_ended(status: str = "ok", error: str = "", member: str = "") -> RunEnded:
     results = {name: MemberResult(role=role) for name, role in ROLES.items()}
     return RunEnded("r1", status, results if status == "ok" else {}, error, "DataError", member, 12.5)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def training() -> Callable[..., Iterator[RunEvent]]:
+    return make_training
+
+
+@pytest.fixture
+def ended() -> Callable[..., RunEnded]:
+    return make_ended
 
 
 @pytest.fixture
 def progress() -> RunProgress:
     """In mid-training."""
     state = RunProgress("r1", "VerticalLogisticRegression for bank.default")
-    for message in training():
+    for message in make_training():
         state.add(message)
     return state
