@@ -156,6 +156,9 @@ def _doctor(parsed: argparse.Namespace) -> int:
         found = federation.doctor()
     print(found.to_string(index=False))
     print(f"encrypted arithmetic on this machine: {backend.describe()}")
+    if "inside" in found:
+        inside = next(filter(None, found["inside"]))
+        print(f"the coordinator runs in {inside}'s organisation: {inside} could read what others send it encrypted")
     needed = found[found["kind"] != "analyst"]
     down = list(needed[~needed["up"]]["member"])
     if down:

@@ -48,6 +48,7 @@ class PartyConfig(msgspec.Struct, frozen=True):
     mode: Mode = "protocol-only"
     release: tuple[str, ...] = ()  # what of its own a party shows the analyst after a run
     protocols: tuple[str, ...] = ()  # "module:attribute" of protocols that the owner installed
+    accept_coordinator_at: tuple[str, ...] = ()  # parties in whose organisation the secret key may lie
     tables: Mapping[str, TableConfig] = {}
 
 
@@ -58,6 +59,7 @@ class CoordinatorConfig(msgspec.Struct, frozen=True):
     mode: Mode = "protocol-only"
     decryption_quota: float = 0.5  # slots for each label set and party, as a multiple of training rows
     protocols: tuple[str, ...] = ()
+    organisation: str = ""  # the party whose organisation runs it; "": apart from all
 
 
 class FederationConfig(msgspec.Struct, frozen=True):
@@ -100,6 +102,7 @@ class _Party(msgspec.Struct, forbid_unknown_fields=True):
     mode: str | None = None
     release: list[str] = []
     protocols: list[str] = []
+    accept_coordinator_at: list[str] = []
     tables: dict[str, dict[str, Any]] = {}
 
 
@@ -107,6 +110,7 @@ class _Coordinator(msgspec.Struct, forbid_unknown_fields=True):
     mode: str | None = None
     decryption_quota: float = 0.5
     protocols: list[str] = []
+    organisation: str | None = None
 
 
 class _Analyst(msgspec.Struct, forbid_unknown_fields=True):
@@ -154,6 +158,7 @@ class _Reader:
             if "analyst" in self.content:
                 self._section(("analyst", name), _Analyst)
         self._distinct(coordinator.name, parties, analysts)
+        self._accepted(coordinator, parties, analysts)
         return FederationConfig(
             path=self.path,
             name=top.name or self.path.stem,
@@ -194,6 +199,7 @@ class _Reader:
             mode=self._mode(("coordinator", "mode"), mode, loopback),
             decryption_quota=section.decryption_quota,
             protocols=self._protocols(("coordinator", "protocols"), section.protocols),
+            organisation=section.organisation or "",
         )
 
     def _party(self, name: str, loopback: bool) -> PartyConfig:
@@ -207,6 +213,7 @@ class _Reader:
             mode=self._mode((*at, "mode"), section.mode or "protocol-only", loopback),
             release=tuple(section.release),
             protocols=self._protocols((*at, "protocols"), section.protocols),
+            accept_coordinator_at=self._organisations((*at, "accept_coordinator_at"), section.accept_coordinator_at),
             tables={table: self._table((*at, "tables", table), table) for table in self._names((*at, "tables"))},
         )
 
@@ -234,6 +241,32 @@ class _Reader:
             if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", entry):
                 self.fail(at, f'{entry!r} does not name a protocol; write "package.module:ATTRIBUTE".')
         return tuple(entries)
+
+    def _organisations(self, at: tuple[str, ...], names: Iterable[str]) -> tuple[str, ...]:
+        for name in names:
+            self._name(at, name)
+        return tuple(names)
+
+    def _accepted(
+        self, coordinator: CoordinatorConfig, parties: Mapping[str, PartyConfig], analysts: Iterable[str]
+    ) -> None:
+        """Every other party in this file has to agree that the key lies with one of them."""
+        home = coordinator.organisation
+        if not home:
+            return
+        at = ("coordinator", "organisation")
+        self._name(at, home)
+        if home in (coordinator.name, *analysts):
+            self.fail(at, f"{home!r} is no party; name the party whose organisation runs the coordinator.")
+        against = [name for name, party in parties.items() if name != home and home not in party.accept_coordinator_at]
+        if against:
+            self.fail(
+                at,
+                f"puts the secret key inside {home!r}, and the policy of {', '.join(against)} does not accept it. "
+                f"Whoever holds the key and what a party receives can read that: {home} as the party with the label "
+                f"reads every score that others compute, row by row; {home} as a party without it reads others' "
+                "labels. Have the coordinator run by an organisation that is no party.",
+            )
 
     def _table(self, at: tuple[str, ...], name: str) -> TableConfig:
         section = self._section(at, _Table)

@@ -136,6 +136,34 @@ def test_database_files_resolve_against_the_federation_file(folder: Path) -> Non
     assert "no file" in refusal(folder, text.format("duckdb:///y.duckdb"))
 
 
+INSIDE = GOOD + '[coordinator]\norganisation = "{}"\n[party.register]\naccept_coordinator_at = ["bank", "agency"]\n'
+
+
+def test_a_coordinator_inside_a_partys_organisation_needs_every_other_party(folder: Path) -> None:
+    said = refusal(folder, INSIDE.format("bank"))
+    for words in ["line 16: coordinator.organisation", "policy of agency does not", "every score", "others' labels"]:
+        assert words in said, said
+    assert "accept_coordinator_at" not in said, "a refusal never suggests to weaken a policy"
+
+    agency = '[party.agency]\naccept_coordinator_at = ["bank"]\n'
+    agrees = INSIDE.replace("[party.agency.tables", f"{agency}[party.agency.tables")
+    federation = config.parse(agrees.format("bank"), folder / "f.toml")
+    assert federation.coordinator.organisation == "bank"
+    assert federation.parties["agency"].accept_coordinator_at == ("bank",)
+    assert "policy of bank does not" in refusal(folder, agrees.format("agency")), "the bank has not agreed"
+    assert config.parse(GOOD, folder / "f.toml").coordinator.organisation == "", "apart from all by default"
+
+
+@pytest.mark.parametrize("name", ["analyst", "coordinator"])
+def test_only_a_party_can_be_where_the_coordinator_is(folder: Path, name: str) -> None:
+    assert "is no party" in refusal(folder, INSIDE.format(name))
+
+
+def test_the_coordinators_own_file_need_not_hold_the_parties_policies(folder: Path) -> None:
+    own = '[federation]\nhub = "tcp://127.0.0.1:0"\n[coordinator]\norganisation = "bank"'
+    assert config.parse(own, folder / "f.toml").coordinator.organisation == "bank"
+
+
 def test_a_hub_beyond_this_machine_closes_the_coordinator_by_default(folder: Path) -> None:
     text = GOOD.replace("127.0.0.1:0", "0.0.0.0:7000").replace('mode = "open"', "")
     assert config.parse(text, folder / "f.toml").coordinator.mode == "protocol-only"

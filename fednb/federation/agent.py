@@ -72,7 +72,7 @@ def start_party(
     tables = TableStore(settings.name, settings.tables, home / "tables")
     tables.check()
     find = finder(settings.protocols)
-    policy = MemberPolicy(settings.name, settings.mode, settings.release)
+    policy = MemberPolicy(settings.name, settings.mode, settings.release, settings.accept_coordinator_at)
     store = MemberStore(home / "runs")
     PartyService(endpoint, tables, policy, store, coordinator=coordinator, lookup=find, threads=threads)
     desk = Desk(tables, policy, store, lambda: host.lock())
@@ -107,6 +107,7 @@ def start_coordinator(
         QuotaLedger(home / "quota.json", multiple=settings.decryption_quota),
         lookup=finder(settings.protocols),
         threads=threads,
+        organisation=settings.organisation,
     )
 
     def attach(kernel: Endpoint, analyst: str) -> None:

@@ -42,6 +42,7 @@ class RunResult:
     run: str
     results: Mapping[str, m.MemberResult]
     seconds: float
+    notices: tuple[str, ...] = ()  # what owners of rows should know: whom the coordinator's placement exposes
 
     def public(self, member: str) -> dict[str, Any]:
         return self.results[member].public
@@ -210,7 +211,7 @@ class Federation:
             self.cancel(run)
             raise
         if ended.status == "ok":
-            return RunResult(run, ended.results, ended.seconds)
+            return RunResult(run, ended.results, ended.seconds, tuple(plain(notice) for notice in ended.notices))
         if ended.status == "cancelled":
             raise RunCancelled(f"run {run} was cancelled: {ended.error}", run=run)
         raise _error(ended.error, ended.error_type, ended.member, run=run)
@@ -292,11 +293,18 @@ class Federation:
             columns=["run", "title", "status", "started", "seconds", "by", "members", "error"],
         )
 
+    def placement(self) -> str:
+        """The party whose organisation runs the coordinator; "" when it is apart from all, as it should be."""
+        return plain(self._ask(m.AskPlacement(), m.Placement).organisation, 64)
+
     def doctor(self) -> pd.DataFrame:
-        """One row a member: kind, whether it is up, its version and the round trip to it in milliseconds."""
+        """One row a member: kind, whether it is up, its version and the round trip to it in milliseconds.
+
+        A coordinator inside a party's organisation says so in a further column, "inside".
+        """
         import pandas as pd
 
-        return pd.DataFrame(
+        found = pd.DataFrame(
             [
                 {
                     "member": name,
@@ -309,6 +317,9 @@ class Federation:
             ],
             columns=["member", "kind", "up", "version", "ms"],
         )
+        if self.members()[self.coordinator].up and (organisation := self.placement()):
+            found["inside"] = [organisation if name == self.coordinator else "" for name in found["member"]]
+        return found
 
     def close(self) -> None:
         """Disconnect. Runs go on."""
@@ -439,7 +450,8 @@ def _alignment(
             )
         )
     matched = result.read(coordinator, _Matched).matched
-    return AlignmentView(parties=parties, matched=matched, run=result.run, seconds=result.seconds)
+    notes = list(result.notices)
+    return AlignmentView(parties=parties, matched=matched, run=result.run, seconds=result.seconds, notes=notes)
 
 
 def _error(text: str, kind: str, member: str, rule: str = "", run: str = "") -> errors.FednbError:

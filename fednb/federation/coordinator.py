@@ -21,6 +21,7 @@ import numpy as np
 from fednb.errors import DataError, FednbError, LinkError, PeerLost, RunCancelled
 from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
+from fednb.federation.placement import exposure
 from fednb.federation.runs import RunRecord, RunStore
 from fednb.federation.seat import Seat, explain
 from fednb.federation.store import MemberStore
@@ -89,13 +90,16 @@ class CoordinatorService:
         *,
         lookup: Callable[[str], Protocol],
         threads: int = 1,
+        organisation: str = "",
     ) -> None:
+        """`organisation` is the party whose organisation runs this coordinator; "": it is apart from all."""
         self._endpoint = endpoint
         self._store = store
         self._runs = runs
         self._quota = quota
         self._lookup = lookup
         self._threads = threads
+        self._organisation = organisation
         self._active: dict[str, _Run] = {}
         self._lock = threading.Lock()
         self.serve(endpoint)
@@ -115,7 +119,9 @@ class CoordinatorService:
         if by is None and (known is None or known.kind != "analyst"):
             talk.close(f"{who} is not an analyst of this federation; only analysts start runs.")
             return
-        request = talk.recv(m.StartRun, m.ResumeRun, m.WatchRun, m.CancelRun, m.ListRuns, m.ListTables)
+        request = talk.recv(
+            m.StartRun, m.ResumeRun, m.WatchRun, m.CancelRun, m.ListRuns, m.ListTables, m.AskPlacement
+        )
         try:
             self._answer(talk, request, who)
         except LinkError:
@@ -146,6 +152,8 @@ class CoordinatorService:
             talk.send(m.Ok())
         elif isinstance(request, m.ListRuns):
             talk.send(m.Runs(runs=self._runs.latest(request.limit)))
+        elif isinstance(request, m.AskPlacement):
+            talk.send(m.Placement(organisation=self._organisation))
         else:
             talk.send(self.tables())
 
@@ -278,6 +286,7 @@ class CoordinatorService:
                         params=request.params,
                         data=request.data.get(player, m.DataRef()),
                         by=run.record.info.by,
+                        coordinator_at=self._organisation,
                         resume=run.resume,
                     )
                 )
@@ -387,7 +396,13 @@ class CoordinatorService:
                 run=run.id, status="cancelled", error=run.cancelled, error_type=RunCancelled.__name__, seconds=seconds
             )
         if not run.failures:
-            return m.RunEnded(run=run.id, status="ok", results=run.results, seconds=seconds)
+            return m.RunEnded(
+                run=run.id,
+                status="ok",
+                results=run.results,
+                seconds=seconds,
+                notices=exposure(self._organisation, run.protocol, run.request.cast),
+            )
         first = _root_cause(run.failures)
         return m.RunEnded(
             run=run.id,

@@ -6,7 +6,8 @@ network: what these messages cannot say (debugging, history, comms, user express
     analyst ── "cells" ──────> agent          Execute, Interrupt, Complete, Inspect, Restart
             <───────────────────               Stream, Display, ClearOutput, CellError, Captured, CellDone, ...
     client  ── "runs/<id>" ──> coordinator    StartRun | ResumeRun | WatchRun | CancelRun | ListRuns | ListTables
-            <───────────────────               RunStarted, RunEvent*, RunEnded | Runs | Tables
+                                              | AskPlacement
+            <───────────────────               RunStarted, RunEvent*, RunEnded | Runs | Tables | Placement
     coordinator ── "member/<run>" ──> agent   Join, Go, Cancel | Describe
                 <───────────────────           Joined | Declined, MemberEvent*, MemberDone | MemberFailed | Tables
     role    ── "run/<run>" ──> role           the protocol's own messages
@@ -158,6 +159,14 @@ class Describe(Message):
     """Which tables do you hold? Names, types and row counts; never values."""
 
 
+class AskPlacement(Message):
+    """In whose organisation does the coordinator run?"""
+
+
+class Placement(Message):
+    organisation: str = ""  # a party's name; "": apart from all
+
+
 class ListTables(Message):
     """Which tables does every party hold?"""
 
@@ -251,6 +260,7 @@ class RunEnded(Message):
     error_type: str = ""
     member: str = ""  # who failed first
     seconds: float = 0.0
+    notices: list[str] = []  # what the owner of some rows should know of this run
 
 
 class RunInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -290,6 +300,7 @@ class Join(Message):
     params: dict[str, Any]
     data: DataRef
     by: str  # the analyst who asked
+    coordinator_at: str = ""  # the party whose organisation runs the coordinator; "": apart from all
     resume: bool = False  # say which steps of this run are in your journal
 
 

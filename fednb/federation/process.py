@@ -38,6 +38,7 @@ class Ready(msgspec.Struct, tag=True):
     address: str = ""  # of the hub
     mode: str = ""
     tables: list[str] = []
+    organisation: str = ""  # a coordinator's: the party whose organisation runs it
 
 
 class Failed(msgspec.Struct, tag=True):
@@ -149,7 +150,8 @@ def run_member(
                 )
             try:
                 tables = list(federation.parties[home.name].tables) if home.name in federation.parties else []
-                say(Ready(home.name, home.kind, home.hub_address, settings.mode, tables), managed)
+                at = "" if home.name in federation.parties else federation.coordinator.organisation
+                say(Ready(home.name, home.kind, home.hub_address, settings.mode, tables, at), managed)
                 agent.prewarm()
                 stop.wait()
             finally:
@@ -179,7 +181,8 @@ def describe(ready: Ready) -> str:
     if ready.kind == "hub":
         return f"{ready.member}: ready, at {ready.address}"
     tables = f", tables: {', '.join(ready.tables)}" if ready.tables else ""
-    return f"{ready.member}: ready ({ready.kind}, {ready.mode}{tables})"
+    inside = f", inside {ready.organisation}'s organisation" if ready.organisation else ""
+    return f"{ready.member}: ready ({ready.kind}{inside}, {ready.mode}{tables})"
 
 
 def short_folder() -> Path:

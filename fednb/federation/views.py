@@ -82,10 +82,11 @@ class AlignmentView(View, frozen=True, tag="alignment"):
     matched: Count  # ids that every party has
     run: Label = ""
     seconds: Number = None
+    notes: Annotated[list[Sentence], Meta(max_length=50)] = []
 
     def plain(self) -> str:
         sets = ", ".join(f"{p.member} {p.ids:,}" for p in self.parties)
-        return f"{self.matched:,} ids in common ({sets})"
+        return "\n".join([f"{self.matched:,} ids in common ({sets})", *(f"  note: {note}" for note in self.notes)])
 
 
 class FrameView(View, frozen=True, tag="frame"):

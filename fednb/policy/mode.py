@@ -7,19 +7,39 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from typing import Protocol
 
 from fednb.errors import Refused
 
 
-class MemberPolicy:
-    """The mode of one member and what of its own it releases. Safe from any thread."""
+class Invitation(Protocol):
+    """What of an invitation to a run a policy looks at."""
 
-    def __init__(self, member: str, mode: str = "protocol-only", release: Iterable[str] = ()) -> None:
+    @property
+    def coordinator_at(self) -> str:
+        """The party whose organisation runs the coordinator, as the coordinator says; "": apart from all."""
+        ...
+
+
+class MemberPolicy:
+    """The mode of one member, what of its own it releases, and with whom the secret key may lie.
+
+    Safe from any thread.
+    """
+
+    def __init__(
+        self,
+        member: str,
+        mode: str = "protocol-only",
+        release: Iterable[str] = (),
+        accept_coordinator_at: Iterable[str] = (),
+    ) -> None:
         if mode not in ("open", "protocol-only"):
             raise ValueError(f"unknown mode {mode!r}")
         self.member = member
         self._mode = mode
         self._release = frozenset(release)
+        self._accepted = frozenset(accept_coordinator_at)
         self._locked = threading.Event()
 
     @property
@@ -43,8 +63,20 @@ class MemberPolicy:
             rule="mode",
         )
 
-    def check_run(self, join: object) -> None:
-        """Every protocol that the owner installed may run; which data it may use, the protocol itself checks."""
+    def check_run(self, join: Invitation) -> None:
+        """Every protocol that the owner installed may run, under a coordinator in a place that the owner accepts.
+
+        Which data a run may use, the protocol itself checks. Raises Refused.
+        """
+        home = join.coordinator_at
+        if home and home != self.member and home not in self._accepted:
+            raise Refused(
+                f"{self.member} takes part in no run of a coordinator inside {home}'s organisation: with the secret "
+                f"key, {home} could read what {self.member} sends it encrypted, its scores or its labels. Have the "
+                "coordinator run by an organisation that is no party.",
+                member=self.member,
+                rule="coordinator apart",
+            )
 
     def releases(self, what: str) -> bool:
         """Whether `what` ("coefficients") of this member's own may be shown to the analyst."""

@@ -161,3 +161,5 @@ class Protocol:
     params: type[Params]
     roles: Mapping[str, Role]
     learns: Mapping[str, str]  # role -> what it learns, in words (the leakage table, shown in receipts)
+    # role -> what its player could read besides, if the coordinator ran in the player's own organisation
+    learns_with_key: Mapping[str, str] = field(default_factory=dict)

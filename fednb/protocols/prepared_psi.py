@@ -269,6 +269,7 @@ PREPARE = Protocol(
         "small": "how many ids the large side brought",
         "coordinator": "how many ids the large side brought, and the shapes in which they are written",
     },
+    learns_with_key=dict.fromkeys(("large", "small"), "what it could in the alignments that this prepares"),
 )
 PROTOCOL = Protocol(
     name="psi_prepared",
@@ -287,4 +288,7 @@ PROTOCOL = Protocol(
         "coordinator": "how many ids each party brought and how many they share; the shapes in which ids are written; "
         "over the runs of one epoch, which entries of either set come again or match again, by number",
     },
+    learns_with_key=dict.fromkeys(
+        ("large", "small"), "whether ids that it guesses are among the other's, in any run of this epoch"
+    ),
 )

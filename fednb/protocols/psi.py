@@ -292,4 +292,5 @@ PROTOCOL = Protocol(
         "party": "the ids that all parties have; how many ids each party brought",
         "coordinator": "how many ids each party brought and how many they share; the shapes in which ids are written",
     },
+    learns_with_key={"party": "whether ids that it guesses are among the others'"},
 )

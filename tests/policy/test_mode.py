@@ -27,3 +27,18 @@ def test_an_open_member_can_be_locked_and_not_opened_again() -> None:
 def test_an_unknown_mode_is_not_taken_for_an_open_one() -> None:
     with pytest.raises(ValueError, match="unknown mode 'guarded'"):
         MemberPolicy("bank", "guarded")
+
+
+class Invited:
+    def __init__(self, coordinator_at: str) -> None:
+        self.coordinator_at = coordinator_at
+
+
+def test_runs_of_a_coordinator_in_a_place_that_the_owner_does_not_accept_are_refused() -> None:
+    policy = MemberPolicy("agency", accept_coordinator_at=["bank"])
+    for fine in ("", "bank", "agency"):
+        policy.check_run(Invited(fine))
+    with pytest.raises(Refused, match="inside register's organisation") as caught:
+        policy.check_run(Invited("register"))
+    assert (caught.value.member, caught.value.rule) == ("agency", "coordinator apart")
+    assert "accept" not in str(caught.value), "a refusal never suggests to weaken a policy"
