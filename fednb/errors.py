@@ -25,6 +25,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fednb.text import plain
+
 
 class FednbError(Exception):
     """Base of all errors that fednb raises on purpose."""
@@ -63,7 +65,7 @@ class LinkError(FednbError):
     """Something went wrong between two members; `member` is the one at the other end."""
 
     def __init__(self, message: str, *, member: str = "") -> None:
-        super().__init__(message)
+        super().__init__(plain(message))  # it often repeats the other end's words, which must not act in a terminal
         self.member = member
 
 

@@ -18,23 +18,28 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from fednb.errors import FednbError, LinkError, LinkTimeout, PeerLost
 from fednb.federation import messages as m
 from fednb.federation.arrow import from_arrow
+from fednb.federation.outbox import Allowance
 from fednb.wire.endpoint import Conversation, Endpoint
 from fednb.wire.message import Message
 
 CellEvent = m.CellStarted | m.Stream | m.Display | m.ClearOutput | m.CellError | m.Captured | m.CellDone
 Answer = m.Completions | m.Inspection | m.Restarted
+EVENT_SIZE = 64  # what an event counts beside its text
 A = TypeVar("A", m.Completions, m.Inspection, m.Restarted)
 
 
 class CellRun:
     """One cell at one member or at several. Iterate it, or call `next`; from one thread at a time."""
 
-    def __init__(self, cell: str, members: Sequence[str]) -> None:
+    def __init__(self, cell: str, members: Sequence[str], capture: Sequence[str] = ()) -> None:
         self.cell = cell
         self.members = tuple(members)
+        self._admission = {member: _Admission(member, capture) for member in self.members}
         self.done: dict[str, m.CellDone] = {}  # as taken by `next`
         self.lost: dict[str, LinkError] = {}  # members that went away before they were done, with the cause
         self._talks: dict[str, _Talk] = {}
@@ -81,7 +86,52 @@ class CellRun:
             self._talks[member].forget(self.cell)
 
     def _put(self, member: str, event: CellEvent) -> None:
-        self._events.put((member, event))
+        for each in self._admission[member].pass_on(event):
+            self._events.put((member, each))
+
+
+class _Admission:
+    """What of a member's events reaches the cell: its agent keeps to an allowance, and is not trusted to.
+
+    A queue that nobody reads fast enough must not fill this process, whatever a member sends. An honest agent
+    never comes near: it counts less, and later.
+    """
+
+    def __init__(self, member: str, capture: Sequence[str]) -> None:
+        self._allowance = Allowance(member, each=EVENT_SIZE)
+        self._once: set[object] = {m.CellStarted, m.CellError, m.CellDone, *capture}
+
+    def pass_on(self, event: CellEvent) -> Iterator[CellEvent]:
+        passes, note = True, ""
+        if isinstance(event, m.Stream):
+            text, note = self._allowance.text(event.text)
+            event, passes = m.Stream(event.cell, event.name, text), bool(text)
+        elif isinstance(event, m.ClearOutput):
+            kept, note = self._allowance.text(" ")
+            passes = bool(kept)
+        elif isinstance(event, m.Display):
+            passes, note = self._allowance.display(_size(event.data) + _size(event.metadata))
+        else:
+            kind = event.name if isinstance(event, m.Captured) else type(event)
+            passes = kind in self._once
+            self._once.discard(kind)
+        if passes:
+            yield event
+        if note:
+            yield m.Stream(event.cell, "stderr", note)
+
+
+def _size(value: Any) -> int:
+    """About how much memory a value takes that came in a field without a type."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(_size(key) + _size(each) for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return sum(map(_size, value))
+    return 8
 
 
 class _Talk:
@@ -207,7 +257,7 @@ class CellClient:
         cell was started nowhere. A member that goes away later shows in the run: a CellDone "died", and `lost`.
         """
         self.check(members)
-        run = CellRun(secrets.token_hex(8), members)
+        run = CellRun(secrets.token_hex(8), members, capture)
         request = m.Execute(run.cell, code, list(capture))
         run._talks = {member: self._talk(member) for member in run.members}
         for talk in run._talks.values():

@@ -21,8 +21,8 @@ from fednb.federation import messages as m
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.prepared import PreparedFigures, PreparedSet
 from fednb.federation.progress import follow
-from fednb.federation.text import plain
 from fednb.federation.views import AlignmentView, PartyAlignment
+from fednb.text import plain
 from fednb.wire.endpoint import Conversation, Endpoint, Presence
 from fednb.wire.message import Message
 
@@ -279,13 +279,13 @@ class Federation:
         return pd.DataFrame(
             [
                 {
-                    "run": info.run,
+                    "run": plain(info.run, 64),
                     "title": plain(info.title, 200),
                     "status": info.status,
                     "started": pd.Timestamp(info.started, unit="s", tz="UTC").floor("s"),
                     "seconds": round(info.seconds, 1),
-                    "by": info.by,
-                    "members": ", ".join(player for players in info.cast.values() for player in players),
+                    "by": plain(info.by, 100),
+                    "members": plain(", ".join(player for players in info.cast.values() for player in players)),
                     "error": plain(info.error),
                 }
                 for info in found
@@ -310,7 +310,7 @@ class Federation:
                     "member": name,
                     "kind": seen.kind,
                     "up": seen.up,
-                    "version": seen.version,
+                    "version": plain(seen.version, 100),
                     "ms": None if seen.seconds is None else round(1000 * seen.seconds, 1),
                 }
                 for name, seen in sorted(self.members().items())
@@ -378,15 +378,15 @@ class Federation:
                     f"there is no party {party!r} in this federation; its parties are {', '.join(self.parties)}."
                 )
             if party in answer.missing:
-                raise PeerLost(f"{party} did not answer: {answer.missing[party]}", member=party)
+                raise PeerLost(f"{party} did not answer: {plain(answer.missing[party])}", member=party)
             own = {info.name: info for info in answer.tables if info.member == party}
             if table not in own:
-                raise DataError(f"{party} holds no table {table!r}; it holds {', '.join(own) or 'none'}.")
+                raise DataError(f"{party} holds no table {table!r}; it holds {plain(', '.join(own)) or 'none'}.")
             names = [column.name for column in own[table].columns]
             for column in on[party]:
                 if column not in names:
                     raise DataError(
-                        f"{party}'s table {table!r} has no id column {column!r}; its columns are {', '.join(names)}."
+                        f"{party}'s table {table!r} has no id column {column!r}; its columns are {plain(', '.join(names))}."
                     )
             found[party] = own[table]
             # an id that the file does not declare is still no feature of this alignment

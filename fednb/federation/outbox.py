@@ -28,8 +28,10 @@ MERGE = 1 << 16  # characters up to which waiting prints become one message
 class Allowance:
     """What one cell may still say."""
 
-    def __init__(self, member: str) -> None:
+    def __init__(self, member: str, each: int = 0) -> None:
+        """`each`: characters that a print counts beside its own, where many empty ones would be a burden too."""
         self._member = member
+        self._each = each
         self._began = time.monotonic()
         self._text = 0
         self._displays = 0
@@ -39,8 +41,8 @@ class Allowance:
     def text(self, text: str) -> tuple[str, str]:
         """How much of `text` goes out, and a note to the analyst when this is the first time that some does not."""
         left = TEXT + int(TEXT_PER_SECOND * self._seconds()) - self._text
-        if len(text) <= left:
-            self._text += len(text)
+        if len(text) + self._each <= left:
+            self._text += len(text) + self._each
             return text, ""
         # once over, only whole pieces pass: halves of lines say nothing
         kept = "" if "text" in self._noted else text[: max(left, 0)]

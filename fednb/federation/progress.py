@@ -7,6 +7,7 @@ as a typed view inside a notebook kernel (the analyst's own kernel then builds t
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
@@ -238,7 +239,7 @@ class Bar:
     def _gauge(self, progress: RunProgress) -> str:
         if not progress.total:
             return printable(progress.phase) or "waiting"
-        filled = round(20 * min(1.0, progress.step / progress.total))
+        filled = round(20 * max(0.0, min(1.0, progress.step / progress.total)))
         return f"{self.full * filled}{self.empty * (20 - filled)} {progress.step}/{progress.total}"
 
     def _figures(self, progress: RunProgress) -> list[str]:
@@ -272,6 +273,8 @@ def format_bytes(count: float) -> str:
 
 def format_seconds(seconds: float) -> str:
     """`0.8 s`, `42 s`, `3:05`, `1:02:05`."""
+    if not math.isfinite(seconds):
+        return "?"  # clocks and estimates are the members' own
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

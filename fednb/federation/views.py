@@ -17,7 +17,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from fednb.text import plain
+
 MIME = "application/vnd.fednb.view+json"
+
+MOST_TEXT = 100_000  # characters
 
 Label = Annotated[str, Meta(max_length=300)]  # a name, a title or a short reason
 Sentence = Annotated[str, Meta(max_length=2_000)]
@@ -36,7 +40,10 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """Base of the views; `plain()` is what reads without any front end."""
 
     def plain(self) -> str:
-        """A few lines of text that say the same."""
+        """A few lines of text that say the same; the names in it, which are other members', are made harmless."""
+        return plain(self._text(), MOST_TEXT)
+
+    def _text(self) -> str:
         raise TypeError(f"{type(self).__name__} has no plain text")
 
 
@@ -84,7 +91,7 @@ class AlignmentView(View, frozen=True, tag="alignment"):
     seconds: Number = None
     notes: Annotated[list[Sentence], Meta(max_length=50)] = []
 
-    def plain(self) -> str:
+    def _text(self) -> str:
         sets = ", ".join(f"{p.member} {p.ids:,}" for p in self.parties)
         return "\n".join([f"{self.matched:,} ids in common ({sets})", *(f"  note: {note}" for note in self.notes)])
 
@@ -99,7 +106,7 @@ class FrameView(View, frozen=True, tag="frame"):
     part: Label = ""  # "train, 70 %": which rows of the alignment these are
     alignment: AlignmentView | None = None
 
-    def plain(self) -> str:
+    def _text(self) -> str:
         columns = ", ".join(f"{member} {len(names)}" for member, names in self.columns.items())
         part = f" ({self.part})" if self.part else ""
         return f"VerticalFrame of {self.rows:,} rows{part}; columns: {columns}"
@@ -114,7 +121,7 @@ class TrainingView(View, frozen=True, tag="training"):
     run: Label
     title: Label = ""
 
-    def plain(self) -> str:
+    def _text(self) -> str:
         return f"{self.title or 'run'} [{self.run}]"
 
 
@@ -162,7 +169,7 @@ class EvaluationView(View, frozen=True, tag="evaluation"):
     roc: Roc | None = None
     calibration: Calibration | None = None
 
-    def plain(self) -> str:
+    def _text(self) -> str:
         lines = [f"AUC {self.auc.text()}", f"KS {self.ks.text()}"]
         lines += [f"Gini {self.gini.text()}"] if self.gini else []
         lines += [f"log loss {self.log_loss.text()}"] if self.log_loss else []
@@ -188,7 +195,7 @@ class ModelView(View, frozen=True, tag="model"):
     notes: Annotated[list[Sentence], Meta(max_length=50)] = []  # warnings worth reading
     evaluation: EvaluationView | None = None
 
-    def plain(self) -> str:
+    def _text(self) -> str:
         lines = [f"{self.title}{' for ' + self.label if self.label else ''}: {self.iterations} iterations"]
         for part in self.parts:
             if part.values is None:
@@ -213,7 +220,7 @@ class ScoresView(View, frozen=True, tag="scores"):
     edges: Numbers = []  # histogram of the scores, where released: [bins + 1]
     counts: Annotated[list[Count], Meta(max_length=1_000)] = []
 
-    def plain(self) -> str:
+    def _text(self) -> str:
         summary = ", ".join(f"{name} {format_number(value)}" for name, value in self.summary.items())
         saved = f", saved as {self.saved}" if self.saved else ""
         return f"Scores of {self.rows:,} rows at {self.member}{saved}" + (f": {summary}" if summary else "")
@@ -238,7 +245,7 @@ def encode(view: AnyView) -> dict[str, Any]:
 def decode(value: object) -> AnyView:
     """A view from what arrived. Raises ValueError when it is not exactly one of the views above."""
     try:
-        view: AnyView = msgspec.convert(value, AnyView)
+        view: AnyView = msgspec.convert(_harmless(value), AnyView)
     except (msgspec.ValidationError, UnicodeError, RecursionError) as exc:
         raise ValueError(f"not a view that this version knows: {exc}") from None
     _check_lengths(view)
@@ -278,6 +285,17 @@ def _from_numpy(value: object) -> Any:
     if tolist is None:
         raise TypeError(f"a view cannot hold {type(value).__name__}")
     return tolist()
+
+
+def _harmless(value: Any) -> Any:
+    """What a member sent, with its text free of control characters and its numbers finite."""
+    if isinstance(value, str):
+        return plain(value, MOST_TEXT)
+    if isinstance(value, Mapping):
+        return {_harmless(key): _harmless(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_harmless(item) for item in value]
+    return _finite(value)
 
 
 def _finite(value: Any) -> Any:

@@ -8,6 +8,7 @@ both hand a fednb view to `widgets.show`, which builds the widget here from the 
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from fednb.notebook import ansi, sanitise
 from fednb.notebook.area import Area
 from fednb.notebook.palette import Look
 from fednb.notebook.views import ShowView, shown
+
+log = logging.getLogger("fednb.notebook")
 
 MAX_STREAM = 4 << 20  # characters of one cell's printed text; what is overwritten or cleared does not count
 REDRAW_SECONDS = 0.1  # an area is redrawn at most this often, and less often when it is large
@@ -83,7 +86,7 @@ class Pieces:
                 out.write(text)
                 out.flush()
         elif isinstance(event, m.Display):
-            if event.update or not shown(self._show_view, event.data):
+            if event.update or not _drawn(self._show_view, event):
                 self._publish(event)
         elif isinstance(event, m.ClearOutput):
             self._quota.reset()
@@ -137,7 +140,7 @@ class Areas:
                 return
             area.write(event.name, text)
         elif isinstance(event, m.Display):
-            if not event.update and shown(self._show_view, event.data):
+            if not event.update and _drawn(self._show_view, event):
                 return
             area.show(event)
         elif isinstance(event, m.ClearOutput):
@@ -187,6 +190,15 @@ class Areas:
             update=update,
         )
         return sum(len(text) for text in bundle.values())
+
+
+def _drawn(show_view: ShowView, event: m.Display) -> bool:
+    """Show what a member sent as a view. One that cannot be drawn must not end the cell for all."""
+    try:
+        return shown(show_view, event.data)
+    except Exception:
+        log.exception("a member's view could not be drawn")
+        return False
 
 
 def local_display_id(member: str, remote: str) -> str:

@@ -158,7 +158,10 @@ def _plain(data: Mapping[str, Any]) -> str | None:
         if isinstance(data.get(mime), str):
             return str(data[mime])
     if "application/json" in data:
-        return json.dumps(data["application/json"], indent=1, ensure_ascii=False, default=str)
+        try:
+            return json.dumps(data["application/json"], indent=1, ensure_ascii=False, default=str)
+        except (TypeError, ValueError):  # keys that JSON does not have
+            return None
     return None
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import json
 import threading
 from collections.abc import Iterator
 
@@ -11,6 +13,7 @@ import pytest
 
 from fednb.errors import DataError, LinkError, LinkTimeout, PeerLost, UnexpectedMessage
 from fednb.federation import messages as m
+from fednb.federation import outbox
 from fednb.federation.arrow import to_arrow
 from fednb.federation.cells import CellClient, captured_value
 from fednb.wire.endpoint import Conversation, Endpoint
@@ -56,6 +59,17 @@ class Agent:
         if request.code == "leave":
             talk.send(m.Stream(request.cell, "stdout", "bye"))
             talk.close("the agent was stopped")
+            return
+        if request.code == "flood":
+            for _ in range(50):
+                talk.send(m.Display(request.cell, {"text/plain": "x" * 100}))
+                talk.send(m.Stream(request.cell, "stdout", "x"))
+                talk.send(m.ClearOutput(request.cell))
+                talk.send(m.CellError(request.cell, "E", "v", []))
+                talk.send(m.CellStarted(request.cell))
+                talk.send(m.Captured(request.cell, "x", m.PlainValue(1)))
+                talk.send(m.Captured(request.cell, "not asked for", m.PlainValue(1)))
+            talk.send(m.CellDone(request.cell, "ok"))
             return
         if request.code == "garbage":
             talk.send(m.RunStarted("x"))
@@ -139,6 +153,20 @@ def test_a_member_that_sends_garbage_is_dropped_not_believed(world: World) -> No
     assert isinstance(run.lost["bank"], UnexpectedMessage)
 
 
+def test_an_agent_that_keeps_to_no_allowance_is_held_to_it_here(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "DISPLAYS", 10)
+    monkeypatch.setattr(outbox, "DISPLAYS_PER_SECOND", 0)
+    monkeypatch.setattr(outbox, "TEXT", 1000)
+    monkeypatch.setattr(outbox, "TEXT_PER_SECOND", 0)
+    events = [event for _, event in world.client.execute(["bank"], "flood", capture=["x"])]
+    kinds = collections.Counter(type(event).__name__ for event in events)
+    assert kinds["Display"] == 10
+    assert kinds["Stream"] + kinds["ClearOutput"] < 20, "small prints count more than their one letter"
+    assert kinds["CellError"] == kinds["CellStarted"] == kinds["Captured"] == kinds["CellDone"] == 1
+    notes = [event.text for event in events if isinstance(event, m.Stream) and event.name == "stderr"]
+    assert len(notes) == 2 and all("what follows is left out" in note for note in notes)
+
+
 def test_interrupt_reaches_only_members_where_the_cell_still_runs(world: World) -> None:
     run = world.client.execute(["bank", "agency"], "hang")
     world.agents["bank"].execute = lambda talk, request: None  # type: ignore[method-assign]
@@ -204,6 +232,31 @@ def test_captured_values_are_ones_own_to_change() -> None:
     series = captured_value(m.TableValue(to_arrow(frame[["a"]], "it"), series=True))
     assert isinstance(series, pd.Series)
     assert captured_value(m.PlainValue({"k": [1, None]})) == {"k": [1, None]}
+
+
+def test_a_captured_table_of_nothing_but_rows_is_refused() -> None:
+    import pyarrow as pa
+
+    batch = pa.RecordBatch.from_arrays([pa.nulls(10**7)], ["x"])  # ten million rows in a few hundred bytes
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    stream = np.frombuffer(sink.getvalue(), np.uint8)
+    assert len(stream) < 1000
+    with pytest.raises(DataError, match="the captured table is not a sound table"):
+        captured_value(m.TableValue(stream))
+
+
+def test_a_captured_table_with_hostile_metadata_is_refused() -> None:
+    import pyarrow as pa
+
+    hostile = json.dumps({"index_columns": [{"kind": "range"}], "column_indexes": [{}], "columns": [7]}).encode()
+    table = pa.table({"x": [1.0]}).replace_schema_metadata({b"pandas": hostile})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(DataError, match="the captured table is not a sound table"):
+        captured_value(m.TableValue(np.frombuffer(sink.getvalue(), np.uint8)))
 
 
 def test_a_captured_table_that_is_not_arrow_is_refused() -> None:

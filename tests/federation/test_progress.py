@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 import types
 from collections.abc import Iterator
@@ -206,3 +207,13 @@ def test_bytes_read_well(count: float, text: str) -> None:
 )
 def test_seconds_read_well(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(("step", "total"), [(-(10**15), 1), (10**15, 1), (5, -1), (0, 10**15)])
+def test_a_gauge_has_its_length_whatever_a_member_reports(step: int, total: int) -> None:
+    progress = RunProgress("r")
+    event = Event(member="bank", role="active", at=math.inf, phase="train", step=step, total=total)
+    progress.add(RunEvent(run="r", seq=0, event=event))
+    assert len(Bar(io.StringIO()).line(progress)) < 200
+    progress.end(RunEnded(run="r", status="ok", seconds=math.inf))
+    assert "done in ?" in Bar(io.StringIO()).line(progress)

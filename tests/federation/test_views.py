@@ -127,3 +127,9 @@ def test_a_withheld_part_says_so_in_plain_text() -> None:
     assert "bank: income -0.5" in text
     assert "agency: 2 coefficients, withheld: agency keeps its coefficients" in text
     assert "AUC 0.7200 (0.7000 to 0.7400)" in text
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_numbers_that_no_figure_can_hold_are_not_defined(number: float) -> None:
+    known = views.decode({"view": "alignment", "parties": [], "matched": 1, "seconds": number})
+    assert isinstance(known, AlignmentView) and known.seconds is None

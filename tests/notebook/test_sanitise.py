@@ -206,6 +206,11 @@ def test_json_is_shown_as_text() -> None:
     assert data == {"text/plain": '{\n "a": [\n  "<b>"\n ]\n}'}
 
 
+def test_json_with_keys_that_json_does_not_have_is_not_shown_and_harms_nothing() -> None:
+    data, _ = sanitise.clean_bundle("bank", {"application/json": {b"x": 1}}, {})
+    assert data == {"text/plain": "[bank sent application/json: not shown]"}
+
+
 def test_markup_that_needs_a_script_gives_way_to_its_text() -> None:
     data, _ = clean_bundle("bank", {"text/html": "<div><input type=checkbox>Lasso</div>", "text/plain": "Lasso()"}, {})
     assert data == {"text/plain": "Lasso()"}

@@ -70,3 +70,15 @@ def test_a_view_published_as_a_raw_bundle_is_shown_too(world: Any, shown: list[A
     world.shell.display_pub.publish({"text/plain": "other"})
     assert shown == [VIEW]
     assert [output["data"] for output in world.published] == [{"text/plain": "other"}]
+
+
+def test_a_view_that_cannot_be_drawn_does_not_end_the_cell_for_the_others(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def show(view: Mapping[str, Any], federation: Any, shell: Any) -> None:
+        raise OverflowError("cannot convert float infinity to integer")
+
+    monkeypatch.setattr("fednb.notebook.widgets.show", show, raising=False)
+    world.party("bank,agency", f"stream('before '); {CELL}; stream('after')")
+    for member in ("bank", "agency"):
+        assert "before" in world.area(member)["text/plain"] and "after" in world.area(member)["text/plain"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from fednb.errors import UnexpectedMessage
+from fednb.errors import LinkError, PeerLost, UnexpectedMessage, VersionMismatch
 from fednb.federation.client import RunResult, _error, _Sets
 from fednb.federation.messages import MemberResult
-from fednb.federation.text import plain
+from fednb.federation.views import Coefficients, ModelView, bundle, decode, encode
+from fednb.text import plain
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,19 @@ def test_control_and_format_characters_go(hostile: str, harmless: str) -> None:
 def test_long_text_is_cut() -> None:
     assert len(plain("x" * 10_000, 100)) == 100
     assert plain("x" * 10_000, 100).endswith("…")
+
+
+@pytest.mark.parametrize("kind", [LinkError, PeerLost, UnexpectedMessage, VersionMismatch])
+def test_the_reason_that_a_peer_gives_for_leaving_reaches_nobody_with_escapes(kind: type[LinkError]) -> None:
+    assert str(kind("bank ended the conversation: \x1b]0;owned\x07\x1b[2Jbye")) == (
+        "bank ended the conversation: ]0;owned[2Jbye"
+    )
+
+
+def test_what_a_column_is_called_cannot_act_in_a_terminal() -> None:
+    view = ModelView(title="m", parts=[Coefficients(member="bank", columns=["a\x1b[2J\rb"], values=[1.0])])
+    for text in (view.plain(), bundle(view)["text/plain"], decode(encode(view)).plain()):
+        assert "\x1b" not in text and "\r" not in text and "a[2Jb" in text
 
 
 def test_a_members_error_reaches_the_analyst_without_escapes() -> None:
