@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=Message)
 S = TypeVar("S", bound=msgspec.Struct)
 
+STATUS_SECONDS = 5.0  # a question about the state of things is answered by then, or not
 RECONNECT_SECONDS = 60.0  # how long to look for a coordinator that went away while a run is watched
 
 
@@ -295,7 +296,7 @@ class Federation:
 
     def placement(self) -> str:
         """The party whose organisation runs the coordinator; "" when it is apart from all, as it should be."""
-        return plain(self._ask(m.AskPlacement(), m.Placement).organisation, 64)
+        return plain(self._ask(m.AskPlacement(), m.Placement, timeout=STATUS_SECONDS).organisation, 64)
 
     def doctor(self) -> pd.DataFrame:
         """One row a member: kind, whether it is up, its version and the round trip to it in milliseconds.
@@ -317,7 +318,13 @@ class Federation:
             ],
             columns=["member", "kind", "up", "version", "ms"],
         )
-        if self.members()[self.coordinator].up and (organisation := self.placement()):
+        organisation = ""
+        if self.members()[self.coordinator].up:
+            try:
+                organisation = self.placement()
+            except LinkError:
+                organisation = "not known: it does not answer"  # of all questions, this one must not wait long
+        if organisation:
             found["inside"] = [organisation if name == self.coordinator else "" for name in found["member"]]
         return found
 
@@ -346,11 +353,11 @@ class Federation:
     def _talk(self) -> Conversation:
         return self.endpoint.open(self.coordinator, f"runs/{secrets.token_hex(8)}")
 
-    def _ask(self, request: Message, kind: type[M]) -> M:
+    def _ask(self, request: Message, kind: type[M], timeout: float = 120.0) -> M:
         talk = self._talk()
         try:
             talk.send(request)
-            answer = talk.recv(kind, m.Failed, timeout=120)
+            answer = talk.recv(kind, m.Failed, timeout=timeout)
         finally:
             talk.close()
         if isinstance(answer, m.Failed):
@@ -386,7 +393,8 @@ class Federation:
             for column in on[party]:
                 if column not in names:
                     raise DataError(
-                        f"{party}'s table {table!r} has no id column {column!r}; its columns are {plain(', '.join(names))}."
+                        f"{party}'s table {table!r} has no id column {column!r}; "
+                        f"its columns are {plain(', '.join(names))}."
                     )
             found[party] = own[table]
             # an id that the file does not declare is still no feature of this alignment

@@ -10,6 +10,7 @@ import pytest
 from IPython.core.error import UsageError
 
 from fednb.errors import DataError, LinkError, LinkTimeout, NotConnected, PeerLost, Refused, RemoteError
+from fednb.federation import client
 from fednb.notebook import cell as cells
 from fednb.notebook.cell import PendingCell
 
@@ -315,10 +316,14 @@ def test_fed_alone_explains_itself(world: Any, capsys: pytest.CaptureFixture[str
         assert f"%fed {command}" in out
 
 
-def test_fed_status_lists_every_member(world: Any) -> None:
+def test_fed_status_lists_every_member_although_one_is_down_and_the_coordinator_hangs(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "STATUS_SECONDS", 0.2)  # the scripted coordinator answers no question
     world.agents["agency"].endpoint.close()
     status = world.shell.run_line_magic("fed", "status").set_index("member")
     assert bool(status.loc["bank", "up"]) and not bool(status.loc["agency", "up"])
+    assert status.loc["coordinator", "inside"] == "not known: it does not answer"
 
 
 def test_fed_restart_gives_fresh_kernels(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
