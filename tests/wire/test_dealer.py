@@ -269,7 +269,8 @@ def test_a_curious_hub_sees_no_plaintext(federation: Federation) -> None:
     talk.close("reason " + canary)
     everything = b"".join(Curious.seen)
     assert len(everything) > 2 * x.nbytes  # it went that way
-    assert canary.encode() not in everything and b"Note" not in everything
+    # with what stands before it: four letters alone turn up in megabytes of noise now and then
+    assert canary.encode() not in everything and b"\xa4kind\xa4Note" not in everything
     raw = x.tobytes()
     assert not any(raw[start : start + 64] in everything for start in range(0, len(raw), 100_000))
     samples = np.frombuffer(everything, np.uint8)

@@ -42,7 +42,10 @@ def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
         folder = Path(tempfile.mkdtemp())
         request.addfinalizer(lambda: shutil.rmtree(folder))
         server = PipeServer(folder / "pipe", "bank")
+        arrived = threading.Event()
+        server.watch(lambda seen: arrived.set())
         ends = (PipeEndpoint(folder / "pipe", "kernel", "bank"), server)
+        assert arrived.wait(10)  # the server knows a kernel a little later than the kernel the server
     yield ends
     for end in ends:
         end.close()
