@@ -141,3 +141,31 @@ def test_what_cannot_be_prepared_is_explained(federation: fednb.Federation) -> N
         federation.prepare({"agency": "invoices"}, for_party="agency", on="vat")
     with pytest.raises(DataError, match="does not take these parameters"):
         federation.prepare({"agency": "invoices"}, for_party="bank", on="vat", days=4000)
+
+
+@pytest.mark.parametrize(
+    ("ids", "matched"),
+    [
+        (["1", "2", "3"], 3),
+        ([1.0, 2.0, None], 2),
+        (pd.array([1, 2, None], dtype="Int64"), 2),
+        (pd.Categorical(["3", "2", "9"]), 2),
+        ([b"1", b"2", b"3"], 0),
+        (pd.to_datetime(["2026-01-01", "2026-01-02", "2026-01-03"]), 0),
+        ([True, False, None], 0),
+    ],
+    ids=["text", "float", "nullable", "category", "bytes", "dates", "truth"],
+)
+def test_ids_of_another_type_at_the_other_party_match_by_what_they_say_or_that_is_explained(
+    ids: object, matched: int
+) -> None:
+    tables = {
+        "bank": {"t": pd.DataFrame({"id": [1, 2, 3], "x": [1.0, 2.0, 3.0]})},
+        "agency": {"t": pd.DataFrame({"id": ids, "x": [1.0, 2.0, 3.0]})},
+    }
+    with fednb.simulate(tables) as federation:
+        if matched:
+            assert len(federation.align({"bank": "t", "agency": "t"}, on="id")) == matched
+        else:
+            with pytest.raises(DataError, match="no id is common.* bank writes ids as .* agency writes ids as"):
+                federation.align({"bank": "t", "agency": "t"}, on="id")

@@ -162,6 +162,23 @@ def test_a_hundred_megabytes_come_back(cells: CellClient) -> None:
     assert captured_value(captured.value).nbytes == 100_000_000
 
 
+def test_a_cell_that_prints_without_end_is_cut_and_stops_when_interrupted(cells: CellClient) -> None:
+    cell = cells.execute(["bank"], "while True: print('x' * 1000)")
+    printed, done = 0, None
+    while cell.unfinished:
+        got = cell.next(SECONDS)
+        assert got is not None, "nothing came"
+        if isinstance(got[1], m.Stream):
+            printed += len(got[1].text)
+            if "what follows is left out" in got[1].text:
+                cell.interrupt()
+        elif isinstance(got[1], m.CellDone):
+            done = got[1]
+    assert done is not None and done.status == "interrupted"
+    assert 8 << 20 <= printed < 12 << 20
+    assert shown(run(cells, "bank", "6 * 7")) == ["42"], "the kernel lives on"
+
+
 def test_a_script_reaches_the_coordinator(running: launch.Running) -> None:
     with Federation(DealerEndpoint(MemberHome.load(running.home)), "coordinator") as federation:
         assert federation.doctor().set_index("member")["up"].drop("analyst").all()
@@ -260,7 +277,20 @@ def members_of(process: subprocess.Popen[str]) -> list[int]:
     return sorted(set(kernels_of(process.pid)))
 
 
-def test_the_command_says_who_is_ready_and_stops_at_ctrl_c(tmp_path: Path) -> None:
+@pytest.fixture
+def sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where a command's sockets are; empty at the end."""
+    short = Path(tempfile.mkdtemp(prefix="t-"))
+    monkeypatch.setenv("TMPDIR", str(short))
+    yield short
+    assert list(short.iterdir()) == [], "no socket stays behind"
+    short.rmdir()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_command_says_who_is_ready_and_stops_at_ctrl_c(
+    tmp_path: Path, sockets: Path, number: signal.Signals
+) -> None:
     process = command(write(tmp_path))
     lines = until_ready(process)
     assert sorted(line.split(":")[0] for line in lines[:-1]) == ["agency", "bank", "coordinator", "hub"]
@@ -268,10 +298,21 @@ def test_the_command_says_who_is_ready_and_stops_at_ctrl_c(tmp_path: Path) -> No
     assert "%fed connect" in lines[-1]
     pids = members_of(process)
     assert len(pids) == 4
-    process.send_signal(signal.SIGINT)
+    pids += [kernel for pid in pids for kernel in kernels_of(pid)]
+    process.send_signal(number)
     out, err = process.communicate(timeout=SECONDS)
     assert (process.returncode, err) == (0, "") and out == "stopped\n"
     assert all(gone(pid) for pid in pids)
+
+
+def test_ctrl_c_before_all_are_ready_leaves_nothing_either(tmp_path: Path, sockets: Path) -> None:
+    process = command(write(tmp_path))
+    assert process.stdout is not None and process.stdout.readline().startswith("hub: ready")
+    pids = members_of(process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0 and err == "" and out.endswith("stopped\n")
+    assert pids and all(gone(pid) for pid in pids)
 
 
 def test_the_command_fails_when_a_member_dies(tmp_path: Path) -> None:
@@ -286,9 +327,7 @@ def test_the_command_fails_when_a_member_dies(tmp_path: Path) -> None:
     assert all(gone(pid) for pid in pids)
 
 
-def test_members_stop_when_their_launcher_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = Path(tempfile.mkdtemp(prefix="t-"))
-    monkeypatch.setenv("TMPDIR", str(short))
+def test_members_stop_when_their_launcher_is_killed(tmp_path: Path, sockets: Path) -> None:
     process = command(write(tmp_path))
     until_ready(process)
     pids = members_of(process)
@@ -296,8 +335,6 @@ def test_members_stop_when_their_launcher_is_killed(tmp_path: Path, monkeypatch:
     process.kill()
     process.communicate(timeout=SECONDS)
     assert all(gone(pid) for pid in [*pids, *kernels])
-    assert list(short.iterdir()) == [], "no socket stays behind"
-    short.rmdir()
 
 
 def test_nothing_is_found_when_nothing_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
