@@ -9,14 +9,13 @@ of products, so rounding to a multiple of 4 makes a gradient exact: secrets do n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from fednb.crypto import fixed_point
 from fednb.crypto.packing import Packing
-from fednb.crypto.paillier import PublicKey
 from fednb.protocols.separable import COARSE, FINE, Expansion, Floats
 from fednb.protocols.steps import Stage
 
@@ -31,6 +30,13 @@ _FRACTION = {"coarse": 10, "fine": 14}  # bits of encrypted numbers
 _FACTOR_BITS = {"coarse": 10, "fine": 13}  # of plaintext factors, with sign
 
 
+class KeySize(Protocol):
+    """A public key, or what stands for one that is still to be made."""
+
+    @property
+    def bits(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Layout:
     """How numbers are packed in one stage; everybody computes the same from public figures."""
@@ -42,7 +48,7 @@ class Layout:
     scale: int  # of residuals
 
     @classmethod
-    def of(cls, stage: Stage, key: PublicKey, rows: int, passives: int, weight_bits: int = 0) -> Self:
+    def of(cls, stage: Stage, key: KeySize, rows: int, passives: int, weight_bits: int = 0) -> Self:
         """`weight_bits`: a row's weight multiplies its residuals by at most 2**weight_bits."""
         expansion, kind = (FINE, "fine") if stage == "fine" else (COARSE, "coarse")
         fraction, right_bits = _FRACTION[kind], _FACTOR_BITS[kind]
@@ -81,13 +87,29 @@ class Layout:
         exact = fixed_point.encode(terms, self.fraction, self.fraction + 2) << GUARD
         return self.packing.pack(self.pad(exact.T).reshape(-1))
 
-    def factors(self, values: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Plaintext factors [t, n, d] as integers [t·m·k, d] with as many fraction bits [d] as each column allows."""
+    def factors(self, left: Floats, X: Floats, first: int = 0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Factors left [n, t] · X [n, d] as integers [t·m·k, d], with as many fraction bits [d] as each column allows.
+
+        X are columns `first`, `first` + 1 ... of a table. What is rounded up and what down depends on the row: rounded
+        alike, every row of a category would err to the same side, and with few bits the gradient would be off by more
+        than the tolerance.
+        """
+        values = left.T[:, :, None] * X
         largest = np.abs(values).max(axis=(0, 1))
         limit = (1 << (self.packing.right_bits - 1)) - 1
         shift = np.floor(np.log2(limit / np.where(largest > 0, largest, 1.0))).astype(np.int64)
-        whole = np.rint(np.ldexp(values, shift)).astype(np.int64)
-        return self.pad(whole).reshape(-1, values.shape[2]), shift
+        np.ldexp(values, shift, out=values)
+        values += self._spread(values.shape, first)
+        whole = np.floor(values, out=values).astype(np.int64)
+        return self.pad(whole).reshape(-1, X.shape[1]), shift
+
+    @staticmethod
+    def _spread(shape: tuple[int, ...], first: int) -> Floats:
+        """[t, n, d] numbers in [0, 1), spread evenly along every axis, from column `first`."""
+        steps = (np.sqrt(3.0), (np.sqrt(5.0) - 1.0) / 2.0, np.sqrt(2.0))
+        starts = (0, 0, first)
+        t, n, d = (np.arange(a, a + count) * step for a, count, step in zip(starts, shape, steps, strict=True))
+        return np.asarray((t[:, None, None] + n[:, None] + d) % 1.0)
 
     def pad(self, terms: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """[t, n, ...] with zeros up to whole ciphertexts, [t, m·k, ...]"""

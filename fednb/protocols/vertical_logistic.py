@@ -65,6 +65,7 @@ from fednb.wire.link import Link
 from fednb.wire.message import Message
 
 NEARLY_SEPARATED = 0.995  # AUC
+FACTORS_AT_ONCE = 1 << 24  # numbers of plaintext factors in memory: wide tables are multiplied in parts
 
 
 class LogisticParams(Params):
@@ -183,14 +184,18 @@ class _Party:
         self.run.count("encrypt", len(plaintexts))
         return self.key.encrypt(plaintexts, scale, self.run.threads)
 
-    def sum_products(self, layout: Layout, c: CipherVector, factors: Floats) -> Floats:
-        """Σ over t terms and n rows of what `c` holds times factors [t, n, d]; [d], decrypted behind a mask."""
-        self.run.check()
-        run = self.run
-        columns, shift = layout.factors(factors)
-        run.count("multiply", columns.size)
-        product = inner_products(c, columns, layout.packing, threads=run.threads)
-        hidden, own = mask(product, layout.packing, run.threads)
+    def sum_products(self, layout: Layout, c: CipherVector, left: Floats) -> Floats:
+        """Σ over t terms and n rows of what `c` holds, times left [n, t], times X [n, d]; [d], unmasked."""
+        run, X = self.run, self.block.X
+        width = max(1, FACTORS_AT_ONCE // left.size)
+        products, shifts = [], []
+        for start in range(0, X.shape[1], width):
+            run.check()
+            columns, shift = layout.factors(left, X[:, start : start + width], start)
+            run.count("multiply", columns.size)
+            products.append(inner_products(c, columns, layout.packing, threads=run.threads))
+            shifts.append(shift)
+        hidden, own = mask(self.key.concatenate(products), layout.packing, run.threads)
         run.count("refresh", len(hidden))
         self.link.send(self.coordinator, MaskedGradient(hidden))
         windows = self.link.recv(self.coordinator, Windows).windows
@@ -199,7 +204,8 @@ class _Party:
         except CryptoError as error:
             raise UnexpectedMessage(f"{self.coordinator} sent {error}", member=self.coordinator) from None
         unit = 1 << GUARD
-        return np.ldexp(np.floor_divide(sums + unit // 2, unit).astype(np.float64), GUARD - c.scale - shift)
+        exact = np.floor_divide(sums + unit // 2, unit).astype(np.float64)
+        return np.ldexp(exact, GUARD - c.scale - np.concatenate(shifts))
 
     def finish(self, gradient: Floats) -> None:
         """Take the step, and hear what comes next."""
@@ -250,15 +256,13 @@ def active(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -
             link.send(passive, Residuals(_residuals(me, layout, residuals, rest, carry)))
         # σ(a + Σ b_p) ≈ Σ_p Σ_r f_r(a)·g_r(b_p) - (P - 1)·E σ(a), where f averages over the other parties
         known = u * (len(passives) * f[:, 0] - others * averaged(a, len(passives), spread) - y)
-        factors = np.einsum("nr,nd->rnd", u[:, None] * f[:, 1:], block.X)
-        gradient = me.sum_products(
-            layout, me.key.concatenate(list(mine.values())), np.concatenate([factors] * len(passives))
-        )
+        left = np.tile(u[:, None] * f[:, 1:], len(passives))
+        gradient = me.sum_products(layout, me.key.concatenate(list(mine.values())), left)
         me.finish(block.X.T @ known + gradient)
     coef, intercept = block.w[:-1].copy(), float(block.w[-1])
     scores = block.X @ block.w
     converged = me.history[-1] <= params.tol
-    notes = _notes(params, converged, me.history[-1], float(np.abs(scores).max()), auc(y, scores))
+    notes = _notes(params, len(passives), converged, me.history[-1], float(np.abs(scores).max()), auc(y, scores))
     said = {
         "coef": coef.tolist(),
         "intercept": intercept,
@@ -282,8 +286,7 @@ def passive(link: Link, data: Dataset, params: LogisticParams, run: RunContext) 
         link.send(active, Scores(me.encrypt(layout.pack_scores(g), layout.score_scale)))
         count = (layout.expansion.terms + 1) * layout.length
         residuals = me.accept(active, link.recv(active, Residuals).terms, count, layout.scale)
-        factors = np.einsum("nr,nd->rnd", np.column_stack([np.ones(len(g)), g]), me.block.X)
-        me.finish(me.sum_products(layout, residuals, factors))
+        me.finish(me.sum_products(layout, residuals, np.column_stack([np.ones(len(g)), g])))
     return Outcome(private=me.part(me.block.w.copy()), public=me.public())
 
 
@@ -406,7 +409,9 @@ def _accept_key(message: Key, params: LogisticParams, sender: str) -> PublicKey:
     return key
 
 
-def _notes(params: LogisticParams, converged: bool, norm: float, reach: float, ranking: float) -> list[str]:
+def _notes(
+    params: LogisticParams, passives: int, converged: bool, norm: float, reach: float, ranking: float
+) -> list[str]:
     """What the active party can tell of its own: `reach`, its largest score, and `ranking`, the AUC of its scores."""
     notes = []
     if not converged:
@@ -414,6 +419,12 @@ def _notes(params: LogisticParams, converged: bool, norm: float, reach: float, r
             f"stopped after max_iter={params.max_iter} iterations with a gradient of {norm:.2g}, above "
             f"tol={params.tol:.2g}; more iterations would still change the coefficients a little."
         )
+        if passives > 1:
+            notes.append(
+                f"{passives} passive parties: what they add to a score together is averaged. Where their features "
+                "alone nearly separate the classes, training ends a little short of the optimum, with coefficients "
+                "too small."
+            )
     if reach > REACH or ranking > NEARLY_SEPARATED:
         notes.append(
             "the active party's features alone nearly separate the classes. The ranking is sound, but coefficients "

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from fednb.crypto import paillier
 from fednb.errors import CryptoError, DataError
+from fednb.protocols import vertical_logistic
 from fednb.protocols.base import Dataset, Outcome
 from fednb.protocols.features import Scaling, fit_scaling
 from fednb.protocols.layout import Layout
@@ -250,3 +251,20 @@ def test_a_large_penalty_leaves_the_intercept_alone(training: Make) -> None:
     assert not coefficients(t, out).any()
     rate = t.y.mean()
     assert out["bank"].private["intercept"] == pytest.approx(np.log(rate / (1 - rate)), abs=0.02)
+
+
+# ---------------------------------------------------------------- wide tables
+
+
+def test_hundreds_of_features_are_multiplied_in_parts(training: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths = (120, 60, 40)
+    models = []
+    for at_once in (vertical_logistic.FACTORS_AT_ONCE, 50_000):
+        monkeypatch.setattr(vertical_logistic, "FACTORS_AT_ONCE", at_once)
+        t = training(widths, n=260, max_iter=2, C=0.01)
+        out = t.fit()
+        models.append(coefficients(t, out))
+    assert models[0].shape == (220,)
+    assert np.corrcoef(models[0], LogisticRegression(C=0.01).fit(standardised(t.parts), t.y).coef_[0])[0, 1] > 0.8
+    assert models[0].tobytes() == models[1].tobytes()
+    assert "2 passive parties" in out["bank"].public["notes"][1]

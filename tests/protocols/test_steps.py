@@ -86,14 +86,29 @@ def test_a_number_beyond_the_plan_is_refused() -> None:
 def test_factors_use_the_bits_that_each_column_allows(stage: str) -> None:
     key = paillier.generate(512, insecure_short_key=True).public
     layout = Layout.of(stage, key, 6, 1)  # type: ignore[arg-type]
-    values = np.random.default_rng(0).normal(size=(2, 6, 3)) * [1e-6, 1.0, 1e6]
-    values[:, :, 1] = 0.0
-    whole, shift = layout.factors(values)
+    rng = np.random.default_rng(0)
+    left, X = rng.normal(size=(6, 2)), rng.normal(size=(6, 3)) * [1e-6, 0.0, 1e6]
+    values = left.T[:, :, None] * X
+    whole, shift = layout.factors(left, X)
     layout.packing.check_columns(whole)
     assert np.abs(whole[:, [0, 2]]).max(axis=0).min() >= (1 << layout.packing.right_bits - 2) - 1
     assert not whole[:, 1].any()
     back = np.ldexp(whole.reshape(2, -1, 3)[:, :6].astype(float), -shift)
-    np.testing.assert_allclose(back, values, atol=np.abs(values).max(axis=(0, 1)).max() * 2.0**-8)
+    for j in range(3):
+        np.testing.assert_allclose(back[:, :, j], values[:, :, j], atol=np.abs(values[:, :, j]).max() * 2.0**-8)
+
+
+@pytest.mark.parametrize("terms", [1, 3])
+def test_rounding_errors_of_a_category_do_not_add_up(terms: int) -> None:
+    key = paillier.generate(512, insecure_short_key=True).public
+    layout = Layout.of("coarse", key, 3000, 1)
+    X = np.random.default_rng(0).choice([-0.3013, 3.877], size=(3000, 2))
+    whole, shift = layout.factors(np.full((3000, terms), 0.7), X)
+    back = np.ldexp(whole.reshape(terms, -1, 2)[:, :3000].astype(float), -shift)
+    assert np.abs(back - 0.7 * X).max() > 2e-3  # one number is rounded
+    for value in np.unique(X):
+        for j in range(2):
+            assert np.abs((back - 0.7 * X)[:, X[:, j] == value, j].mean(axis=1)).max() < 4e-4
 
 
 def test_a_million_rows_still_fit_a_slot() -> None:
