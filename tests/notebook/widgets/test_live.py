@@ -133,11 +133,12 @@ def test_the_button_cancels_once_and_nothing_else_that_a_page_sends(
     notebook: Callable[..., NotebookScreen], progress: RunProgress
 ) -> None:
     asked: list[str] = []
-    done = threading.Event()
+    done, go = threading.Event(), threading.Event()
 
     def cancel() -> None:
         asked.append("cancel")
         done.set()
+        assert go.wait(WAIT)
         raise LinkError("coordinator does not answer")
 
     screen = notebook(cancel)
@@ -147,7 +148,10 @@ def test_the_button_cancels_once_and_nothing_else_that_a_page_sends(
     widget.observe(lambda change: noted.set() if change["new"] != CANCELLING else None, "note")
     for content in ({"kind": "run"}, "cancel", {"kind": "cancel", "run": "other"}, {"kind": "cancel"}):
         screen._on_message(widget, content, [])
-    assert done.wait(WAIT) and noted.wait(WAIT)
+    assert done.wait(WAIT)
+    screen._on_message(widget, {"kind": "cancel"}, [])  # a second press while the first is on its way
+    go.set()
+    assert noted.wait(WAIT)
     assert asked == ["cancel"]
     assert widget.note == "could not cancel: coordinator does not answer"
 
