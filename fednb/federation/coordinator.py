@@ -340,7 +340,7 @@ class CoordinatorService:
             run.protocol,
             join,
             emit=run.record.add,
-            budget=self._budget(run.request),
+            budget=self._budget(run),
             journal=journal,
             threads=self._threads,
         )
@@ -380,11 +380,18 @@ class CoordinatorService:
                 run.stop(f"{player} left the run: {said.error}")
                 return
 
-    def _budget(self, request: m.StartRun) -> Budget | None:
-        """The decryption budget of the label set that the run's active party holds."""
-        for player, ref in request.data.items():
-            if ref.label is None or ref.frame is None:
+    def _budget(self, run: _Run) -> Budget | None:
+        """The decryption budget of the label set that this run learns from; None where no role uses a label.
+
+        Whose label that is the cast says, not the request: a label named for anybody else would open a new account.
+        """
+        request = run.request
+        for role, (player, *_) in request.cast.items():
+            if "y" not in run.protocol.roles[role].needs:
                 continue
+            ref = request.data.get(player, m.DataRef())
+            if ref.label is None or ref.frame is None:
+                raise DataError(f"{player} was given the label's role without an aligned frame and a label's name.")
             frame = self._store.load(ref.frame)
             rows = int(frame["rows"]) if ref.rows is None else len(np.unique(ref.rows))
             return self._quota.budget(f"{player}.{frame['tables'][player]}.{ref.label}", rows)

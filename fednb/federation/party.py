@@ -194,6 +194,8 @@ class PartyService:
         index: npt.NDArray[np.int64] = np.asarray(frame["index"], dtype=np.int64)
         if ref.rows is None:
             return table, index
+        if ref.rows.ndim != 1 or ref.rows.dtype != np.int64:
+            raise DataError("rows of an aligned frame are asked for by a list of positions.")
         if len(ref.rows) and (ref.rows.min() < 0 or ref.rows.max() >= len(index)):
             raise DataError(f"positions outside the aligned frame of {len(index)} rows were asked for.")
         if len(np.unique(ref.rows)) != len(ref.rows):

@@ -190,8 +190,17 @@ class TableStore:
     def save_rows(
         self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[np.float64]]
     ) -> None:
-        """Make a derived table: the ids of `source`'s `rows`, and new columns beside them."""
+        """Make a derived table: the ids of `source`'s `rows`, and new columns beside them.
+
+        An analyst names it, so it replaces no table but one that was made in the same way.
+        """
         ids = self.table(source).id or self._aligned_on.get(source, ())
+        taken = sorted(set(columns) & set(ids))
+        if taken:
+            raise DataError(f"{', '.join(taken)} is an id column of {source!r}; choose another.")
+        derived = name in self.names() and name not in self._declared
+        if derived and set(self._frame(name).columns) != {*ids, *columns}:
+            raise DataError(f"{self.member} has a table {name!r} already, with other columns; save under another name.")
         frame = self.read(source, ids).iloc[rows].reset_index(drop=True)
         self.save(name, frame.assign(**{str(column): values for column, values in columns.items()}), ids, None)
 

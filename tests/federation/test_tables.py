@@ -290,3 +290,17 @@ def test_a_database_that_cannot_be_reached_tells_no_password(monkeypatch: pytest
     with pytest.raises(DataError, match="postgres database cannot be reached") as caught:
         tables.describe()
     assert "hunter2" not in str(caught.value)
+
+
+def test_scores_replace_scores_and_no_other_table(tmp_path: Path) -> None:
+    tables = store(tmp_path)
+    tables.save("clean", tables.read("loans"), ("sme_id",), "default")
+    rows, scores = np.array([0, 1]), {"score": np.array([0.1, 0.2])}
+    for name in ("clean", "loans"):
+        with pytest.raises(DataError, match="under another name"):
+            tables.save_rows(name, "loans", rows, scores)
+    with pytest.raises(DataError, match="sme_id is an id column"):
+        tables.save_rows("scored", "loans", rows, {"sme_id": np.array([0.1, 0.2])})
+    for _ in range(2):
+        tables.save_rows("scored", "loans", rows, scores)
+    assert len(tables.read("clean")) == 3 and len(tables.read("scored")) == 2

@@ -131,6 +131,14 @@ def test_a_run_that_is_no_id_reaches_no_file(network: Network, name: str) -> Non
     coordinator.close()
 
 
+@pytest.mark.parametrize("rows", [np.array([[0], [1]]), np.array([True, False]), np.array([0.0, 1.0]), np.array(1)])
+def test_rows_that_are_no_list_of_positions_are_refused(federation: fednb.Federation, rows: Any) -> None:
+    frame = federation.align({"bank": "t", "agency": "t"}, on="id")
+    data = {"bank": m.DataRef(frame=frame.id, rows=rows, label="x", part=frame.id)}
+    with pytest.raises(DataError, match="bank.*by a list of positions"):
+        federation.run("evaluation", cast={"active": ["bank"]}, data=data)
+
+
 # ------------------------------------------------------------ cancelling and resuming at awkward moments
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -170,6 +172,21 @@ def test_the_quota_counts_over_fits_and_names_itself() -> None:
         VerticalLogisticRegression(max_iter=4, tol=0).fit(frame, y="bank.default")  # 12 slots of 20
         with pytest.raises(QuotaExceeded, match=r"decrypted 12 slots of bank\.loans\.default for bank.*quota.*20"):
             VerticalLogisticRegression(max_iter=4, tol=0).fit(frame, y="bank.default")
+
+
+def test_a_label_named_for_another_party_opens_no_new_account() -> None:
+    with fednb.simulate(tables(100), decryption_quota=0.2) as federation:
+        frame = federation.align({"bank": "loans", "agency": "invoices"}, on="sme_id")
+        refs = frame.refs(label=("bank", "default"))
+        cast = {"active": ["bank"], "passive": ["agency"], "coordinator": ["coordinator"]}
+        for attempt in range(2):
+            data = {"agency": msgspec.structs.replace(refs["agency"], label=f"anything{attempt}"), "bank": refs["bank"]}
+            expected = pytest.raises(QuotaExceeded, match=r"of bank\.loans\.default") if attempt else nullcontext()
+            with expected:
+                federation.run("vertical_logistic", cast=cast, data=data, params={"max_iter": 4, "tol": 0.0})
+        with pytest.raises(DataError, match="bank was given the label's role without"):
+            bare = {**refs, "bank": msgspec.structs.replace(refs["bank"], label=None)}
+            federation.run("vertical_logistic", cast=cast, data=bare, params={"max_iter": 1})
 
 
 def test_a_model_scores_only_frames_that_have_its_columns(model: VerticalLogisticRegression) -> None:
