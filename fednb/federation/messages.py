@@ -27,6 +27,10 @@ from fednb.wire.message import Message
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}\Z")]
 Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=1 << 24)]
+Word = Annotated[str, msgspec.Meta(max_length=200)]
+# of one event: the coordinator keeps many of them, so none may be large
+Figures = Annotated[dict[Word, float], msgspec.Meta(max_length=100)]
+Counts = Annotated[dict[Word, int], msgspec.Meta(max_length=100)]
 
 
 # ---------------------------------------------------------------- cells: analyst -> agent
@@ -225,17 +229,17 @@ class ListRuns(Message):
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One thing that happened at one member in a run."""
 
-    member: str
-    role: str
+    member: Word
+    role: Word
     at: float  # unix seconds, the member's clock
-    phase: str  # "prepare", "train", "intersect", ...; "wait" while a role waits for a message
+    phase: Word  # "prepare", "train", "intersect", ...; "wait" while a role waits for a message
     step: int = 0
     total: int | None = None
-    metrics: dict[str, float] = {}  # loss, gradient_norm, eta_seconds, ...
-    operations: dict[str, int] = {}  # encrypted-arithmetic operations so far, by kind
-    bytes_out: dict[str, int] = {}  # payload bytes so far, by peer
-    bytes_in: dict[str, int] = {}
-    waiting_for: str = ""  # "Residuals from bank", while it waits
+    metrics: Figures = {}  # loss, gradient_norm, eta_seconds, ...
+    operations: Counts = {}  # encrypted-arithmetic operations so far, by kind
+    bytes_out: Counts = {}  # payload bytes so far, by peer
+    bytes_in: Counts = {}
+    waiting_for: Word = ""  # "Residuals from bank", while it waits
 
 
 class RunEvent(Message):

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import fednb
-from fednb.errors import DataError, LinkError
+from fednb.errors import DataError, LinkError, UnexpectedMessage
 from fednb.federation import messages as m
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.party import PartyService
@@ -23,6 +23,7 @@ from fednb.federation.tables import TableStore
 from fednb.policy.mode import MemberPolicy
 from fednb.policy.quota import QuotaLedger
 from fednb.protocols import lookup
+from fednb.wire import codec
 from fednb.wire.loopback import Network
 
 WAIT = 20.0
@@ -137,6 +138,22 @@ def test_rows_that_are_no_list_of_positions_are_refused(federation: fednb.Federa
     data = {"bank": m.DataRef(frame=frame.id, rows=rows, label="x", part=frame.id)}
     with pytest.raises(DataError, match="bank.*by a list of positions"):
         federation.run("evaluation", cast={"active": ["bank"]}, data=data)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"phase": "x" * 10_000},
+        {"waiting_for": "x" * 10_000},
+        {"metrics": {f"m{k}": 1.0 for k in range(1000)}},
+        {"operations": {"x" * 10_000: 1}},
+        {"bytes_in": {f"m{k}": 1 for k in range(1000)}},
+    ],
+)
+def test_an_event_that_would_fill_the_coordinators_memory_is_refused(field: dict[str, Any]) -> None:
+    event = m.Event(**{"member": "bank", "role": "active", "at": 0.0, "phase": "train", **field})
+    with pytest.raises(UnexpectedMessage, match="MemberEvent came malformed"):
+        codec.decode(codec.encode(m.MemberEvent(event)), m.MemberEvent)
 
 
 # ------------------------------------------------------------ cancelling and resuming at awkward moments
