@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from fednb.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 
 def to_arrow(frame: pd.DataFrame, what: str, *, keep_index: bool = False) -> npt.NDArray[np.uint8]:
@@ -38,6 +40,8 @@ def from_arrow(stream: npt.NDArray[np.uint8], what: str) -> pd.DataFrame:
     import pyarrow as pa
 
     try:
+        if any(_is_compressed(part) for part in pa.ipc.MessageReader.open_stream(pa.py_buffer(stream))):
+            raise ValueError("a compressed stream")  # ours are not; a few bytes could become terabytes
         with pa.ipc.open_stream(pa.py_buffer(stream)) as reader:
             table = reader.read_all()
         table.validate(full=True)  # offsets and sizes are a stranger's: unchecked, they could read beyond the buffer
@@ -47,3 +51,27 @@ def from_arrow(stream: npt.NDArray[np.uint8], what: str) -> pd.DataFrame:
     except Exception as error:  # pandas follows a stranger's metadata, which makes it fail in any way there is
         raise DataError(f"{what} is not a sound table ({type(error).__name__}).") from None
     return frame
+
+
+def _is_compressed(message: pa.Message) -> bool:
+    """Whether a record batch says so in its metadata, a FlatBuffer that pyarrow does not show (Message.fbs)."""
+    if message.type not in ("record batch", "dictionary"):
+        return False
+    raw = message.metadata.to_pybytes()
+
+    def field(table: int, number: int) -> int:
+        """Where a table's field is; 0 when it is absent."""
+        (back,) = struct.unpack_from("<i", raw, table)
+        (size,) = struct.unpack_from("<H", raw, table - back)
+        if 4 + 2 * number >= size:
+            return 0
+        (offset,) = struct.unpack_from("<H", raw, table - back + 4 + 2 * number)
+        return table + int(offset) if offset else 0
+
+    def follow(at: int) -> int:
+        return at + int(struct.unpack_from("<I", raw, at)[0])
+
+    batch = follow(field(follow(0), 2))  # Message.header
+    if message.type == "dictionary":
+        batch = follow(field(batch, 1))  # DictionaryBatch.data
+    return field(batch, 3) != 0  # RecordBatch.compression

@@ -247,6 +247,24 @@ def test_a_captured_table_of_nothing_but_rows_is_refused() -> None:
         captured_value(m.TableValue(stream))
 
 
+@pytest.mark.parametrize("values", ["numbers", "words"])
+@pytest.mark.parametrize("compression", ["zstd", "lz4", None])
+def test_a_captured_table_is_not_unpacked_from_a_compressed_stream(values: str, compression: str | None) -> None:
+    import pyarrow as pa
+
+    column = pa.array(np.zeros(1000)) if values == "numbers" else pa.array(["a", "b"] * 500).dictionary_encode()
+    sink = pa.BufferOutputStream()
+    table = pa.table({"x": column})
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_table(table)
+    value = m.TableValue(np.frombuffer(sink.getvalue(), np.uint8))
+    if compression is None:
+        assert len(captured_value(value)) == 1000
+    else:
+        with pytest.raises(DataError, match="not a sound table"):
+            captured_value(value)
+
+
 def test_a_captured_table_with_hostile_metadata_is_refused() -> None:
     import pyarrow as pa
 
