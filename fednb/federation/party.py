@@ -6,11 +6,13 @@ member's store, and what it returns as public has been declared by the protocol 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -18,9 +20,10 @@ from fednb.errors import DataError, FednbError, LinkError, Refused
 from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
 from fednb.federation.seat import Seat, explain
-from fednb.federation.store import MemberStore
+from fednb.federation.store import MemberStore, Part
 from fednb.protocols.base import Dataset
 from fednb.protocols.base import Protocol as RunProtocol
+from fednb.wire.codec import encode
 from fednb.wire.endpoint import Conversation, Endpoint
 
 log = logging.getLogger("fednb.party")
@@ -100,6 +103,7 @@ class PartyService:
         try:
             protocol = self._lookup(request.protocol)
             self._admit(request, protocol)
+            self._once(request)
             data = self._dataset(request.data, protocol.roles[request.role].needs)
         except Exception as error:
             if not isinstance(error, FednbError):
@@ -123,6 +127,22 @@ class PartyService:
             threads=self._threads,
         )
         self._play(seat, talk, data, request)
+
+    def _once(self, join: m.Join) -> None:
+        """A run's id is used once, and to resume it is to ask for the same again: else a part kept here could change."""
+        frames = encode(msgspec.structs.replace(join, resume=False))
+        asked = hashlib.sha256(b"".join(frames)).hexdigest()
+        name = f"{join.run}-join"
+        before = self._store.read(name, Part)
+        if before is None:
+            self._store.save(name, {"asked": asked})
+        elif not join.resume or before.values["asked"] != asked:
+            raise Refused(
+                f"{self._endpoint.me} took part in run {join.run} before, and this is not the same run resumed. "
+                "Start a new one.",
+                member=self._endpoint.me,
+                rule="run id",
+            )
 
     def _play(self, seat: Seat, talk: Conversation, data: Dataset, join: m.Join) -> None:
         """Play, and tell the coordinator how it ended; a Cancel, or losing the coordinator, stops the seat."""

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -234,3 +235,25 @@ def test_one_unreadable_record_does_not_stop_the_coordinator(tmp_path: Any) -> N
     RunStore(tmp_path).begin(m.RunInfo("r1", "psi", "t", "running", 0.0, 0.0, "analyst", {}))
     (tmp_path / "r0.jsonl").write_bytes(b'{"run": 1}\n\xff\n')
     assert [info.run for info in RunStore(tmp_path).latest(10)] == ["r1"]
+
+
+def test_a_runs_id_is_used_once_and_resumed_only_as_it_was(network: Network) -> None:
+    coordinator = network.endpoint("coordinator")
+    first = join({"party": ["bank", "agency"], "coordinator": ["coordinator"]})
+
+    def ask(request: m.Join) -> m.Joined | m.Declined:
+        talk = coordinator.open("bank", f"member/{secrets.token_hex(4)}")
+        talk.send(request)
+        answer = talk.recv(m.Joined, m.Declined, timeout=WAIT)
+        talk.close()
+        return answer
+
+    def changed(**fields: Any) -> m.Join:
+        return msgspec.structs.replace(first, **fields)
+
+    assert isinstance(ask(first), m.Joined)
+    assert isinstance(ask(changed(resume=True)), m.Joined)
+    for again in (first, changed(resume=True, params={"max_ids": 7}), changed(resume=True, by="somebody")):
+        refused = ask(again)
+        assert isinstance(refused, m.Declined) and "Start a new one" in refused.error
+    coordinator.close()
