@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import gmpy2
@@ -82,11 +83,31 @@ class _Powers:
         with self._lock:
             self._drawn += count
             if self._table is None or self._drawn > self._sized_for:
-                self._sized_for = max(4 * self._drawn, 64)  # as much again will come, and more
+                self._sized_for = _size_for(self._drawn)
                 window = best_window(8 * self._bytes, self._sized_for)
                 if self._table is None or window > self._table.window:
                     self._table = FixedBase(self._ring, self._base, 8 * self._bytes, window, threads)
             return self._table
+
+
+def draw_cost(exponent_bits: int, counts: Iterable[int]) -> int:
+    """Multiplications of draws of `counts` residues, one after the other, with the tables that they make."""
+    total = drawn = sized_for = window = 0
+    for count in counts:
+        drawn += count
+        if drawn > sized_for:
+            sized_for = _size_for(drawn)
+            better = best_window(exponent_bits, sized_for)
+            if better > window:
+                window = better
+                total += -(-exponent_bits // window) << window
+        total += count * -(-exponent_bits // window)
+    return total
+
+
+def _size_for(drawn: int) -> int:
+    """How many powers a table is made for: as many again will come, and more."""
+    return max(4 * drawn, 64)
 
 
 def _unit(modulus: int) -> Any:

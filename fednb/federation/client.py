@@ -33,6 +33,7 @@ M = TypeVar("M", bound=Message)
 S = TypeVar("S", bound=msgspec.Struct)
 
 STATUS_SECONDS = 5.0  # a question about the state of things is answered by then, or not
+TRAININGS = ("vertical_logistic",)  # protocols whose cost is worth a table
 RECONNECT_SECONDS = 60.0  # how long to look for a coordinator that went away while a run is watched
 
 
@@ -198,12 +199,14 @@ class Federation:
         data: Mapping[str, m.DataRef] | None = None,
         params: Mapping[str, Any] | None = None,
         title: str = "",
+        estimate: m.Estimate | None = None,
     ) -> RunResult:
         """Run a protocol to its end, showing progress. An interrupt (Ctrl-C) cancels it at every member.
 
         Raises what the first failing member raised, where fednb knows the type, else RunFailed.
         """
-        return self._follow(self.start(protocol, cast=cast, data=data, params=params, title=title), title or protocol)
+        run = self.start(protocol, cast=cast, data=data, params=params, title=title, estimate=estimate)
+        return self._follow(run, title or protocol)
 
     def _follow(self, run: str, title: str) -> RunResult:
         try:
@@ -225,6 +228,7 @@ class Federation:
         data: Mapping[str, m.DataRef] | None = None,
         params: Mapping[str, Any] | None = None,
         title: str = "",
+        estimate: m.Estimate | None = None,
     ) -> str:
         """Begin a run and return its id at once; it goes on when this process ends."""
         request = m.StartRun(
@@ -233,6 +237,7 @@ class Federation:
             data=dict(data or {}),
             params=dict(params or {}),
             title=title,
+            estimate=estimate,
         )
         return self._ask(request, m.RunStarted).run
 
@@ -292,6 +297,27 @@ class Federation:
                 for info in found
             ],
             columns=["run", "title", "status", "started", "seconds", "by", "members", "error"],
+        )
+
+    def costs(self) -> pd.DataFrame:
+        """What the latest trainings took, newest first, beside what `model.cost(...)` estimated where it was asked."""
+        import pandas as pd
+
+        found = [info for info in self._ask(m.ListRuns(), m.Runs).runs if info.protocol in TRAININGS]
+        return pd.DataFrame(
+            [
+                {
+                    "run": info.run,
+                    "title": plain(info.title, 200),
+                    "status": info.status,
+                    "estimated s": info.estimate and round(info.estimate.seconds, 1),
+                    "s": round(info.seconds, 1),
+                    "estimated MB": info.estimate and round(info.estimate.bytes / 1e6, 2),
+                    "MB": round(info.bytes / 1e6, 2) if info.status == "ok" else None,
+                }
+                for info in found
+            ],
+            columns=["run", "title", "status", "estimated s", "s", "estimated MB", "MB"],
         )
 
     def placement(self) -> str:

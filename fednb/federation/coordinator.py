@@ -203,6 +203,7 @@ class CoordinatorService:
             seconds=0.0,
             by=by,
             cast=request.cast,
+            estimate=request.estimate,
         )
         run = _Run(self._runs.begin(info), protocol, request)
         self._store.write(f"{run.id}-request", request)

@@ -195,12 +195,21 @@ class DataRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     part: str | None = None  # this member's private part of an earlier run (a model)
 
 
+class Estimate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What somebody expects a run to take."""
+
+    seconds: float
+    bytes: int
+    iterations: int
+
+
 class StartRun(Message):
     protocol: str
     cast: dict[str, list[str]]  # role -> members
     data: dict[str, DataRef] = {}  # member -> what it uses
     params: dict[str, Any] = {}
     title: str = ""  # for people: "VerticalLogisticRegression on bank, agency"
+    estimate: Estimate | None = None  # to be shown beside what it took
 
 
 class RunStarted(Message):
@@ -277,6 +286,8 @@ class RunInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     by: str  # who asked for it
     cast: dict[str, list[str]]
     error: str = ""
+    estimate: Estimate | None = None
+    bytes: int = 0  # payload that crossed between members, once it ended well
 
 
 class Runs(Message):

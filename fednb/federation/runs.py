@@ -41,8 +41,9 @@ class RunRecord:
     def end(self, ended: RunEnded) -> None:
         with self._changed:
             self.ended = ended
+            sent = sum(sum(result.bytes_out.values()) for result in ended.results.values())
             self.info = msgspec.structs.replace(
-                self.info, status=ended.status, seconds=ended.seconds, error=ended.error
+                self.info, status=ended.status, seconds=ended.seconds, error=ended.error, bytes=sent
             )
             self._changed.notify_all()
         self._write()

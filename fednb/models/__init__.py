@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
 from fednb.models.logistic import VerticalLogisticRegression, Withheld
 from fednb.models.scores import Scores
 
-__all__ = ["Evaluation", "Scores", "VerticalLogisticRegression", "Withheld"]
+__all__ = ["Cost", "Evaluation", "Scores", "VerticalLogisticRegression", "Withheld"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import msgspec
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -16,8 +17,10 @@ from fednb.errors import DataError
 from fednb.federation.client import RunResult
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.views import Coefficients, ModelView, bundle
+from fednb.models.cost import Cost, estimate
 from fednb.models.evaluation import Evaluation, evaluate
 from fednb.models.scores import Scores
+from fednb.protocols.vertical_logistic import LogisticParams
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +68,8 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
     coef_ : dict of party to pandas.Series (per standardised feature if `standardize`) or `Withheld`. A passive
         party's coefficients are visible to itself only, unless its policy releases them.
     intercept_ : float; n_iter_ : int; converged_ : bool; history_ : DataFrame, one row an iteration;
-    run_ : the run's id; feature_names_in_ : dict of party to names; label_ : "bank.default".
+    run_ : the run's id; feature_names_in_ : dict of party to names; label_ : "bank.default";
+    cost_ : the last estimate by `cost`, where it was asked.
     """
 
     def __init__(
@@ -105,25 +109,45 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         federation = frame.federation
         drop = {active: [label]}
         earlier = self._earlier(frame, y) if self.warm_start else None
+        cost = getattr(self, "cost_", None)
+        expected = cost if cost and cost.rows == len(frame) and not resume else None
         result = federation.resume(resume) if resume else federation.run(
             "vertical_logistic",
             cast={"active": [active], "passive": passive, "coordinator": [federation.coordinator]},
             data=frame.refs(label=(active, label), part=earlier, drop=drop),
-            params={
-                "C": float(self.C),
-                "l1_ratio": _l1_ratio(self.penalty, self.l1_ratio),
-                "max_iter": int(self.max_iter),
-                "tol": float(self.tol),
-                "standardize": bool(self.standardize),
-                "clip": None if self.clip is None else float(self.clip),
-                "class_weight": _class_weight(self.class_weight),
-                "warm_start": earlier is not None,
-                "key_bits": int(self.key_bits),
-            },
+            params=self._params(warm_start=earlier is not None),
             title=f"{type(self).__name__} on {', '.join(frame.parties)}",
+            estimate=expected.to_message() if expected else None,
         )
         self._learned(frame, result, active, label)
+        if expected:
+            self.notes_.append(expected.beside(self.seconds_, self.bytes_, self.n_iter_))
         return self
+
+    def cost(self, frame: VerticalFrame, y: str) -> Cost:
+        """What `fit(frame, y)` would take: minutes, bytes and who spends them, before anything is trained.
+
+        Every member that would take part measures its own machine for about a second; it also shows how fast its
+        machine is, and nothing of its data. Kept as `cost_`: the next fit of as many rows notes what it came to.
+        """
+        active, label = frame.find_label(y)
+        params = msgspec.convert(self._params(), LogisticParams)
+        self.cost_ = estimate(frame, self._features(frame, active, label), active, params)
+        return self.cost_
+
+    def _params(self, *, warm_start: bool = False) -> dict[str, Any]:
+        """As the protocol takes them."""
+        return {
+            "C": float(self.C),
+            "l1_ratio": _l1_ratio(self.penalty, self.l1_ratio),
+            "max_iter": int(self.max_iter),
+            "tol": float(self.tol),
+            "standardize": bool(self.standardize),
+            "clip": None if self.clip is None else float(self.clip),
+            "class_weight": _class_weight(self.class_weight),
+            "warm_start": warm_start,
+            "key_bits": int(self.key_bits),
+        }
 
     def predict_proba(self, frame: VerticalFrame) -> Scores:
         """Score the frame's rows. The scores stay at the active party; this is a handle on them."""

@@ -32,6 +32,7 @@ COMMANDS = {
     "status": "every member: up or down, its version, the round trip to it",
     "tables": "every party's tables: rows, columns, id and label; never values",
     "runs": "the coordinator's runs, also those that other notebooks began",
+    "cost": "what the latest fits took, beside what model.cost(frame, y) had estimated",
     "restart": "NAME[,NAME...|all]  a fresh kernel there; its variables are gone",
 }
 
@@ -99,6 +100,8 @@ class Magics:
             return self._session.federation.doctor()
         elif command == "tables":
             return self._session.federation.tables()
+        elif command == "cost":
+            return self._session.federation.costs()
         else:
             return self._session.federation.runs()
         return None

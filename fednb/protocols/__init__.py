@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fednb.errors import DataError
-from fednb.protocols import evaluation, prepared_psi, psi, scores, vertical_logistic, vertical_score
+from fednb.protocols import calibrate, evaluation, prepared_psi, psi, scores, vertical_logistic, vertical_score
 from fednb.protocols.base import Protocol
 
 BUILT_IN: Mapping[str, Protocol] = {
@@ -17,6 +17,7 @@ BUILT_IN: Mapping[str, Protocol] = {
         vertical_logistic.PROTOCOL,
         vertical_score.PROTOCOL,
         evaluation.PROTOCOL,
+        calibrate.PROTOCOL,
         scores.SUMMARY,
         scores.TABLE,
     )

@@ -312,7 +312,7 @@ def test_an_agent_that_confirms_nothing_is_given_up(world: Any, monkeypatch: pyt
 def test_fed_alone_explains_itself(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
     world.shell.run_line_magic("fed", "")
     out = capsys.readouterr().out
-    for command in ("connect", "status", "tables", "runs"):
+    for command in ("connect", "status", "tables", "runs", "cost"):
         assert f"%fed {command}" in out
 
 
@@ -326,6 +326,12 @@ def test_fed_status_lists_every_member_although_one_is_down_and_the_coordinator_
     assert status.loc["coordinator", "inside"] == "not known: it does not answer"
 
 
+def test_fed_cost_shows_estimates_beside_what_fits_took(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = object()
+    monkeypatch.setattr(world.session.federation, "costs", lambda: table)
+    assert world.shell.run_line_magic("fed", "cost") is table
+
+
 def test_fed_restart_gives_fresh_kernels(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
     world.shell.run_line_magic("fed", "restart bank,agency")
     assert capsys.readouterr().out == "bank has a fresh kernel.\nagency has a fresh kernel.\n"
@@ -336,7 +342,7 @@ def test_fed_restart_gives_fresh_kernels(world: Any, capsys: pytest.CaptureFixtu
 
 
 def test_fed_refuses_what_it_does_not_know(world: Any) -> None:
-    with pytest.raises(UsageError, match="no command 'statsu'; it has connect, status, tables, runs, restart"):
+    with pytest.raises(UsageError, match="no command 'statsu'; it has connect, status, tables, runs, cost, restart"):
         world.shell.run_line_magic("fed", "statsu")
     with pytest.raises(UsageError, match="takes nothing more"):
         world.shell.run_line_magic("fed", "status now")
