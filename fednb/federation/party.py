@@ -129,7 +129,7 @@ class PartyService:
         self._play(seat, talk, data, request)
 
     def _once(self, join: m.Join) -> None:
-        """A run's id is used once, and to resume it is to ask for the same again: else a part kept here could change."""
+        """A run's id is used once, and resuming asks for the same again: else a part kept here could change."""
         frames = encode(msgspec.structs.replace(join, resume=False))
         asked = hashlib.sha256(b"".join(frames)).hexdigest()
         name = f"{join.run}-join"
