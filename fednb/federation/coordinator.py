@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from fednb.errors import DataError, FednbError, LinkError, PeerLost, RunCancelled
+from fednb.errors import DataError, FednbError, LinkError, PeerLost, Refused, RunCancelled
 from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
 from fednb.federation.placement import exposure
@@ -142,12 +142,14 @@ class CoordinatorService:
         if isinstance(request, m.StartRun):
             talk.send(m.RunStarted(run=self.start(request, by=who)))
         elif isinstance(request, m.ResumeRun):
+            self._check_begun_by(request.run, who)
             self.resume(request.run)
             talk.send(m.RunStarted(run=request.run))
         elif isinstance(request, m.WatchRun):
             for item in self._runs.get(request.run).follow(request.since):
                 talk.send(item)
         elif isinstance(request, m.CancelRun):
+            self._check_begun_by(request.run, who)
             self.cancel(request.run, f"{who} cancelled the run.")
             talk.send(m.Ok())
         elif isinstance(request, m.ListRuns):
@@ -156,6 +158,11 @@ class CoordinatorService:
             talk.send(m.Placement(organisation=self._organisation))
         else:
             talk.send(self.tables())
+
+    def _check_begun_by(self, run_id: str, who: str) -> None:
+        by = self._runs.get(run_id).info.by
+        if who != by:
+            raise Refused(f"run {run_id} was begun by {by}; only {by} may cancel or resume it.", rule="own runs")
 
     def tables(self) -> m.Tables:
         """Ask every party what it holds; a party that does not answer is named with the reason."""

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 
 import fednb
-from fednb.errors import DataError, LinkError, UnexpectedMessage
+from fednb.errors import DataError, LinkError, Refused, UnexpectedMessage
 from fednb.federation import messages as m
+from fednb.federation.client import Federation
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.party import PartyService
 from fednb.federation.runs import RunStore
@@ -257,3 +258,20 @@ def test_a_runs_id_is_used_once_and_resumed_only_as_it_was(network: Network) -> 
         refused = ask(again)
         assert isinstance(refused, m.Declined) and "Start a new one" in refused.error
     coordinator.close()
+
+
+def test_an_analyst_cancels_and_resumes_its_own_runs_only(network: Network, coordinator: CoordinatorService) -> None:
+    network.kinds["other"] = "analyst"
+    agency = network.endpoint("agency")  # never answers an invitation: the run goes on
+    mine = Federation(network.endpoint("analyst"), "coordinator")
+    theirs = Federation(network.endpoint("other"), "coordinator")
+    cast = {"party": ["bank", "agency"], "coordinator": ["coordinator"]}
+    run = mine.start("psi", cast=cast, data={"bank": m.DataRef(table="loans", on=["sme_id"])})
+    for ask in (theirs.cancel, theirs.resume):
+        with pytest.raises(Refused, match=f"run {run} was begun by analyst; only analyst may"):
+            ask(run)
+    mine.cancel(run)
+    assert [item for item in mine.watch(run) if isinstance(item, m.RunEnded)][0].status == "cancelled"
+    for federation in (mine, theirs):
+        federation.close()
+    agency.close()
