@@ -17,7 +17,7 @@ from fednb.crypto.multiexp import plan
 from fednb.crypto.noise import draw_cost
 from fednb.protocols.layout import Layout
 from fednb.protocols.separable import Floats
-from fednb.protocols.steps import FINE_ITERATIONS, Stage
+from fednb.protocols.steps import FEWEST_FINE, FINE_ITERATIONS, Stage
 
 USUAL = 15  # iterations to scikit-learn's optimum with the default tolerance
 ENOUGH = 20_000  # rows that are made up; beyond, products grow in proportion
@@ -77,7 +77,8 @@ def iterations(max_iter: int, sigmoid: str = "staged") -> tuple[int, int]:
     expected = min(max_iter, USUAL)
     if sigmoid != "staged":
         return expected, expected if sigmoid == "fine" else 0
-    return expected, min(FINE_ITERATIONS, (expected + 1) // 2)
+    # the coarse stage mostly ends by itself, unless max_iter ends it
+    return expected, FEWEST_FINE + 1 if expected < max_iter else min(FINE_ITERATIONS, (expected + 1) // 2)
 
 
 def forecast(
