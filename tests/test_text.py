@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fednb.errors import LinkError, PeerLost, UnexpectedMessage, VersionMismatch
-from fednb.federation.client import RunResult, _error, _Sets
+from fednb.federation.alignment import _Sets
 from fednb.federation.messages import MemberResult
+from fednb.federation.result import RunResult, rebuilt
 from fednb.federation.views import Coefficients, ModelView, bundle, decode, encode
 from fednb.text import plain
 
@@ -45,7 +46,7 @@ def test_what_a_column_is_called_cannot_act_in_a_terminal() -> None:
 
 
 def test_a_members_error_reaches_the_analyst_without_escapes() -> None:
-    error = _error("\x1b[31mboom", "DataError", "bank\x1b[0m")
+    error = rebuilt("\x1b[31mboom", "DataError", "bank\x1b[0m")
     assert "\x1b" not in str(error) and "boom" in str(error)
 
 

@@ -9,19 +9,16 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import msgspec
-
-from fednb import errors
-from fednb.errors import DataError, LinkError, PeerLost, RunCancelled, RunFailed
+from fednb.errors import DataError, LinkError, PeerLost, RunCancelled
 from fednb.federation import messages as m
+from fednb.federation.alignment import described, figures, id_columns, of_role
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.prepared import PreparedFigures, PreparedSet
 from fednb.federation.progress import follow
-from fednb.federation.views import AlignmentView, PartyAlignment
+from fednb.federation.result import RunResult, rebuilt
 from fednb.text import plain
 from fednb.wire.endpoint import Conversation, Endpoint, Presence
 from fednb.wire.message import Message
@@ -30,47 +27,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 M = TypeVar("M", bound=Message)
-S = TypeVar("S", bound=msgspec.Struct)
 
 STATUS_SECONDS = 5.0  # a question about the state of things is answered by then, or not
 TRAININGS = ("vertical_logistic",)  # protocols whose cost is worth a table
 RECONNECT_SECONDS = 60.0  # how long to look for a coordinator that went away while a run is watched
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended well: what each member made public, and what crossed."""
-
-    run: str
-    results: Mapping[str, m.MemberResult]
-    seconds: float
-    notices: tuple[str, ...] = ()  # what owners of rows should know: whom the coordinator's placement exposes
-
-    def public(self, member: str) -> dict[str, Any]:
-        return self.results[member].public
-
-    def read(self, member: str, kind: type[S]) -> S:
-        """What a member made public, as the struct that it should be. Raises UnexpectedMessage for anything else."""
-        try:
-            return msgspec.convert(self.public(member), kind)
-        except (KeyError, msgspec.ValidationError) as error:
-            raise errors.UnexpectedMessage(
-                f"{member} made something public that cannot be read: {error}", member=member
-            ) from None
-
-    @property
-    def bytes(self) -> int:
-        """Payload that crossed between members."""
-        return sum(sum(result.bytes_out.values()) for result in self.results.values())
-
-    @property
-    def operations(self) -> dict[str, int]:
-        """Encrypted-arithmetic operations of all members, by kind."""
-        total: dict[str, int] = {}
-        for result in self.results.values():
-            for kind, count in result.operations.items():
-                total[kind] = total.get(kind, 0) + count
-        return total
 
 
 class Federation:
@@ -139,8 +99,8 @@ class Federation:
         """
         if len(tables) < 2:
             raise DataError("an alignment needs the tables of two parties or more, such as {'bank': 'loans', ...}.")
-        keys = {party: _names(on[party] if isinstance(on, Mapping) else on, party) for party in _covered(tables, on)}
-        known = self._describe(tables, keys)
+        keys = id_columns(tables, on)
+        known = described(self._tables(), self.parties, tables, keys)
         request: dict[str, Any] = {
             "protocol": "psi",
             "cast": {"party": list(tables), "coordinator": [self.coordinator]},
@@ -150,13 +110,13 @@ class Federation:
             request = prepared.request(tables, keys, self.coordinator)
         title = "Alignment of " + ", ".join(f"{party}.{table}" for party, table in tables.items())
         result = self.run(**request, title=title)
-        view = _alignment(result, tables, keys, self.coordinator)
+        view = figures(result, tables, keys, self.coordinator)
         return VerticalFrame(
             self,
             result.run,
             tables=tables,
-            columns={p: tuple(c.name for c in info.columns if c.role == "feature") for p, info in known.items()},
-            labels={p: tuple(c.name for c in info.columns if c.role == "label") for p, info in known.items()},
+            columns=of_role(known, "feature"),
+            labels=of_role(known, "label"),
             rows=view.matched,
             alignment=view,
         )
@@ -177,8 +137,8 @@ class Federation:
         if len(table) != 1 or for_party in table:
             raise DataError("prepare takes one party's table, such as {'agency': 'register'}, and for_party another.")
         ((party, name),) = table.items()
-        keys = {party: _names(on, party)}
-        self._describe(table, keys)
+        keys = id_columns(table, on)
+        described(self._tables(), self.parties, table, keys)
         result = self.run(
             "psi_prepare",
             cast={"large": [party], "small": [for_party], "coordinator": [self.coordinator]},
@@ -218,7 +178,7 @@ class Federation:
             return RunResult(run, ended.results, ended.seconds, tuple(plain(notice) for notice in ended.notices))
         if ended.status == "cancelled":
             raise RunCancelled(f"run {run} was cancelled: {ended.error}", run=run)
-        raise _error(ended.error, ended.error_type, ended.member, run=run)
+        raise rebuilt(ended.error, ended.error_type, ended.member, run=run)
 
     def start(
         self,
@@ -259,7 +219,7 @@ class Federation:
                 while True:
                     item = talk.recv(m.RunEvent, m.RunEnded, m.Failed)
                     if isinstance(item, m.Failed):
-                        raise _error(item.error, item.error_type, item.member, item.rule)
+                        raise rebuilt(item.error, item.error_type, item.member, item.rule)
                     lost = None
                     yield item
                     if isinstance(item, m.RunEnded):
@@ -387,7 +347,7 @@ class Federation:
         finally:
             talk.close()
         if isinstance(answer, m.Failed):
-            raise _error(answer.error, answer.error_type, answer.member, answer.rule)
+            raise rebuilt(answer.error, answer.error_type, answer.member, answer.rule)
         return answer
 
     def _wait_for_coordinator(self) -> None:
@@ -400,118 +360,3 @@ class Federation:
 
     def _tables(self) -> m.Tables:
         return self._ask(m.ListTables(), m.Tables)
-
-    def _describe(self, tables: Mapping[str, str], on: Mapping[str, list[str]]) -> dict[str, m.TableInfo]:
-        """The description of each party's table. Raises DataError naming what there is instead."""
-        answer = self._tables()
-        found: dict[str, m.TableInfo] = {}
-        for party, table in tables.items():
-            if party not in self.parties:
-                raise DataError(
-                    f"there is no party {party!r} in this federation; its parties are {', '.join(self.parties)}."
-                )
-            if party in answer.missing:
-                raise PeerLost(f"{party} did not answer: {plain(answer.missing[party])}", member=party)
-            own = {info.name: info for info in answer.tables if info.member == party}
-            if table not in own:
-                raise DataError(f"{party} holds no table {table!r}; it holds {plain(', '.join(own)) or 'none'}.")
-            names = [column.name for column in own[table].columns]
-            for column in on[party]:
-                if column not in names:
-                    raise DataError(
-                        f"{party}'s table {table!r} has no id column {column!r}; "
-                        f"its columns are {plain(', '.join(names))}."
-                    )
-            found[party] = own[table]
-            # an id that the file does not declare is still no feature of this alignment
-            columns = [
-                m.ColumnInfo(c.name, c.dtype, "id") if c.name in on[party] else c for c in own[table].columns
-            ]
-            found[party] = m.TableInfo(party, table, own[table].rows, columns)
-        return found
-
-
-def _covered(tables: Mapping[str, str], on: object) -> Mapping[str, str]:
-    if isinstance(on, Mapping):
-        for party in tables:
-            if party not in on:
-                raise DataError(f"`on` names no id column for {party}.")
-    return tables
-
-
-def _names(on: object, party: str) -> list[str]:
-    names = [on] if isinstance(on, str) else list(on) if isinstance(on, Sequence) else []
-    if not names or not all(isinstance(name, str) for name in names):
-        raise DataError(f"`on` must be a column name, a list of names or these by party; for {party} it is {on!r}.")
-    return names
-
-
-class _Sets(msgspec.Struct):
-    """What a party says in public of an alignment; further keys are ignored."""
-
-    rows: Annotated[int, msgspec.Meta(ge=0)]
-    ids: Annotated[int, msgspec.Meta(ge=0)]
-    duplicates: Annotated[int, msgspec.Meta(ge=0)] = 0
-    missing: Annotated[int, msgspec.Meta(ge=0)] = 0
-    formats: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = {}
-
-
-class _Matched(msgspec.Struct):
-    """What the coordinator says."""
-
-    matched: Annotated[int, msgspec.Meta(ge=0)]
-
-
-def _alignment(
-    result: RunResult, tables: Mapping[str, str], on: Mapping[str, list[str]], coordinator: str
-) -> AlignmentView:
-    parties = []
-    for party, table in tables.items():
-        said = result.read(party, _Sets)
-        member = result.results[party]
-        parties.append(
-            PartyAlignment(
-                member=party,
-                table=table,
-                on=on[party],
-                rows=said.rows,
-                ids=said.ids,
-                duplicates=said.duplicates,
-                missing=said.missing,
-                formats={plain(mask, 60): rows for mask, rows in said.formats.items()},
-                bytes_out=sum(member.bytes_out.values()),
-                bytes_in=sum(member.bytes_in.values()),
-            )
-        )
-    matched = result.read(coordinator, _Matched).matched
-    notes = list(result.notices)
-    return AlignmentView(parties=parties, matched=matched, run=result.run, seconds=result.seconds, notes=notes)
-
-
-def _error(text: str, kind: str, member: str, rule: str = "", run: str = "") -> errors.FednbError:
-    """The exception that a member raised, rebuilt from its name: only fednb's own types, by an explicit list."""
-    text, member, rule = plain(text), plain(member, 64), plain(rule, 200)
-    where = f"{member}: {text}" if member and not text.startswith(member) else text
-    simple: dict[str, type[errors.FednbError]] = {
-        "ConfigError": errors.ConfigError,
-        "DataError": errors.DataError,
-        "CryptoError": errors.CryptoError,
-    }
-    linked: dict[str, type[LinkError]] = {
-        "PeerLost": errors.PeerLost,
-        "LinkTimeout": errors.LinkTimeout,
-        "UnexpectedMessage": errors.UnexpectedMessage,
-        "SealBroken": errors.SealBroken,
-        "VersionMismatch": errors.VersionMismatch,
-    }
-    if kind in simple:
-        return simple[kind](where)
-    if kind in linked:
-        return linked[kind](where, member=member)
-    if kind == "Refused":
-        return errors.Refused(where, member=member, rule=rule)
-    if kind == "QuotaExceeded":
-        return errors.QuotaExceeded(where, member=member, rule=rule)
-    if kind == "RunCancelled":
-        return RunCancelled(where, run=run, member=member)
-    return RunFailed(where, run=run, member=member)

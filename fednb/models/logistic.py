@@ -14,8 +14,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from fednb.errors import DataError
-from fednb.federation.client import RunResult
 from fednb.federation.frame import VerticalFrame
+from fednb.federation.result import RunResult
 from fednb.federation.views import Coefficients, ModelView, bundle
 from fednb.models.cost import Cost, estimate
 from fednb.models.evaluation import Evaluation, evaluate
