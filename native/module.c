@@ -287,7 +287,18 @@ static PyObject *on_curve(PyObject *self, PyObject *args)
 
 #endif
 
+/* Raised with every change of what a function here takes or gives; fednb/crypto/lanes.py says which it was written for. */
+#define VERSION 1
+
+static PyObject *version(PyObject *self, PyObject *args)
+{
+    (void)self;
+    (void)args;
+    return PyLong_FromLong(VERSION);
+}
+
 static PyMethodDef methods[] = {
+    {"version", version, METH_NOARGS, "Of the functions here, taken together."},
     {"available", available, METH_NOARGS, "Whether this processor and this build can run the rest."},
 #if HAVE_LANES
     {"load", load, METH_VARARGS, "load(context, bytes, width, out)"},

@@ -147,6 +147,8 @@ def describe() -> str:
 def _missing() -> str:
     if not lanes.built():
         return "the compiled module was not built: there was no C compiler at installation"
+    if lanes.stale():
+        return "the compiled module is of another version: install fednb again"
     return "this processor, or the compiler that built the module, has no AVX-512 IFMA"
 
 

@@ -24,6 +24,7 @@ Limbs = npt.NDArray[np.uint64]  # [n, 2·limbs]
 Residues = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.integer[Any]]
 
+VERSION = 1  # of the compiled module; an older one can be left behind by an update of the sources alone
 LANES = 8
 LIMB_BITS = 52
 MAX_LIMBS = 160
@@ -33,13 +34,18 @@ _LINE = 64
 
 
 def available() -> bool:
-    """Whether the module was built and this processor can run it."""
-    return _lanes is not None and _lanes.available()
+    """Whether the module was built from these sources and this processor can run it."""
+    return built() and not stale() and _lanes.available()
 
 
 def built() -> bool:
     """Whether the module was built."""
     return _lanes is not None
+
+
+def stale() -> bool:
+    """Whether the module that was built belongs to other sources."""
+    return built() and getattr(_lanes, "version", lambda: 0)() != VERSION
 
 
 def fits(modulus: int, width: int) -> bool:

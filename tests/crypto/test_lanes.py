@@ -293,3 +293,17 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     done = subprocess.run(driver, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.strip() in ("all the same", "not available")
+
+
+def test_a_module_of_other_sources_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Old:
+        """As it was before it had a version."""
+
+        @staticmethod
+        def available() -> bool:
+            return True
+
+    monkeypatch.delenv("FEDNB_KERNEL", raising=False)
+    monkeypatch.setattr(lanes, "_lanes", Old)
+    assert backend.kernel() == "gmpy2"
+    assert backend.describe().endswith("the compiled module is of another version: install fednb again")
