@@ -78,21 +78,14 @@ class DealerEndpoint:
         self._ping_sent = 0.0
         self._next_ping = 0.0
         self._context = zmq.Context()
-        self._socket = self._connect()
-        self._events = self._socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED
-            | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-            | zmq.EVENT_CONNECT_RETRIED
-            | zmq.EVENT_DISCONNECTED
-        )
+        self._socket, self._events = self._connect()
         self._thread = threading.Thread(target=self._run, name=f"{self.me}: wire", daemon=True)
         self._thread.start()
         if timeout is not None:
             self._wait(timeout)
 
-    def _connect(self) -> zmq.Socket[bytes]:
+    def _connect(self) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+        """The socket, and the one that tells what becomes of its connection."""
         socket: zmq.Socket[bytes] = self._context.socket(zmq.DEALER)
         self._home.identity.unlock(socket)
         socket.curve_serverkey = self._home.roster.hub.curve.encode()
@@ -104,14 +97,25 @@ class DealerEndpoint:
         socket.setsockopt(zmq.HEARTBEAT_IVL, relay.HEARTBEAT_MS)
         socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, relay.SILENCE_MS)
         socket.setsockopt(zmq.LINGER, 500)
+        # watched before it connects: a handshake that nobody saw succeed would never be followed by an announcement
+        events = socket.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_SUCCEEDED
+            | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+            | zmq.EVENT_CONNECT_RETRIED
+            | zmq.EVENT_DISCONNECTED
+        )
         try:
             socket.connect(self.hub_address)
         except zmq.ZMQError as error:
+            socket.disable_monitor()
+            events.close()
             socket.close()
             self._context.term()
             self._close_pipe()
             raise ConfigError(f"{self.hub_address!r} is not an address of a hub: {error.strerror}") from None
-        return socket
+        return socket, events
 
     def _wait(self, timeout: float) -> None:
         if not self._decided.wait(timeout):

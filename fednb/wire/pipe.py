@@ -4,11 +4,13 @@ The socket lies in a folder of mode 0700 and both ends compare user ids, so noth
 ZeroMQ: the end of a process is noticed at once, and a caller's message goes out from the caller's own thread. Every
 connection has one thread that reads.
 
-    packet   u32 length of head, head, frames     head = msgpack [kind, talk, peer or context or reason, frame lengths]
+    packet   u32 length of head, head, frames     head = msgpack [kind, talk, peer or context or reason, frame lengths,
+             seen, wire version]
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import itertools
 import logging
@@ -37,6 +39,7 @@ MAX_PATH = 107  # of a Unix socket, on Linux
 _MAX_HEAD = 1 << 20
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _GATHER = 64  # buffers handed to the kernel at once
+_REMEMBERED = 1000  # conversations closed here that the peer may still be opening from its side
 
 
 class _Head(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -44,6 +47,7 @@ class _Head(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     talk: int = 0  # chosen by the opener: even for the side that connected, odd for the one that listens
     text: str = ""  # hello: who it is; open: the context; close: the reason
     lengths: list[int] = []
+    seen: int = -1  # open: the number of the last conversation that the other end had opened by then, as this end knew
     wire: int = WIRE_VERSION
 
 
@@ -116,9 +120,10 @@ class _Wire:
 class PipeTalk(Talk):
     """A conversation over a `_Branch`."""
 
-    def __init__(self, branch: _Branch, context: str, number: int) -> None:
+    def __init__(self, branch: _Branch, context: str, number: int, seen: int = -1) -> None:
         super().__init__(branch.board, branch.peer, context)
         self.number = number
+        self.seen = seen
         self._branch = branch
         self._order = threading.Lock()
 
@@ -150,13 +155,15 @@ class _Branch:
         self._numbers = itertools.count(first, 2)
         self._talks: dict[int, PipeTalk] = {}
         self._unanswered: dict[str, list[PipeTalk]] = {}  # opened here; the peer may open the same at the same time
+        self._forgotten: collections.deque[PipeTalk] = collections.deque()  # of those, what is closed here already
+        self._seen = -1
         self._ended = ended
         self._over = False
         self.thread = threading.Thread(target=self._read, name=f"{board.me}: pipe with {peer}", daemon=True)
 
     def begin(self, context: str) -> PipeTalk:
         """Called with the board's lock held."""
-        talk = PipeTalk(self, context, next(self._numbers))
+        talk = PipeTalk(self, context, next(self._numbers), self._seen)
         if self._over:
             talk.end(PeerLost, f"{self.peer} has left")
             return talk
@@ -166,7 +173,7 @@ class _Branch:
 
     def announce(self, talk: PipeTalk) -> None:
         try:
-            self.wire.send(_Head("open", talk.number, talk.context))
+            self.wire.send(_Head("open", talk.number, talk.context, seen=talk.seen))
         except OSError:
             self.lost()
 
@@ -174,11 +181,17 @@ class _Branch:
         with self.board.lock:
             for number in [number for number, each in self._talks.items() if each is talk]:
                 del self._talks[number]
-            waiting = self._unanswered.get(talk.context, [])
-            if talk in waiting:
-                waiting.remove(talk)
-                if not waiting:
-                    del self._unanswered[talk.context]
+            if talk in self._unanswered.get(talk.context, []):
+                self._forgotten.append(talk)
+                if len(self._forgotten) > _REMEMBERED:
+                    self._answered(self._forgotten.popleft())
+
+    def _answered(self, talk: PipeTalk) -> None:
+        waiting = self._unanswered.get(talk.context, [])
+        if talk in waiting:
+            waiting.remove(talk)
+            if not waiting:
+                del self._unanswered[talk.context]
 
     def lost(self, why: str = "") -> None:
         """The connection is over, and so is everything on it."""
@@ -224,14 +237,15 @@ class _Branch:
 
     def _take_open(self, head: _Head) -> None:
         with self.board.lock:
-            waiting = self._unanswered.get(head.text)
-            if waiting:
-                # both ends opened it: it is one conversation, reached under both numbers, sent under each end's own
-                talk = waiting.pop(0)
-                if not waiting:
-                    del self._unanswered[head.text]
-                self._talks[head.talk] = talk
-                return
+            self._seen = head.talk
+            for talk in list(self._unanswered.get(head.text, [])):
+                self._answered(talk)
+                if talk.number > head.seen:
+                    # both ends opened it: it is one conversation, reached under both numbers, sent under each end's
+                    # own. One that was closed here meanwhile is over for the peer too, which has had the notice.
+                    if talk.number in self._talks:
+                        self._talks[head.talk] = talk
+                    return
             talk = PipeTalk(self, head.text, head.talk)
             self._talks[head.talk] = talk
             welcome = self.board.arrive(talk)

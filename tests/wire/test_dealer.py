@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -195,6 +195,31 @@ def test_a_client_without_keys_gets_no_word_in(federation: Federation) -> None:
     plain.close()
     context.term()
     assert federation.hub.routed == 0
+
+
+def test_a_handshake_faster_than_the_member_is_not_missed(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a loaded machine ZeroMQ's thread may be through with the handshake before `connect` returns to ours."""
+    connect = zmq.Socket.connect
+    handshake = threading.Event()
+    admit = hub.Hub._admit
+
+    def tell(self: Hub) -> None:
+        admit(self)
+        handshake.set()
+
+    def connect_slowly(self: zmq.Socket[bytes], address: str) -> Any:
+        handshake.clear()
+        connected = connect(self, address)
+        if address == federation.hub.address:
+            assert handshake.wait(10)  # the hub has been asked whether the key is known
+            threading.Event().wait(0.2)  # nothing tells this end of the handshake but what is under test
+        return connected
+
+    monkeypatch.setattr(hub.Hub, "_admit", tell)
+    monkeypatch.setattr(zmq.Socket, "connect", connect_slowly)
+    assert federation.connect("bank").members()["hub"].up
 
 
 def test_a_hub_of_another_version_is_refused_with_both_named(

@@ -11,8 +11,10 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -119,6 +121,37 @@ def test_a_kernel_that_connects_anew_takes_its_name_over(server: PipeServer) -> 
     assert talk.recv(Note, timeout=5).n == 2
     first.close()
     second.close()
+
+
+def test_an_opening_that_crosses_a_closing_is_no_conversation_of_its_own(
+    server: PipeServer, monkeypatch: pytest.MonkeyPatch, eventually: Wait
+) -> None:
+    """Both ends open the same; the kernel closes it before it has read that the agent opened it too."""
+    take = pipe._Branch._take
+    reading = {"bank": threading.Event(), "kernel": threading.Event()}
+
+    def slowly(branch: pipe._Branch, *packet: Any) -> None:
+        assert reading[branch.board.me].wait(10)
+        take(branch, *packet)
+
+    monkeypatch.setattr(pipe._Branch, "_take", slowly)
+    kernel = PipeEndpoint(server.path, "kernel", "bank")
+    eventually(lambda: "kernel" in server.members())
+    there, back = kernel.open("bank", "run/1"), server.open("kernel", "run/1")
+    reading["bank"].set()
+    there.send(Note(1))
+    assert back.recv(Note, timeout=10).n == 1
+    there.close()
+    with pytest.raises(PeerLost):
+        back.recv(Note, timeout=10)
+    again = kernel.open("bank", "run/1")  # not the one that the agent opened before
+    reading["kernel"].set()
+    again.send(Note(2))
+    anew = server.open("kernel", "run/1")
+    assert anew.recv(Note, timeout=10).n == 2
+    anew.send(Note(3))
+    assert again.recv(Note, timeout=10).n == 3
+    kernel.close()
 
 
 def test_what_cannot_work_says_why(server: PipeServer, folder: Path) -> None:
