@@ -73,7 +73,7 @@ class DealerEndpoint:
         self._closing = False
         self._stop_at: float | None = None
         self._stopped = False
-        self._unsent: collections.deque[list[bytes | bytearray]] = collections.deque()
+        self._unsent: collections.deque[bytes] = collections.deque()
         self._ping_number = 0
         self._ping_sent = 0.0
         self._next_ping = 0.0
@@ -322,21 +322,19 @@ class DealerEndpoint:
     # ------------------------------------------------------------ sending
 
     def _post(self, receiver: str, record: bytes | bytearray) -> None:
-        self._send(relay.ROUTE, receiver.encode(), record)
+        self._put(relay.route(receiver, record))
 
-    def _send(self, *frames: bytes | bytearray) -> None:
-        if self._unsent:
-            self._unsent.append(list(frames))
-            return
-        try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
-        except zmq.Again:
-            self._unsent.append(list(frames))
+    def _send(self, kind: bytes, rest: bytes = b"") -> None:
+        self._put(kind + rest)
+
+    def _put(self, said: bytes) -> None:
+        self._unsent.append(said)
+        self._flush()
 
     def _flush(self) -> None:
         while self._unsent:
             try:
-                self._socket.send_multipart(self._unsent[0], zmq.NOBLOCK, copy=False)
+                self._socket.send(self._unsent[0], zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
             self._unsent.popleft()
@@ -346,21 +344,19 @@ class DealerEndpoint:
     def _receive(self, now: float) -> None:
         for _ in range(_BATCH):
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                frame = self._socket.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            kind = frames[0].bytes
-            if kind == relay.ROUTE and len(frames) == 3:
-                try:
-                    sender = str(frames[1].buffer, "utf-8")
-                except UnicodeDecodeError:
+            said = frame.buffer
+            kind, rest = bytes(said[:1]), said[1:]
+            if kind == relay.ROUTE:
+                routed = relay.read_route(rest)
+                if routed is None:
                     self._exchange.rejected += 1
-                    continue
-                self._exchange.take(sender, frames[2].buffer, now)
-            elif len(frames) <= 2:
-                self._hear_hub(kind, frames[1].buffer if len(frames) == 2 else memoryview(b""), now)
+                else:
+                    self._exchange.take(*routed, now)
             else:
-                self._exchange.rejected += 1
+                self._hear_hub(kind, rest, now)
 
     def _hear_hub(self, kind: bytes, data: memoryview, now: float) -> None:
         if kind == relay.PONG:

@@ -187,13 +187,14 @@ class Hub:
                 self._refuse(route, f"{name} was removed from this federation")
                 self._down(line, "was removed from the federation")
             return
-        kind = frames[1].bytes if 2 <= len(frames) <= 4 else b""
-        if kind == relay.ROUTE and len(frames) == 4 and line:
-            self._route(line.address, bytes(frames[2].buffer), frames[3])
-        elif kind == relay.PING and len(frames) == 3 and line:
-            self._pong(line, frames[2].buffer)
-        elif kind == relay.ANNOUNCE and len(frames) == 3:
-            self._welcome(route, name, frames[2].buffer)
+        said = frames[1].buffer if len(frames) == 2 else memoryview(b"")
+        kind, rest = bytes(said[:1]), said[1:]
+        if kind == relay.ROUTE and line:
+            self._take_record(line, rest)
+        elif kind == relay.PING and line:
+            self._pong(line, rest)
+        elif kind == relay.ANNOUNCE:
+            self._welcome(route, name, rest)
         elif kind == relay.BYE and line:
             self._down(line, "stopped")
         elif line is None:
@@ -201,16 +202,20 @@ class Hub:
         else:
             self.dropped += 1
 
-    def _route(self, sender: str, receiver: bytes, record: zmq.Frame) -> None:
-        try:
-            line = self._by_address.get(receiver.decode())
-        except UnicodeDecodeError:
-            line = None
+    def _take_record(self, line: Line, rest: memoryview) -> None:
+        routed = relay.read_route(rest)
+        if routed is None:
+            self.dropped += 1
+        else:
+            self._route(line.address, *routed)
+
+    def _route(self, sender: str, receiver: str, record: memoryview) -> None:
+        line = self._by_address.get(receiver)
         if line is None or len(record) > relay.MAX_RECORD or identity_of(line.address) not in self.roster:
             self.dropped += 1
             return
         try:
-            self._router.send_multipart([line.route, relay.ROUTE, sender.encode(), record], zmq.NOBLOCK, copy=False)
+            self._router.send_multipart([line.route, relay.route(sender, record)], zmq.NOBLOCK, copy=False)
             self.routed += 1
         except zmq.ZMQError as error:
             self.dropped += 1
@@ -296,10 +301,10 @@ class Hub:
     def _refuse(self, route: bytes, reason: str) -> None:
         self._send(route, relay.REFUSED, relay.pack(relay.Refusal(WIRE_VERSION, reason)))
 
-    def _send(self, route: bytes, *frames: bytes) -> bool:
+    def _send(self, route: bytes, kind: bytes, rest: bytes = b"") -> bool:
         """False when the connection is gone."""
         try:
-            self._router.send_multipart([route, *frames], zmq.NOBLOCK)
+            self._router.send_multipart([route, kind + rest], zmq.NOBLOCK)
         except zmq.ZMQError as error:
             return error.errno != zmq.EHOSTUNREACH
         return True

@@ -4,6 +4,9 @@
     hub ──> endpoint     WELCOME Welcome · REFUSED Refusal · PRESENCE Entry · PONG number, seconds by address
                          ROUTE sender, record · TICK · WHO
 
+Each is one ZeroMQ frame: a letter, then the rest. Of a message of several frames only the first may be there when the
+connection breaks while it is read, and ZeroMQ then aborts the whole process (libzmq 4.3.5, fq.cpp: `!_more`).
+
 The first fields of Announce and Refusal stay as they are in every version of the wire format, so that two versions can
 tell each other which they are.
 """
@@ -64,6 +67,23 @@ class Ping(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 class Pong(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     number: int
     seconds: dict[str, float]  # by address, to the hub and back
+
+
+def route(address: str, record: bytes | bytearray | memoryview) -> bytes:
+    """ROUTE: to the hub with the receiver's address, from the hub with the sender's."""
+    name = address.encode()
+    return b"".join((ROUTE, bytes((len(name),)), name, record))
+
+
+def read_route(rest: memoryview) -> tuple[str, memoryview] | None:
+    """The address and the record of a ROUTE, without its letter; None for what is none."""
+    start = 1 + rest[0] if len(rest) else 1
+    if len(rest) < start:
+        return None
+    try:
+        return str(rest[1:start], "utf-8"), rest[start:]
+    except UnicodeDecodeError:
+        return None
 
 
 S = TypeVar("S", bound=msgspec.Struct)
