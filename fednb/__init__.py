@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from fednb.errors import (
+    ClusterError,
     ConfigError,
     CryptoError,
     DataError,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from fednb.federation.simulate import simulate
 
 __all__ = [
+    "ClusterError",
     "ConfigError",
     "CryptoError",
     "DataError",

@@ -49,6 +49,7 @@ class PartyConfig(msgspec.Struct, frozen=True):
     release: tuple[str, ...] = ()  # what of its own a party shows the analyst after a run
     protocols: tuple[str, ...] = ()  # "module:attribute" of protocols that the owner installed
     accept_coordinator_at: tuple[str, ...] = ()  # parties in whose organisation the secret key may lie
+    dask: str = ""  # the scheduler of the party's own Dask cluster, for heavy work; "": this machine's threads
     tables: Mapping[str, TableConfig] = {}
 
 
@@ -103,6 +104,7 @@ class _Party(msgspec.Struct, forbid_unknown_fields=True):
     release: list[str] = []
     protocols: list[str] = []
     accept_coordinator_at: list[str] = []
+    dask: str | None = None
     tables: dict[str, dict[str, Any]] = {}
 
 
@@ -214,6 +216,7 @@ class _Reader:
             release=tuple(section.release),
             protocols=self._protocols((*at, "protocols"), section.protocols),
             accept_coordinator_at=self._organisations((*at, "accept_coordinator_at"), section.accept_coordinator_at),
+            dask="" if section.dask is None else self._dask((*at, "dask"), section.dask),
             tables={table: self._table((*at, "tables", table), table) for table in self._names((*at, "tables"))},
         )
 
@@ -241,6 +244,22 @@ class _Reader:
             if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", entry):
                 self.fail(at, f'{entry!r} does not name a protocol; write "package.module:ATTRIBUTE".')
         return tuple(entries)
+
+    def _dask(self, at: tuple[str, ...], address: str) -> str:
+        try:
+            url = urlsplit(address)
+            port = url.port
+        except ValueError:
+            url, port = urlsplit(""), None
+        if url.scheme not in ("tcp", "tls") or not url.hostname or port is None or url.path:
+            self.fail(at, f'{address!r} is not the address of a Dask scheduler; write "tls://HOST:PORT".')
+        if url.scheme == "tcp" and not is_loopback(address):
+            self.fail(
+                at,
+                f"{address!r} would send the party's features over the network in plain text, to whoever answers; "
+                'write "tls://HOST:PORT", with certificates in Dask\'s own configuration.',
+            )
+        return address
 
     def _organisations(self, at: tuple[str, ...], names: Iterable[str]) -> tuple[str, ...]:
         for name in names:

@@ -4,6 +4,7 @@
     ├── ConfigError            a federation file or a member's folder is wrong          (ValueError)
     ├── DataError              a table, column, id or label cannot be used              (ValueError)
     ├── CryptoError            a key, ciphertext or fixed-point value is out of bounds  (ValueError)
+    ├── ClusterError           the Dask cluster that does a party's heavy work failed
     ├── NotConnected           this notebook or script has no federation
     ├── Refused                a member's policy said no: `member`, `rule`
     │   └── QuotaExceeded      the coordinator would decrypt more than its quota allows
@@ -42,6 +43,10 @@ class DataError(FednbError, ValueError):
 
 class CryptoError(FednbError, ValueError):
     """A key, a ciphertext or a fixed-point value is outside the range in which results are proven right."""
+
+
+class ClusterError(FednbError):
+    """The Dask cluster on which a party has its heavy work done failed; the run can be resumed when it works again."""
 
 
 class NotConnected(FednbError):

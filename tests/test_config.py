@@ -64,6 +64,8 @@ def test_the_file_of_the_readme_is_understood(folder: Path) -> None:
         ('mode = "open"', 'mode = "opne"', ["line 6", "party.bank.mode", '"open", "guarded", "protocol-only"']),
         ('mode = "open"', "mode = 3", ["line 6", "party.bank.mode", "expected str, got int"]),
         ('mode = "open"', 'mode = "guarded"', ["line 6", "party.bank.mode", "refuses to start", "protocol-only"]),
+        ('mode = "open"', 'dask = "here:8786"', ["line 6", "party.bank.dask", 'write "tls://HOST:PORT"']),
+        ('mode = "open"', 'dask = "tcp://10.0.0.9:8786"', ["line 6", "party.bank.dask", "in plain text", "tls://"]),
         ('"coefficients"', '"rows"', ["line 7", "party.bank.release", "'rows'", '"coefficients"']),
         ("127.0.0.1:0", "10.0.0.1:5555", ["line 6", "party.bank.mode", "loopback", "tcp://10.0.0.1:5555"]),
         ("tcp://127.0.0.1:0", "127.0.0.1", ["line 3", "federation.hub", "tcp://HOST:PORT"]),
@@ -181,3 +183,10 @@ def test_a_hub_beyond_this_machine_closes_the_coordinator_by_default(folder: Pat
 )
 def test_loopback_is_recognised(address: str, local: bool) -> None:
     assert config.is_loopback(address) is local
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:8786", "tls://dask.example.org:8786"])
+def test_a_cluster_is_taken_on_this_machine_or_by_tls(folder: Path, address: str) -> None:
+    text = GOOD.replace('mode = "open"', f'mode = "open"\ndask = "{address}"', 1)
+    assert config.parse(text, folder / "f.toml").parties["bank"].dask == address
+    assert config.parse(GOOD, folder / "f.toml").parties["bank"].dask == ""

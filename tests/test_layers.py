@@ -48,6 +48,7 @@ KEPT_IN = {
     "anywidget": {"notebook"},
     "matplotlib": {"notebook", "federation.kernel_side"},
     "duckdb": {"federation"},
+    "distributed": {"federation.cluster"},
     "asyncio": {"federation", "notebook", "demo"},
     "nbclient": {"demo"},
     "nbformat": {"demo"},

@@ -11,7 +11,8 @@ from fednb import errors
 
 def test_public_names_are_these() -> None:
     assert set(fednb.__all__) == {
-        "ConfigError",
+        "ClusterError",
+    "ConfigError",
         "CryptoError",
         "DataError",
         "Federation",

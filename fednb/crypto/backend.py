@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 import gmpy2
@@ -164,17 +165,23 @@ def to_residues(values: Sequence[Any], width: int) -> Residues:
     return np.frombuffer(raw, dtype=np.uint8).reshape(len(values), width)
 
 
+def released() -> AbstractContextManager[Any]:
+    """Within it, this thread leaves the GIL while gmpy2 computes; gmpy2's contexts belong to a thread."""
+    context: AbstractContextManager[Any] = gmpy2.context(allow_release_gil=True)
+    return context
+
+
 def spread(work: Callable[[Part], Result], parts: Sequence[Part], threads: int) -> list[Result]:
     """`work` on each part, in order of the parts; on up to `threads` threads that leave the GIL while they compute."""
     if threads <= 1 or len(parts) <= 1:
         return [work(part) for part in parts]
 
-    def released(part: Part) -> Result:
-        with gmpy2.context(allow_release_gil=True):  # contexts belong to a thread
+    def beside(part: Part) -> Result:
+        with released():
             return work(part)
 
     with ThreadPoolExecutor(min(threads, len(parts)), thread_name_prefix="crypto") as pool:
-        return list(pool.map(released, parts))
+        return list(pool.map(beside, parts))
 
 
 def slices(n: int, parts: int) -> list[slice]:

@@ -106,11 +106,8 @@ def inner_products(
     `c` holds ceil(n/k) ciphertexts of k packed numbers each. The other slots hold cross terms: mask the whole
     plaintext before it is decrypted. CryptoError unless every product is proven to stay within its slot.
     """
-    n, k = len(columns), packing.slots
-    if columns.ndim != 2 or 0 in columns.shape:
-        raise CryptoError("columns are a two-dimensional array with at least one row and one column")
-    if len(c) != packing.length(n):
-        raise CryptoError(f"{n} rows are {packing.length(n)} ciphertexts of {k} slots, and {len(c)} came")
+    check_shapes(c, columns, packing)
+    k = packing.slots
     chosen = plan(columns, packing).columns
     ring = c.key.ring
     values = ring.load(c.data)
@@ -146,6 +143,15 @@ def inner_products(
 
     out = ring.join(spread(part, slices(len(chosen), threads), threads))
     return CipherVector(ring.store(out), c.scale + scale, c.key)
+
+
+def check_shapes(c: CipherVector, columns: Integers, packing: Packing) -> None:
+    """CryptoError unless `c` has a ciphertext for each `packing.slots` rows of `columns` [n, d]."""
+    n = len(columns)
+    if columns.ndim != 2 or 0 in columns.shape:
+        raise CryptoError("columns are a two-dimensional array with at least one row and one column")
+    if len(c) != packing.length(n):
+        raise CryptoError(f"{n} rows are {packing.length(n)} ciphertexts of {packing.slots} slots, and {len(c)} came")
 
 
 def _slots(column: Integers, about: Column, packing: Packing) -> npt.NDArray[np.unsignedinteger[Any]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from fednb.config import CoordinatorConfig, PartyConfig
 from fednb.errors import ConfigError
 from fednb.federation import messages as m
+from fednb.federation.cluster import Cluster
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.desk import Desk
 from fednb.federation.kernel_host import KernelHost, Pipe
@@ -68,13 +69,23 @@ def start_party(
     pipe: Pipe,
     threads: int = 1,
 ) -> Agent:
-    """Serve as a party. Raises ConfigError for tables or protocols that are not as the federation file says."""
+    """Serve as a party. Raises ConfigError for tables, protocols or a cluster not as the federation file says."""
     tables = TableStore(settings.name, settings.tables, home / "tables")
     tables.check()
     find = finder(settings.protocols)
     policy = MemberPolicy(settings.name, settings.mode, settings.release, settings.accept_coordinator_at)
     store = MemberStore(home / "runs")
-    PartyService(endpoint, tables, policy, store, coordinator=coordinator, lookup=find, threads=threads)
+    cluster = Cluster(settings.name, settings.dask) if settings.dask else None
+    PartyService(
+        endpoint,
+        tables,
+        policy,
+        store,
+        coordinator=coordinator,
+        lookup=find,
+        threads=threads,
+        executor=cluster.executor if cluster else None,
+    )
     desk = Desk(tables, policy, store, lambda: host.lock())
     host = KernelHost(
         endpoint,
@@ -86,7 +97,7 @@ def start_party(
         pipe=pipe,
         attach=desk.attach,
     )
-    return Agent(host, tables.describe)
+    return Agent(host, tables.describe, cluster.close if cluster else lambda: None)
 
 
 def start_coordinator(

@@ -23,6 +23,7 @@ from fednb.federation.seat import Seat, explain
 from fednb.federation.store import MemberStore, Part
 from fednb.protocols.base import Dataset
 from fednb.protocols.base import Protocol as RunProtocol
+from fednb.protocols.executor import Executor
 from fednb.wire.codec import encode
 from fednb.wire.endpoint import Conversation, Endpoint
 
@@ -82,6 +83,7 @@ class PartyService:
         coordinator: str,
         lookup: Callable[[str], RunProtocol],
         threads: int = 1,
+        executor: Executor | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._tables = tables
@@ -90,6 +92,7 @@ class PartyService:
         self._coordinator = coordinator
         self._lookup = lookup
         self._threads = threads
+        self._executor = executor
         endpoint.listen("member/", self._serve)
 
     def _serve(self, talk: Conversation) -> None:
@@ -125,6 +128,7 @@ class PartyService:
             emit=lambda event: talk.send(m.MemberEvent(event=event)),
             journal=journal,
             threads=self._threads,
+            executor=self._executor,
         )
         self._play(seat, talk, data, request)
 

@@ -16,6 +16,7 @@ import msgspec
 from fednb.errors import FednbError, LinkError, RunCancelled, UnexpectedMessage
 from fednb.federation.messages import Event, Join, MemberResult
 from fednb.protocols.base import Budget, Dataset, Journal, Outcome, Protocol, RunContext
+from fednb.protocols.executor import Executor
 from fednb.wire.endpoint import Endpoint
 from fednb.wire.link import Link, RunLink
 from fednb.wire.message import Message
@@ -59,6 +60,7 @@ class Seat:
         budget: Budget | None = None,
         journal: Journal | None = None,
         threads: int = 1,
+        executor: Executor | None = None,
     ) -> None:
         self._protocol = protocol
         self._join = join
@@ -67,6 +69,7 @@ class Seat:
         self._budget = budget
         self._journal = journal
         self._threads = threads
+        self._executor = executor
         self._guard = guard
         self._cancelled: str | None = None
         self._link: RunLink | None = None
@@ -89,6 +92,7 @@ class Seat:
             journal=self._journal,
             check=self._check,
             threads=self._threads,
+            executor=self._executor,
         )
         pulse = threading.Thread(target=self._pulse, name=f"fednb-pulse-{join.run}", daemon=True)
         pulse.start()

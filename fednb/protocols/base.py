@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fednb.errors import QuotaExceeded
+from fednb.protocols.executor import Executor, Threads
 from fednb.wire.link import Link
 
 
@@ -114,6 +115,7 @@ class RunContext:
         seed: int | None = None,
         check: Callable[[], None] | None = None,
         threads: int = 1,
+        executor: Executor | None = None,
     ) -> None:
         self.name = name  # the run's id: bind it into whatever must not be replayed in another run
         self.budget: Budget = budget or Unlimited()
@@ -121,6 +123,7 @@ class RunContext:
         self.rng = np.random.default_rng(seed)  # for what is not secret; keys and masks come from `secrets`
         self.operations: dict[str, int] = {}  # encrypted-arithmetic operations so far, by kind
         self.threads = threads
+        self.executor: Executor = executor or Threads(threads)  # where the heavy work on rows runs
         self._emit = emit
         self._check = check
 

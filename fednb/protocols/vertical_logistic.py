@@ -49,7 +49,6 @@ from msgspec import Meta
 
 from fednb.crypto import fixed_point, paillier
 from fednb.crypto.masking import mask
-from fednb.crypto.multiexp import inner_products
 from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector, Fresh, PrivateKey, PublicKey
 from fednb.errors import CryptoError, DataError, UnexpectedMessage
@@ -182,7 +181,7 @@ class _Party:
     def encrypt(self, plaintexts: list[int], scale: int) -> Fresh:
         self.run.check()
         self.run.count("encrypt", len(plaintexts))
-        return self.key.encrypt(plaintexts, scale, self.run.threads)
+        return self.run.executor.encrypt(self.key, plaintexts, scale)
 
     def sum_products(self, layout: Layout, c: CipherVector, left: Floats) -> Floats:
         """Σ over t terms and n rows of what `c` holds, times left [n, t], times X [n, d]; [d], unmasked."""
@@ -193,7 +192,7 @@ class _Party:
             run.check()
             columns, shift = layout.factors(left, X[:, start : start + width], start)
             run.count("multiply", columns.size)
-            products.append(inner_products(c, columns, layout.packing, threads=run.threads))
+            products.append(run.executor.inner_products(c, columns, layout.packing))
             shifts.append(shift)
         hidden, own = mask(self.key.concatenate(products), layout.packing, run.threads)
         run.count("refresh", len(hidden))
