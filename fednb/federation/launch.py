@@ -36,6 +36,7 @@ from fednb.wire.keys import MemberHome, enrol_all
 log = logging.getLogger("fednb.launch")
 
 READY_SECONDS = 60.0
+LOOK_UP_SECONDS = 0.5
 STOP_SECONDS = 10.0
 
 
@@ -73,7 +74,8 @@ class Running:
             if left is not None and left <= 0:
                 return
             with contextlib.suppress(queue.Empty):
-                member, line = self._heard.get(timeout=left)
+                # in steps: a signal that comes just before this thread begins to wait is seen when it looks up again
+                member, line = self._heard.get(timeout=LOOK_UP_SECONDS if left is None else min(left, LOOK_UP_SECONDS))
                 if line is None:
                     raise PeerLost(f"{member} {self._ending(member)}", member=member)
 

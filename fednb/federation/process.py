@@ -16,7 +16,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
 import msgspec
 
@@ -56,8 +55,14 @@ class Stop:
         """`action` is run, on a thread of its own, when it is time to stop."""
         self._asked = threading.Event()
         self._action = action
+        heard, told = os.pipe()
+        os.set_blocking(told, False)
+        threading.Thread(target=self._listen, args=(heard,), name="fednb-stop", daemon=True).start()
+        # Written by C, at once. A handler in Python would wait for the main thread, which may have begun to wait itself
+        # after it last looked, or hold a lock that the handler needs.
+        signal.set_wakeup_fd(told, warn_on_full_buffer=False)
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._signalled)
+            signal.signal(number, lambda *_: None)
 
     def at_end_of_input(self) -> None:
         def read() -> None:
@@ -75,9 +80,11 @@ class Stop:
             self._asked.set()
             self._action()
 
-    def _signalled(self, number: int, frame: FrameType | None) -> None:
-        # between two instructions of the main thread, which may hold any lock: leave the work to another one
-        threading.Thread(target=self._ask, name="fednb-stop", daemon=True).start()
+    def _listen(self, heard: int) -> None:
+        """A byte is the number of a signal; others than these two have their own handlers, if any."""
+        while not {signal.SIGINT, signal.SIGTERM} & set(os.read(heard, 100)):
+            continue
+        self._ask()
 
 
 def run_hub(folder: Path, bind: str, *, managed: bool) -> None:
