@@ -119,3 +119,18 @@ def test_sockets_find_room_even_under_a_long_temporary_folder(tmp_path: Path, mo
     assert len(str(folder)) + PATH_SPARE <= PATH_LIMIT
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.rmdir()
+
+
+MISSED = """
+import os, signal, threading
+from fednb.federation.process import Stop
+stop = Stop(lambda: os.write(1, b"stopped"))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # as when it just slept off
+os.kill(os.getpid(), signal.SIGTERM)
+stop.wait()
+"""
+
+
+def test_a_signal_that_the_main_thread_misses_stops_a_member_all_the_same() -> None:
+    done = subprocess.run([sys.executable, "-c", MISSED], capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, b"stopped"), done.stderr
