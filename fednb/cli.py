@@ -7,10 +7,14 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from fednb.errors import ConfigError, FednbError, NotConnected, PeerLost
 from fednb.version import __version__
+
+if TYPE_CHECKING:
+    from fednb.policy.audit import Head
+    from fednb.wire.keys import MemberHome
 
 PRELOAD = ("fednb.models",)  # what coordinator cells find beside `fed`
 
@@ -75,6 +79,18 @@ def _parser() -> argparse.ArgumentParser:
         asking.add_argument(
             "profile", nargs="?", help="a federation file, a member's home or a federation's name (default: the last)"
         )
+
+    audit = command("audit", _audit, "Check, export or erase from a member's audit log.")
+    audit.add_argument("action", choices=["verify", "export", "erase"])
+    audit.add_argument("home", type=Path, metavar="HOME")
+    audit.add_argument(
+        "--witness", type=Path, action="append", default=[], metavar="FILE",
+        help="verify, export: another member's audit/witnessed.jsonl, which holds heads of this log",
+    )  # fmt: skip
+    audit.add_argument("--format", choices=["html", "json"], default="html", help="export: default html")
+    audit.add_argument("--output", type=Path, metavar="FILE", help="export: default standard output")
+    audit.add_argument("--text", metavar="DIGEST", help="erase: which cell's text or output, as in the log")
+    audit.add_argument("--reason", metavar="WHY", help="erase: written into the log")
 
     kernels = command("kernels", _kernels, "Put fednb's kernels into Jupyter's list.")
     kernels.add_argument("action", choices=["install"], help="install them, or renew what is installed")
@@ -174,6 +190,54 @@ def _runs(parsed: argparse.Namespace) -> int:
         found = federation.runs()
     print(found.to_string(index=False) if len(found) else "no runs yet")
     return OK
+
+
+def _audit(parsed: argparse.Namespace) -> int:
+    from fednb.policy import audit, report
+    from fednb.wire.keys import MemberHome
+
+    home = MemberHome.load(parsed.home)
+    folder = home.folder / "audit"
+    if not (folder / "log.jsonl").exists() and not (folder / "head").exists():
+        raise ConfigError(f"{home.folder} holds no audit log; it begins when {home.name} first starts.")
+    if parsed.action == "erase":
+        if not parsed.text or not parsed.reason:
+            raise ConfigError("erasing needs --text DIGEST (as in the log) and --reason WHY, which the log will keep.")
+        audit.AuditLog(folder, home.name, home.identity.sign).erase(parsed.text, parsed.reason)
+        print(f"erased {parsed.text}")
+        return OK
+    heads = [head for file in parsed.witness for head in audit.witnessed(file) if head.member == home.name]
+    signed = [head for head in heads if _signed(home, head)]
+    found = audit.verify(folder, home.name, signed)
+    if parsed.action == "export":
+        content = (
+            report.as_html(folder, home.name, found).encode()
+            if parsed.format == "html"
+            else report.as_json(folder, home.name, found)
+        )
+        if parsed.output is None:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+        else:
+            parsed.output.touch(mode=0o600)
+            parsed.output.write_bytes(content)
+    else:
+        print(f"{found.entries} entries, head {found.head[:16]}, {found.witnessed} witnessed heads agree", end="")
+        print(f", {found.erased} texts erased" if found.erased else "")
+        if found.torn:
+            print(f"the last line is torn ({found.torn} bytes): its writer was killed; the next start puts it aside")
+        if len(signed) < len(heads):
+            print(f"{len(heads) - len(signed)} heads were left out: {home.name} did not sign them")
+    for problem in found.problems:
+        print(f"fednb: {problem}", file=sys.stderr)
+    return FAILED if found.problems else OK
+
+
+def _signed(home: MemberHome, head: Head) -> bool:
+    try:
+        return home.roster[home.name].verifies(bytes.fromhex(head.signature), head.signed)
+    except ValueError:
+        return False
 
 
 def _kernels(parsed: argparse.Namespace) -> int:

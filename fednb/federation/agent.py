@@ -20,13 +20,16 @@ from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.desk import Desk
 from fednb.federation.kernel_host import KernelHost, Pipe
 from fednb.federation.party import PartyService
+from fednb.federation.receipts import Book
 from fednb.federation.runs import RunStore
 from fednb.federation.store import MemberStore
 from fednb.federation.tables import TableStore
+from fednb.policy.audit import AuditLog
 from fednb.policy.mode import MemberPolicy
 from fednb.policy.quota import QuotaLedger
 from fednb.protocols import lookup
 from fednb.protocols.base import Protocol
+from fednb.version import __version__
 from fednb.wire.endpoint import Conversation, Endpoint
 
 log = logging.getLogger("fednb.agent")
@@ -68,6 +71,7 @@ def start_party(
     run_folder: Path,
     pipe: Pipe,
     threads: int = 1,
+    sign: Callable[[bytes], bytes] | None = None,
 ) -> Agent:
     """Serve as a party. Raises ConfigError for tables, protocols or a cluster not as the federation file says."""
     tables = TableStore(settings.name, settings.tables, home / "tables")
@@ -75,6 +79,7 @@ def start_party(
     find = finder(settings.protocols)
     policy = MemberPolicy(settings.name, settings.mode, settings.release, settings.accept_coordinator_at)
     store = MemberStore(home / "runs")
+    book = _book(settings.name, home, sign, mode=settings.mode, tables=sorted(settings.tables))
     cluster = Cluster(settings.name, settings.dask) if settings.dask else None
     PartyService(
         endpoint,
@@ -85,6 +90,7 @@ def start_party(
         lookup=find,
         threads=threads,
         executor=cluster.executor if cluster else None,
+        book=book,
     )
     desk = Desk(tables, policy, store, lambda: host.lock())
     host = KernelHost(
@@ -96,6 +102,7 @@ def start_party(
         extensions=(KERNEL_SIDE,),
         pipe=pipe,
         attach=desk.attach,
+        book=book,
     )
     return Agent(host, tables.describe, cluster.close if cluster else lambda: None)
 
@@ -109,8 +116,10 @@ def start_coordinator(
     pipe: Pipe,
     preload: Sequence[str] = (),
     threads: int = 1,
+    sign: Callable[[bytes], bytes] | None = None,
 ) -> Agent:
     """Serve as the coordinator; its kernels start with the public names of the modules in `preload`."""
+    book = _book(settings.name, home, sign, mode=settings.mode, organisation=settings.organisation)
     service = CoordinatorService(
         endpoint,
         MemberStore(home / "runs"),
@@ -119,6 +128,7 @@ def start_coordinator(
         lookup=finder(settings.protocols),
         threads=threads,
         organisation=settings.organisation,
+        book=book,
     )
 
     def attach(kernel: Endpoint, analyst: str) -> None:
@@ -135,8 +145,15 @@ def start_coordinator(
         pipe=pipe,
         attach=attach,
         interrupt_abandoned=False,
+        book=book,
     )
     return Agent(host, lambda: None, service.close)
+
+
+def _book(member: str, home: Path, sign: Callable[[bytes], bytes] | None, **details: object) -> Book:
+    book = Book(member, AuditLog(home / "audit", member, sign))
+    book.note("started", version=__version__, **details)
+    return book
 
 
 def _tell_members(talk: Conversation, endpoint: Endpoint) -> None:

@@ -259,6 +259,23 @@ class Federation:
             columns=["run", "title", "status", "started", "seconds", "by", "members", "error"],
         )
 
+    def receipts(self, run: str | None = None) -> pd.DataFrame:
+        """What left each member in a run (by default the newest), to whom, how much, and under which rule.
+
+        Empty when there was no run. Raises DataError for a run that the coordinator does not know, or that goes on.
+        """
+        from fednb.federation.receipts import table
+
+        if run is None:
+            found = self._ask(m.ListRuns(limit=1), m.Runs).runs
+            if not found or found[0].status == "running":
+                return table([])
+            run = found[0].run
+        elif any(info.run == run and info.status == "running" for info in self._ask(m.ListRuns(), m.Runs).runs):
+            raise DataError(f"run {run} is going on; its receipts come with its end.")
+        (ended,) = [item for item in self.watch(run) if isinstance(item, m.RunEnded)]
+        return table(ended.receipts)
+
     def costs(self) -> pd.DataFrame:
         """What the latest trainings took, newest first, beside what `model.cost(...)` estimated where it was asked."""
         import pandas as pd

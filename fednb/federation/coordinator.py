@@ -22,9 +22,11 @@ from fednb.errors import DataError, FednbError, LinkError, PeerLost, Refused, Ru
 from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
 from fednb.federation.placement import exposure
+from fednb.federation.receipts import Book
 from fednb.federation.runs import RunRecord, RunStore
 from fednb.federation.seat import Seat, explain
 from fednb.federation.store import MemberStore
+from fednb.policy.audit import Head
 from fednb.policy.quota import QuotaLedger
 from fednb.protocols.base import Budget, Dataset, Protocol
 from fednb.wire.endpoint import Conversation, Endpoint
@@ -54,6 +56,8 @@ class _Run:
     seat: Seat | None = None
     failures: list[_Failure] = field(default_factory=list)
     results: dict[str, m.MemberResult] = field(default_factory=dict)
+    receipts: dict[str, m.Receipt] = field(default_factory=dict)
+    heads: list[Head] = field(default_factory=list)  # of the members' audit logs, when they joined
     cancelled: str | None = None
     playing: bool = False  # everybody has joined
     resume: bool = False
@@ -91,6 +95,7 @@ class CoordinatorService:
         lookup: Callable[[str], Protocol],
         threads: int = 1,
         organisation: str = "",
+        book: Book | None = None,
     ) -> None:
         """`organisation` is the party whose organisation runs this coordinator; "": it is apart from all."""
         self._endpoint = endpoint
@@ -100,6 +105,7 @@ class CoordinatorService:
         self._lookup = lookup
         self._threads = threads
         self._organisation = organisation
+        self._book = book or Book(endpoint.me)
         self._active: dict[str, _Run] = {}
         self._lock = threading.Lock()
         self.serve(endpoint)
@@ -119,9 +125,7 @@ class CoordinatorService:
         if by is None and (known is None or known.kind != "analyst"):
             talk.close(f"{who} is not an analyst of this federation; only analysts start runs.")
             return
-        request = talk.recv(
-            m.StartRun, m.ResumeRun, m.WatchRun, m.CancelRun, m.ListRuns, m.ListTables, m.AskPlacement
-        )
+        request = talk.recv(m.StartRun, m.ResumeRun, m.WatchRun, m.CancelRun, m.ListRuns, m.ListTables, m.AskPlacement)
         try:
             self._answer(talk, request, who)
         except LinkError:
@@ -275,7 +279,8 @@ class CoordinatorService:
                 talk.close()
             with self._lock:
                 self._active.pop(run.id, None)
-            run.record.end(self._verdict(run, time.monotonic() - began))
+            ended = self._verdict(run, time.monotonic() - began)
+            run.record.end(msgspec.structs.replace(ended, receipts=list(run.receipts.values())))
 
     def _invite(self, run: _Run) -> None:
         request = run.request
@@ -309,6 +314,8 @@ class CoordinatorService:
                 run.fail(_Failure(player, player, answer.error, answer.error_type))
             else:
                 steps.append(answer.steps)
+                if answer.head is not None:
+                    run.heads.append(msgspec.structs.replace(answer.head, member=player))
         if run.failures:
             run.stop("another member could not join.")
         elif run.resume:
@@ -316,8 +323,11 @@ class CoordinatorService:
 
     def _play(self, run: _Run) -> None:
         run.playing = True
+        self._book.witness(run.heads)
+        mine = self._book.head()
+        heads = [*run.heads, mine] if mine is not None else run.heads
         for talk in run.talks.values():
-            talk.send(m.Go(step=run.step))
+            talk.send(m.Go(step=run.step, heads=heads))
         watchers = [
             threading.Thread(target=self._watch, args=(run, player, talk), daemon=True)
             for player, talk in run.talks.items()
@@ -357,13 +367,16 @@ class CoordinatorService:
         try:
             ref = run.request.data.get(self._endpoint.me, m.DataRef())
             part = self._store.load(ref.part) if ref.part and "part" in run.protocol.roles[role].needs else {}
+            self._book.run_begins(join)
             outcome, result = run.seat.play(Dataset(part=part))
         except Exception as error:
             if not isinstance(error, FednbError):
                 log.exception("the coordinator's role failed")
             blames = getattr(error, "member", "") if isinstance(error, LinkError) else self._endpoint.me
             run.fail(_Failure(self._endpoint.me, blames, explain(error), type(error).__name__))
+            run.receipts[self._endpoint.me] = self._book.run_ended(join, "failed", run.seat.crossed())
             return
+        run.receipts[self._endpoint.me] = self._book.run_ended(join, "ok", run.seat.crossed())
         tables = {player: ref.table for player, ref in run.request.data.items() if ref.table is not None}
         self._store.save(run.id, {**outcome.private, "tables": tables})
         journal.forget()
@@ -377,6 +390,8 @@ class CoordinatorService:
                 run.fail(_Failure(player, error.member or player, str(error), type(error).__name__))
                 run.stop(f"{player} was lost: {error}")
                 return
+            if isinstance(said, m.MemberDone | m.MemberFailed) and said.receipt is not None:
+                self._take(run, player, said.receipt)
             if isinstance(said, m.MemberEvent):
                 run.record.add(msgspec.structs.replace(said.event, member=player))
             elif isinstance(said, m.MemberDone):
@@ -387,6 +402,13 @@ class CoordinatorService:
                 run.fail(_Failure(player, said.member or player, said.error, said.error_type))
                 run.stop(f"{player} left the run: {said.error}")
                 return
+
+    def _take(self, run: _Run, player: str, receipt: m.Receipt) -> None:
+        """A member speaks for itself only, whatever it says."""
+        head = receipt.head and msgspec.structs.replace(receipt.head, member=player)
+        with run.lock:
+            run.receipts[player] = msgspec.structs.replace(receipt, member=player, about=run.id, head=head)
+        self._book.witness([head])
 
     def _budget(self, run: _Run) -> Budget | None:
         """The decryption budget of the label set that this run learns from; None where no role uses a label.

@@ -12,14 +12,16 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from fednb.errors import LinkError, Refused
+from fednb.errors import FednbError, LinkError, Refused
 from fednb.federation import messages as m
 from fednb.federation.kernel import START_SECONDS, Kernel
 from fednb.federation.kernel_process import KernelProcess
 from fednb.federation.outbox import Outbox
+from fednb.federation.receipts import Book, CellBook
 from fednb.federation.translate import no_answer
 from fednb.policy.mode import MemberPolicy
 from fednb.wire.endpoint import Conversation, Endpoint
+from fednb.wire.message import Message
 
 log = logging.getLogger("fednb.kernel")
 
@@ -41,6 +43,7 @@ class KernelHost:
         pipe: Pipe | None = None,
         attach: Callable[[Endpoint, str], None] | None = None,
         interrupt_abandoned: bool = True,
+        book: Book | None = None,
     ) -> None:
         """Listen at once; kernels are started on first use, or by `prewarm`.
 
@@ -51,6 +54,7 @@ class KernelHost:
         attach : called with each pipe and the analyst whose kernel it belongs to, before the first cell.
         interrupt_abandoned : interrupt a cell whose analyst has gone. The coordinator does not: a run that such a
             cell follows would be cancelled with it, and runs go on when a notebook ends.
+        book : where every cell is written down.
         """
         self._endpoint = endpoint
         self._policy = policy
@@ -64,6 +68,7 @@ class KernelHost:
         self._make_pipe = pipe
         self._attach = attach
         self._interrupt_abandoned = interrupt_abandoned
+        self._book = book or Book(endpoint.me)
         self._numbers = itertools.count(1)
         self._seats: dict[str, _Seat] = {}
         self._spare: _Seat | None = None
@@ -114,12 +119,14 @@ class KernelHost:
         if known is None or known.kind != "analyst":
             talk.close(f"{self._endpoint.me} runs cells of analysts only, and {analyst} is none.")
             return
-        outbox = Outbox(talk)
+        book = self._book.cells(analyst)
+        outbox = Outbox(talk, book.passes)
         try:
             while True:
                 request = talk.recv(m.Execute, m.Complete, m.Inspect, m.Interrupt, m.Restart)
-                refusal = self._refusal()
+                refusal = self._refusal() or self._unwritten(request, book, "allowed", f"mode {self._policy.mode}")
                 if refusal:
+                    self._unwritten(request, book, "refused", f"mode {self._policy.mode}")
                     self._refuse(request, refusal, outbox)
                     continue
                 self._pass_on(request, self._seat(analyst).kernel, outbox)
@@ -131,6 +138,17 @@ class KernelHost:
                 seat = self._seats.get(analyst)
             if seat is not None:
                 seat.kernel.abandon(outbox, interrupt=self._interrupt_abandoned)
+            book.close()
+
+    def _unwritten(self, request: Message, book: CellBook, decision: str, rule: str) -> str:
+        """Why a cell cannot be written down, and so not run; "" when it is."""
+        if isinstance(request, m.Execute):
+            try:
+                book.begins(request, decision, rule)
+            except FednbError as error:
+                log.error("a cell was refused: %s", error)
+                return str(error)
+        return ""
 
     def _pass_on(
         self, request: m.Execute | m.Complete | m.Inspect | m.Interrupt | m.Restart, kernel: Kernel, outbox: Outbox

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
+from fednb.policy.audit import Head
 from fednb.wire.endpoint import Presence
 from fednb.wire.message import Message
 
@@ -31,6 +32,30 @@ Word = Annotated[str, msgspec.Meta(max_length=200)]
 # of one event: the coordinator keeps many of them, so none may be large
 Figures = Annotated[dict[Word, float], msgspec.Meta(max_length=100)]
 Counts = Annotated[dict[Word, int], msgspec.Meta(max_length=100)]
+
+
+# ---------------------------------------------------------------- receipts
+
+
+class Crossing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What went from one member to another, by kind of message."""
+
+    to: Word
+    what: Word  # "Points", "Residuals", "Display", ...
+    messages: int
+    values: int  # numbers, ciphertexts or points; of text, pieces
+    bytes: int  # of payload
+
+
+class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What left one member for a cell or a run, under which rule, and the head of its audit log then."""
+
+    member: Word
+    about: Id  # the cell or the run
+    status: Word
+    rule: Word
+    crossed: Annotated[list[Crossing], msgspec.Meta(max_length=1000)] = []
+    head: Head | None = None  # None: this member keeps no audit log (simulation)
 
 
 # ---------------------------------------------------------------- cells: analyst -> agent
@@ -123,6 +148,7 @@ class CellDone(Message):
     seconds: float = 0.0
     count: int | None = None  # the party kernel's execution count
     reason: str = ""  # why refused or died, and what to do next
+    receipt: Receipt | None = None
 
 
 class Completions(Message):
@@ -274,6 +300,7 @@ class RunEnded(Message):
     member: str = ""  # who failed first
     seconds: float = 0.0
     notices: list[str] = []  # what the owner of some rows should know of this run
+    receipts: list[Receipt] = []  # one of each member that played, however it ended
 
 
 class RunInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -323,6 +350,7 @@ class Joined(Message):
     """The member's policy agrees and its data is ready."""
 
     steps: list[int] = []  # of a run to be resumed: where this member could continue from
+    head: Head | None = None
 
 
 class Declined(Message):
@@ -335,6 +363,7 @@ class Go(Message):
     """Everybody has joined: play."""
 
     step: int | None = None  # continue from this step of the journal
+    heads: list[Head] = []  # of every member's audit log: each keeps those of the others
 
 
 class Cancel(Message):
@@ -347,12 +376,14 @@ class MemberEvent(Message):
 
 class MemberDone(Message):
     result: MemberResult
+    receipt: Receipt | None = None
 
 
 class MemberFailed(Message):
     error: str
     error_type: str = ""
     member: str = ""  # who failed first, as this member saw it
+    receipt: Receipt | None = None
 
 
 # ---------------------------------------------------------------- a party kernel and its own agent (pipe)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
+from collections.abc import Callable
 
 from fednb.errors import LinkError
 from fednb.federation import messages as m
@@ -73,8 +74,10 @@ class Allowance:
 class Outbox:
     """Sends to one conversation from a thread of its own, so that whoever puts never waits for the network."""
 
-    def __init__(self, talk: Conversation) -> None:
+    def __init__(self, talk: Conversation, passes: Callable[[Message], Message] = lambda message: message) -> None:
+        """`passes` sees every message first, also when nobody listens any more, and says what goes out."""
         self.talk = talk
+        self._passes = passes
         self._waiting: collections.deque[Message] = collections.deque()
         self._change = threading.Condition()
         self._over = False
@@ -83,6 +86,7 @@ class Outbox:
 
     def put(self, message: Message) -> None:
         """Queue `message`; prints that wait anyway are joined."""
+        message = self._passes(message)
         with self._change:
             if self._over:
                 return

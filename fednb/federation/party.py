@@ -19,6 +19,7 @@ import numpy.typing as npt
 from fednb.errors import DataError, FednbError, LinkError, Refused
 from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
+from fednb.federation.receipts import Book
 from fednb.federation.seat import Seat, explain
 from fednb.federation.store import MemberStore, Part
 from fednb.protocols.base import Dataset
@@ -83,6 +84,7 @@ class PartyService:
         coordinator: str,
         lookup: Callable[[str], RunProtocol],
         threads: int = 1,
+        book: Book | None = None,
         executor: Executor | None = None,
     ) -> None:
         self._endpoint = endpoint
@@ -92,6 +94,7 @@ class PartyService:
         self._coordinator = coordinator
         self._lookup = lookup
         self._threads = threads
+        self._book = book or Book(endpoint.me)
         self._executor = executor
         endpoint.listen("member/", self._serve)
 
@@ -108,7 +111,9 @@ class PartyService:
             self._admit(request, protocol)
             self._once(request)
             data = self._dataset(request.data, protocol.roles[request.role].needs)
+            self._book.run_begins(request)
         except Exception as error:
+            self._declines(request, error)
             if not isinstance(error, FednbError):
                 log.exception("run %s could not be prepared", request.run)
             talk.send(
@@ -116,10 +121,16 @@ class PartyService:
             )
             return
         journal = self._store.journal(request.run)
-        talk.send(m.Joined(steps=journal.steps() if request.resume else []))
-        order = talk.recv(m.Go, m.Cancel)
+        talk.send(m.Joined(steps=journal.steps() if request.resume else [], head=self._book.head()))
+        try:
+            order = talk.recv(m.Go, m.Cancel)
+        except LinkError:
+            self._book.run_ended(request, "cancelled", [])
+            raise
         if isinstance(order, m.Cancel):
+            self._book.run_ended(request, "cancelled", [])
             return
+        self._book.witness(order.heads)
         journal.resume_from(order.step)
         seat = Seat(
             self._endpoint,
@@ -131,6 +142,12 @@ class PartyService:
             executor=self._executor,
         )
         self._play(seat, talk, data, request)
+
+    def _declines(self, join: m.Join, error: Exception) -> None:
+        try:
+            self._book.run_begins(join, "declined", getattr(error, "rule", "") or type(error).__name__)
+        except FednbError as unwritten:  # then nothing runs anyway
+            log.error("a declined run could not be written down: %s", unwritten)
 
     def _once(self, join: m.Join) -> None:
         """A run's id is used once, and resuming asks for the same again: else a part kept here could change."""
@@ -161,18 +178,30 @@ class PartyService:
         threading.Thread(target=listen, name="fednb-orders", daemon=True).start()
         try:
             outcome, result = seat.play(data)
-            answer: m.MemberDone | m.MemberFailed = m.MemberDone(result=self._keep(join, outcome, result))
+            kept = self._keep(join, outcome, result)
+            receipt = self._book.run_ended(join, "ok", seat.crossed(), kept.public, talk.peer)  # before it leaves
+            answer: m.MemberDone | m.MemberFailed = m.MemberDone(result=kept, receipt=receipt)
             self._store.journal(join.run).forget()
         except Exception as error:
             if not isinstance(error, FednbError):
                 log.exception("a role failed")
             answer = m.MemberFailed(
-                error=explain(error), error_type=type(error).__name__, member=getattr(error, "member", "")
+                error=explain(error),
+                error_type=type(error).__name__,
+                member=getattr(error, "member", ""),
+                receipt=self._failed(join, seat),
             )
         try:
             talk.send(answer)
         except LinkError:
             log.warning("the coordinator is gone; it will not learn how the run ended here")
+
+    def _failed(self, join: m.Join, seat: Seat) -> m.Receipt | None:
+        try:
+            return self._book.run_ended(join, "failed", seat.crossed())
+        except FednbError as unwritten:
+            log.error("the end of a run could not be written down: %s", unwritten)
+            return None
 
     def _admit(self, join: m.Join, protocol: RunProtocol) -> None:
         me = self._endpoint.me
@@ -260,4 +289,3 @@ class PartyService:
             bytes_out=result.bytes_out,
             bytes_in=result.bytes_in,
         )
-

@@ -144,6 +144,7 @@ def run_member(
                     run_folder=sockets,
                     pipe=lambda path: PipeServer(path, home.name),
                     threads=threads,
+                    sign=home.identity.sign,
                 )
             else:
                 agent = start_coordinator(
@@ -154,6 +155,7 @@ def run_member(
                     pipe=lambda path: PipeServer(path, home.name),
                     preload=preload,
                     threads=threads,
+                    sign=home.identity.sign,
                 )
             try:
                 tables = list(federation.parties[home.name].tables) if home.name in federation.parties else []

@@ -14,7 +14,8 @@ from typing import TypeVar
 import msgspec
 
 from fednb.errors import FednbError, LinkError, RunCancelled, UnexpectedMessage
-from fednb.federation.messages import Event, Join, MemberResult
+from fednb.federation.messages import Crossing, Event, Join, MemberResult
+from fednb.federation.receipts import Tally, values_in
 from fednb.protocols.base import Budget, Dataset, Journal, Outcome, Protocol, RunContext
 from fednb.protocols.executor import Executor
 from fednb.wire.endpoint import Endpoint
@@ -27,16 +28,21 @@ PULSE = 1.0  # seconds between events of a role that is busy or waiting
 
 
 class WatchedLink:
-    """A link that remembers what its role waits for."""
+    """A link that remembers what its role waits for, and counts what it sends."""
 
     def __init__(self, link: RunLink) -> None:
         self.me = link.me
         self.cast = link.cast
         self.waiting_for = ""
+        self.tally = Tally()
         self._link = link
 
     def send(self, to: str, message: Message) -> None:
+        talk = self._link.conversations.get(to)
+        before = talk.traffic.bytes_out if talk else 0
         self._link.send(to, message)
+        size = talk.traffic.bytes_out - before if talk else 0
+        self.tally.add(to, type(message).__name__, values_in(message), size)
 
     def recv(self, sender: str, kind: type[M]) -> M:
         self.waiting_for = f"{kind.__name__} from {sender}"
@@ -119,6 +125,10 @@ class Seat:
             pulse.join()
             self._link.close()
         return outcome, result
+
+    def crossed(self) -> list[Crossing]:
+        """What this role sent so far."""
+        return self._watched.tally.crossings() if self._watched else []
 
     def cancel(self, reason: str) -> None:
         """Stop as soon as the role looks up from its work or its wait."""

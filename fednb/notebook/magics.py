@@ -32,6 +32,7 @@ COMMANDS = {
     "status": "every member: up or down, its version, the round trip to it",
     "tables": "every party's tables: rows, columns, id and label; never values",
     "runs": "the coordinator's runs, also those that other notebooks began",
+    "receipt": "[RUN]  what left each member for the last cell and the newest run, or for that run, and by which rule",
     "cost": "what the latest fits took, beside what model.cost(frame, y) had estimated",
     "restart": "NAME[,NAME...|all]  a fresh kernel there; its variables are gone",
 }
@@ -94,6 +95,8 @@ class Magics:
             raise UsageError(f"%fed has no command {command!r}; it has {', '.join(COMMANDS)}.")
         elif command == "restart":
             self._restart(rest)
+        elif command == "receipt":
+            return self._session.receipts(rest.strip())
         elif rest.strip():
             raise UsageError(f"%fed {command} takes nothing more, but got {rest.strip()!r}.")
         elif command == "status":
@@ -131,7 +134,7 @@ class Magics:
         session = self._session
         if options.ask is not None:
             print("--ask: a member in open mode needs no approval, so nobody is asked.")
-        run = session.cells.execute(members, code, capture=options.output)
+        run = session.last = session.cells.execute(members, code, capture=options.output)
         replay: Pieces | Areas
         if len(members) > 1 or options.noblock:
             replay = Areas(self._shell, members, session.looks(), session.show_view, background=options.noblock)

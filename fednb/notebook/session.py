@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 from IPython.core.interactiveshell import InteractiveShell
+from msgspec import structs
 
 from fednb.errors import LinkError, NotConnected
-from fednb.federation.cells import CellClient
+from fednb.federation.cells import CellClient, CellRun
 from fednb.federation.client import Federation
+from fednb.federation.receipts import table
 from fednb.notebook.palette import Look, looks
 
 _OURS = re.compile(r"\s*(?:%%party\b|%%coordinator\b|%fed\b)")
@@ -23,6 +26,7 @@ class Session:
         self.shell = shell
         self.connector: Callable[[], Federation] | None = None  # connects at first use, where nobody did before
         self.attached: str | None = None  # the member whose cells need no magic
+        self.last: CellRun | None = None  # the cell that was sent last
         self._federation: Federation | None = None
         self._cells: CellClient | None = None
 
@@ -54,6 +58,19 @@ class Session:
         self.close()
         self._federation = federation
         self.shell.user_ns["fed"] = federation
+
+    def receipts(self, run: str = "") -> pd.DataFrame:
+        """Of a run; without one, of the last cell that ended and of the newest run."""
+        if run:
+            return self.federation.receipts(run)
+        done = self.last.done.items() if self.last is not None else ()
+        cell = table([structs.replace(end.receipt, member=name) for name, end in done if end.receipt is not None])
+        try:
+            newest = self.federation.receipts()
+        except LinkError:  # a cell's receipt is here, whether the coordinator is or not
+            newest = table([])
+        found = [each for each in (cell, newest) if len(each)]
+        return pd.concat(found, ignore_index=True) if found else cell
 
     def close(self) -> None:
         """Disconnect. Idempotent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -17,11 +18,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fednb import cli
 from fednb.errors import ConfigError, FednbError, NotConnected, PeerLost
 from fednb.federation import launch, profile
 from fednb.federation import messages as m
 from fednb.federation.cells import CellClient, CellEvent, captured_value
 from fednb.federation.client import Federation
+from fednb.policy import audit
+from fednb.policy.audit import AuditLog
 from fednb.wire.dealer import DealerEndpoint
 from fednb.wire.keys import MemberHome
 
@@ -184,6 +188,69 @@ def test_a_script_reaches_the_coordinator(running: launch.Running) -> None:
         assert federation.doctor().set_index("member")["up"].drop("analyst").all()
         assert set(federation.tables()["party"]) == {"bank", "agency"}
         assert len(federation.runs()) == 0
+
+
+def test_every_cell_ends_with_a_receipt_and_stands_in_a_log_that_verifies(
+    running: launch.Running, cells: CellClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "print('<script>alert(1)</script>')"
+    end = run(cells, "bank", code)[-1]
+    (refused,) = run(cells, "agency", "1 + 1")
+    assert isinstance(end, m.CellDone) and end.receipt is not None and end.receipt.head is not None
+    assert [(c.to, c.what, c.bytes) for c in end.receipt.crossed] == [("analyst", "Stream", 26)]
+    assert end.receipt.rule == "mode open" and end.receipt.status == "ok"
+    assert isinstance(refused, m.CellDone) and refused.receipt is not None
+    assert refused.receipt.status == "refused" and refused.receipt.crossed == []
+
+    home = running.root / "bank"
+    kept = AuditLog(tmp_path / "audit", "analyst")
+    kept.witness(end.receipt.head)
+    witness = ["--witness", str(tmp_path / "audit" / "witnessed.jsonl")]
+    assert cli.main(["audit", "verify", str(home), *witness]) == 0
+    assert "1 witnessed heads agree" in capsys.readouterr().out
+    page = tmp_path / "report.html"
+    assert cli.main(["audit", "export", str(home), "--output", str(page), *witness]) == 0
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.read_text() and "<script" not in page.read_text()
+    assert cli.main(["audit", "export", str(home), "--format", "json"]) == 0
+    exported = json.loads(capsys.readouterr().out)
+    assert exported["verified"]["problems"] == [] and code in exported["texts"].values()
+
+    entry = next(e for e in exported["entries"] if exported["texts"].get(e.get("code")) == code)
+    assert cli.main(["audit", "erase", str(home), "--text", entry["code"], "--reason", "asked to"]) == 0
+    assert run(cells, "bank", "1")[-1].receipt is not None, "the agent goes on after the command's entry"  # type: ignore[union-attr]
+    capsys.readouterr()
+    assert cli.main(["audit", "verify", str(home)]) == 0 and "1 texts erased" in capsys.readouterr().out
+
+    log = home / "audit" / "log.jsonl"
+    whole = log.read_bytes()
+    log.write_bytes(whole.replace(b"mode open", b"mode nope", 1))
+    assert cli.main(["audit", "verify", str(home)]) == 1 and "was changed" in capsys.readouterr().err
+    log.write_bytes(whole)
+
+
+def test_every_run_ends_with_receipts_and_the_members_keep_each_others_heads(running: launch.Running) -> None:
+    with Federation(DealerEndpoint(MemberHome.load(running.home)), "coordinator") as federation:
+        frame = federation.align({"bank": "loans", "agency": "invoices"}, on="sme_id")
+        ended = list(federation.watch(frame.id))[-1]
+        shown = federation.receipts()
+        assert shown.equals(federation.receipts(frame.id)) and set(shown["about"]) == {frame.id}
+    assert isinstance(ended, m.RunEnded)
+    receipts = {receipt.member: receipt for receipt in ended.receipts}
+    assert set(receipts) == {"bank", "agency", "coordinator"}
+    for name, receipt in receipts.items():
+        assert receipt.crossed and receipt.status == "ok" and "protocol psi" in receipt.rule
+        assert all(each.bytes > 0 for each in receipt.crossed)
+        home = MemberHome.load(running.root / name)
+        assert receipt.head is not None
+        assert home.roster[name].verifies(bytes.fromhex(receipt.head.signature), receipt.head.signed)
+        heads = audit.witnessed(home.folder / "audit" / "witnessed.jsonl")
+        assert {head.member for head in heads} == set(receipts) - {name}
+        files = [running.root / other / "audit" / "witnessed.jsonl" for other in set(receipts) - {name}]
+        held = [head for file in files for head in audit.witnessed(file)]
+        found = audit.verify(home.folder / "audit", name, held)
+        assert found.problems == [] and found.witnessed >= 2
+    sent = next(c for c in receipts["bank"].crossed if c.what == "Points" and c.to == "agency")
+    assert sent.values >= 2, "two ids, each a point"
 
 
 def test_the_same_homes_serve_one_federation_at_a_time(running: launch.Running) -> None:

@@ -11,6 +11,9 @@ from IPython.core.error import UsageError
 
 from fednb.errors import DataError, LinkError, LinkTimeout, NotConnected, PeerLost, Refused, RemoteError
 from fednb.federation import client
+from fednb.federation import messages as m
+from fednb.federation.cells import CellRun
+from fednb.federation.receipts import table
 from fednb.notebook import cell as cells
 from fednb.notebook.cell import PendingCell
 
@@ -312,7 +315,7 @@ def test_an_agent_that_confirms_nothing_is_given_up(world: Any, monkeypatch: pyt
 def test_fed_alone_explains_itself(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
     world.shell.run_line_magic("fed", "")
     out = capsys.readouterr().out
-    for command in ("connect", "status", "tables", "runs", "cost"):
+    for command in ("connect", "status", "tables", "runs", "receipt", "cost"):
         assert f"%fed {command}" in out
 
 
@@ -332,6 +335,22 @@ def test_fed_cost_shows_estimates_beside_what_fits_took(world: Any, monkeypatch:
     assert world.shell.run_line_magic("fed", "cost") is table
 
 
+def test_fed_receipt_shows_the_last_cells_receipt_and_then_the_newest_runs(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_run = m.Receipt("agency", "r1", "ok", "protocol psi", [m.Crossing("bank", "Points", 1, 9, 288)])
+    monkeypatch.setattr(world.session.federation, "receipts", lambda run="": table([of_run]))
+    assert world.shell.run_line_magic("fed", "receipt")["about"].tolist() == ["r1"]
+    assert world.shell.run_line_magic("fed", "receipt r1")["values"].tolist() == [9]
+    world.session.last = CellRun("c1", ["bank"])
+    mine = m.Receipt("agency", "c1", "ok", "mode \x1b[2J", [m.Crossing("analyst", "Stream", 1, 0, 26)])
+    world.session.last.done["bank"] = m.CellDone("c1", "ok", receipt=mine)
+    shown = world.shell.run_line_magic("fed", "receipt")
+    assert shown["about"].tolist() == ["c1", "r1"]
+    assert shown["member"].tolist() == ["bank", "agency"], "a member speaks for itself only"
+    assert shown["rule"][0] == "mode [2J", "and moves no cursor"
+
+
 def test_fed_restart_gives_fresh_kernels(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
     world.shell.run_line_magic("fed", "restart bank,agency")
     assert capsys.readouterr().out == "bank has a fresh kernel.\nagency has a fresh kernel.\n"
@@ -342,7 +361,9 @@ def test_fed_restart_gives_fresh_kernels(world: Any, capsys: pytest.CaptureFixtu
 
 
 def test_fed_refuses_what_it_does_not_know(world: Any) -> None:
-    with pytest.raises(UsageError, match="no command 'statsu'; it has connect, status, tables, runs, cost, restart"):
+    with pytest.raises(
+        UsageError, match="no command 'statsu'; it has connect, status, tables, runs, receipt, cost, restart"
+    ):
         world.shell.run_line_magic("fed", "statsu")
     with pytest.raises(UsageError, match="takes nothing more"):
         world.shell.run_line_magic("fed", "status now")
