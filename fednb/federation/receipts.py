@@ -173,12 +173,13 @@ class CellBook:
         if self._audit:
             self._audit.append(
                 "cell",
+                wait=False,
                 cell=request.cell,
                 decision=decision,
                 rule=rule,
                 by=self._analyst,
                 capture=request.capture[:100],
-                code=self._audit.keep(request.code),
+                code=self._audit.keep(request.code, wait=False),
                 length=len(request.code),
             )
         with self._lock:
@@ -217,9 +218,10 @@ class CellBook:
         head = None
         if self._audit:
             try:
-                output = self._audit.keep("\n".join(cell.said)) if cell.said else None
+                output = self._audit.keep("\n".join(cell.said), wait=False) if cell.said else None
                 head = self._audit.append(
                     "cell ended",
+                    wait=False,
                     cell=name,
                     status=status,
                     rule=cell.rule,

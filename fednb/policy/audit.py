@@ -1,9 +1,10 @@
 """What happened at a member, in a log that shows when somebody changes it afterwards.
 
-One line of JSON an entry, each with the hash of the line before, written and synced before the member goes on:
+One line of JSON an entry, each with the hash of the line before, written before the member goes on, so that no end of
+its process loses it; on disk by then too or, where that would keep a cell waiting, a moment later:
 
     log.jsonl        {"n": 7, "at": ..., "event": "cell ended", ..., "prev": hash of line 6, "hash": hash of this line}
-    head             number and hash of the last line, replaced after it: a log that was cut short lacks that line
+    head             number and hash of the last line on disk, replaced after it: a log that was cut short lacks it
     witnessed.jsonl  heads of other members, signed by them, as they came with receipts: whoever rewrites log *and* head
                      is contradicted by those who witnessed an earlier head
     blobs/           what cells said and printed. The log holds only a salted digest of each; the salt lies in the
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -32,7 +34,10 @@ import msgspec
 
 from fednb.errors import ConfigError, DataError, FednbError
 
+log = logging.getLogger("fednb.audit")
+
 START = "0" * 64  # the hash "before" the first line
+SYNC_SECONDS = 0.1  # how long an entry that nobody waits for may take to begin its way to the disk
 MOST_LINE = 1 << 20  # bytes
 MOST_BLOB = 1 << 20  # characters kept of one cell's text or output
 
@@ -87,17 +92,24 @@ class AuditLog:
         self._lock = threading.Lock()
         self._size = -1  # of the log as this process left it; -1: look
         self._last = _Mark(-1, START)
+        self._behind: set[Path] = set()  # written, and not known to be on disk
+        self._failure: OSError | None = None  # of bringing them there
         self._held: dict[str, int] = {}  # the newest head that was written down, by member
         for each in (folder, folder / "blobs"):
             each.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def append(self, event: str, **details: Any) -> Head:
-        """Write an entry down; on disk when this returns. Raises FednbError when that fails: then do not go on."""
+    def append(self, event: str, *, wait: bool = True, **details: Any) -> Head:
+        """Write an entry down. Raises FednbError when that fails, now or for an earlier one: then do not go on.
+
+        wait : return when the disk has it; else it gets there a moment later.
+        """
         if wrong := _OWN.intersection(details):
             raise ValueError(f"{', '.join(sorted(wrong))}: names that every entry has already")
         try:
-            with self._lock, self._opened() as log:
-                self._catch_up(log)
+            with self._lock, self._opened() as file:
+                if self._failure is not None:
+                    raise self._failure
+                self._catch_up(file)
                 entry = {"n": self._last.n + 1, "at": time.time(), "event": event, **details, "prev": self._last.hash}
                 mark = _Mark(self._last.n + 1, _hash(entry))
                 line = _canonical({**entry, "hash": mark.hash}) + b"\n"
@@ -106,10 +118,13 @@ class AuditLog:
                         f"{self.member} was asked for something that takes {len(line):,} bytes to write down; an entry "
                         f"of its audit log has {MOST_LINE:,} at most."
                     )
-                _write(log, line)
-                _replace(self.folder / "head", msgspec.json.encode(mark))
+                _write(file, line, sync=wait)
                 self._size += len(line)
                 self._last = mark
+                if wait:
+                    _replace(self.folder / "head", msgspec.json.encode(mark))
+                else:
+                    self._sync_soon(self.folder / "log.jsonl")
                 return self._as_head(mark)
         except OSError as error:
             self._size = -1
@@ -120,20 +135,59 @@ class AuditLog:
 
     def head(self) -> Head:
         """The last entry, for others to keep."""
-        with self._lock, self._opened() as log:
-            self._catch_up(log)
+        with self._lock, self._opened() as file:
+            self._catch_up(file)
             return self._as_head(self._last)
 
-    def keep(self, text: str) -> str:
+    def keep(self, text: str, *, wait: bool = True) -> str:
         """Keep what may have to be erased one day; returns the digest that goes into an entry."""
         text = text[:MOST_BLOB]
         salt = secrets.token_hex(16)
         digest = _digest(salt, text)
         try:
-            _replace(self.folder / "blobs" / digest, msgspec.json.encode(_Blob(salt, text)))
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            handle = os.open(self.folder / "blobs" / digest, flags, 0o600)
+            try:
+                _write(handle, msgspec.json.encode(_Blob(salt, text)), sync=wait)
+            finally:
+                os.close(handle)
+            if not wait:
+                with self._lock:
+                    self._sync_soon(self.folder / "blobs" / digest)
         except OSError as error:
             raise FednbError(f"{self.member} cannot write its audit log: {error.strerror}.") from None
         return digest
+
+    def _sync_soon(self, *files: Path) -> None:
+        """Called with the lock held."""
+        if not self._behind:
+            threading.Thread(target=self._sync, name="fednb-audit", daemon=True).start()
+        self._behind.update(files)
+
+    def _sync(self) -> None:
+        """Bring to disk what came within a moment, then the head: a write that meets a sync would wait for it."""
+        threading.Event().wait(SYNC_SECONDS)
+        with self._lock:
+            files, self._behind = self._behind, set()
+        for file in files:
+            try:
+                with open(file, "rb") as written:
+                    os.fsync(written.fileno())
+            except FileNotFoundError:
+                continue  # a text that was erased meanwhile
+            except OSError as error:
+                self._fail(error)
+        try:
+            with self._lock:
+                _replace(self.folder / "head", msgspec.json.encode(self._last))
+        except FileNotFoundError:
+            return  # the whole folder is gone
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        log.error("the audit log of %s does not get to the disk: %s", self.member, error.strerror)
+        self._failure = error
 
     def erase(self, digest: str, reason: str) -> None:
         """Delete a blob for good, and write down that and why. Raises DataError when there is none."""
@@ -299,8 +353,6 @@ def _check_heads(found: Verdict, hashes: list[str], mark: _Mark | None, member: 
         found.problems.append(f"entries are missing at the end: it once had {mark.n + 1}, and has {len(hashes)}")
     elif mark is not None and mark.n >= 0 and hashes[mark.n] != mark.hash:
         found.problems.append(f"entry {mark.n} is another than the head says: the log was rewritten")
-    elif mark is not None and mark.n < len(hashes) - 2:
-        found.problems.append("entries were added without their head: they were not written by fednb")
     for head in held:
         if head.member != member or head.n < 0:
             continue
@@ -343,10 +395,11 @@ def _digest(salt: str, text: str) -> str:
     return hashlib.sha256(f"fednb audit blob {salt} {text}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _write(handle: int, data: bytes) -> None:
+def _write(handle: int, data: bytes, *, sync: bool = True) -> None:
     while data:
         data = data[os.write(handle, data) :]
-    os.fsync(handle)
+    if sync:
+        os.fsync(handle)
 
 
 def _replace(path: Path, content: bytes) -> None:

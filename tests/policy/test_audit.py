@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +132,7 @@ def test_everything_is_for_the_owner_alone(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
+import threading
 from pathlib import Path
 from fednb.policy.audit import AuditLog
 log = AuditLog(Path(sys.argv[1]), "bank")
@@ -172,3 +174,42 @@ def test_every_torn_last_line_is_recognised_and_the_next_entry_follows(tmp_path:
         assert found.problems == [] and found.torn == (cut - len(whole) if cut < len(longer) else 0)
         AuditLog(tmp_path, "bank").append("agent started")
         assert audit.verify(tmp_path, "bank").problems == []
+
+
+def test_entries_that_nobody_waits_for_get_to_the_disk_a_moment_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    done = threading.Event()
+    fsync = os.fsync
+
+    def watching(handle: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+        if any(name.startswith(".head.") for name in synced):
+            done.set()
+
+    monkeypatch.setattr(os, "fsync", watching)
+    log = AuditLog(tmp_path, "bank")
+    blob = log.keep("x = 1", wait=False)
+    log.append("cell", wait=False, code=blob)
+    assert done.wait(10) and {"log.jsonl", blob} < set(synced)
+    assert audit.verify(tmp_path, "bank").problems == []
+
+
+def test_what_nobody_waited_for_and_never_got_to_the_disk_stops_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, os.strerror(28))
+
+    log = AuditLog(tmp_path, "bank")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        log.append("cell", wait=False)
+        for _ in range(1000):
+            if log._failure is not None:
+                break
+            threading.Event().wait(0.01)
+    with pytest.raises(FednbError, match="cannot write its audit log"):
+        log.append("cell", wait=False)
