@@ -40,6 +40,16 @@ class Mask:
         high = np.uint64(64 - bits)
         return (difference << high).astype(np.int64) >> np.int64(64 - bits)  # sign extension
 
+    def hand_over(self) -> npt.NDArray[np.uint64]:
+        """The mask's own windows [d], for another member that is to get the numbers instead. As `remove`, once.
+
+        Uniform bits to anybody who does not have the windows that come back.
+        """
+        if self._windows is None:
+            raise CryptoError("a mask is removed once: its second use would tell differences")
+        windows, self._windows = self._windows, None
+        return windows
+
 
 def mask(c: CipherVector, packing: Packing, threads: int = 1) -> tuple[Fresh, Mask]:
     """`c` plus uniform numbers, refreshed; and what takes them off the windows that come back."""

@@ -377,10 +377,23 @@ class CoordinatorService:
             run.receipts[self._endpoint.me] = self._book.run_ended(join, "failed", run.seat.crossed())
             return
         run.receipts[self._endpoint.me] = self._book.run_ended(join, "ok", run.seat.crossed())
-        tables = {player: ref.table for player, ref in run.request.data.items() if ref.table is not None}
+        tables = self._origins(run.request)
         self._store.save(run.id, {**outcome.private, "tables": tables})
         journal.forget()
         run.results[self._endpoint.me] = result
+
+    def _origins(self, request: m.StartRun) -> dict[str, str]:
+        """Each player's table; for a frame the table that was aligned, whatever has been derived from it since.
+
+        A label's decryption quota is kept under that name: a derived table opens no new account.
+        """
+        tables: dict[str, str] = {}
+        for player, ref in request.data.items():
+            if ref.table is not None:
+                tables[player] = ref.table
+            elif ref.frame is not None:
+                tables[player] = self._store.load(ref.frame)["tables"][player]
+        return tables
 
     def _watch(self, run: _Run, player: str, talk: Conversation) -> None:
         while True:

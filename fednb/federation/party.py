@@ -41,9 +41,9 @@ class Tables(Protocol):
         ...
 
     def features(
-        self, name: str, columns: Sequence[str] | None, rows: npt.NDArray[np.int64] | None
+        self, name: str, columns: Sequence[str] | None, rows: npt.NDArray[np.int64] | None, *, missing: bool = False
     ) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
-        """[len(rows), d] and the names of the d columns. Raises DataError for what is missing or not numeric."""
+        """[len(rows), d] and the names of the d columns. DataError for text and, unless allowed, missing values."""
         ...
 
     def label(self, name: str, column: str | None, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]: ...
@@ -231,7 +231,7 @@ class PartyService:
         features: npt.NDArray[np.float64] | None = None
         columns: tuple[str, ...] = ()
         if "X" in needs:
-            features, columns = self._tables.features(table, ref.columns, rows)
+            features, columns = self._tables.features(table, ref.columns, rows, missing="missing" in needs)
         label = None
         if "y" in needs:
             if not ref.label:
@@ -274,11 +274,13 @@ class PartyService:
         elif ref.frame is not None:
             private.setdefault("frame", ref.frame)
         private |= {"protocol": join.protocol, "role": join.role}
-        self._store.save(join.run, private)
         if outcome.table is not None:
             name, columns = outcome.table
             table, rows = self.rows(ref)
             self._tables.save_rows(name, table, rows, columns)
+            # its rows are the frame's, in their order: an aligned frame on the new table, under this run's id
+            private |= {"table": name, "index": np.arange(len(rows)), "digest": self._tables.digest(name)}
+        self._store.save(join.run, private)
         public = dict(result.public)
         if "coef" in private and self._policy.releases("coefficients"):
             public["coef"] = np.asarray(private["coef"], dtype=np.float64)

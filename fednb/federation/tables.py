@@ -127,11 +127,17 @@ class TableStore:
         return np.array(rows, dtype=object)
 
     def features(
-        self, name: str, columns: Sequence[str] | None = None, rows: npt.NDArray[np.int64] | None = None
+        self,
+        name: str,
+        columns: Sequence[str] | None = None,
+        rows: npt.NDArray[np.int64] | None = None,
+        *,
+        missing: bool = False,
     ) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
         """[len(rows), d] and the names of the d columns; `columns=None`: all but ids and label.
 
-        Raises DataError for a column that is missing, not numeric, or has missing values in these rows.
+        Raises DataError for a column that is missing, not numeric, or has missing values in these rows; with
+        `missing` such values come as NaN.
         """
         table = self.table(name)
         frame = self._frame(name)
@@ -143,7 +149,7 @@ class TableStore:
         for j, column in enumerate(columns):
             if column in table.id:
                 raise DataError(f"column {column!r} of table {name!r} of {self.member} is an id, not a feature.")
-            X[:, j] = self._numbers(name, frame[column], rows, "feature")
+            X[:, j] = self._numbers(name, frame[column], rows, "feature", missing=missing)
         return X, tuple(columns)
 
     def label(
@@ -261,7 +267,7 @@ class TableStore:
         return result
 
     def _numbers(
-        self, name: str, series: pd.Series, rows: npt.NDArray[np.int64] | None, use: str
+        self, name: str, series: pd.Series, rows: npt.NDArray[np.int64] | None, use: str, *, missing: bool = False
     ) -> npt.NDArray[np.float64]:
         import pandas as pd
 
@@ -285,10 +291,10 @@ class TableStore:
                 )
         else:
             numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
-        missing = int(np.isnan(numbers).sum())
-        if missing:
+        absent = int(np.isnan(numbers).sum())
+        if absent and not missing:
             raise DataError(
-                f"{where} has {missing:,} missing values in {len(numbers):,} rows. Fill or drop them at "
+                f"{where} has {absent:,} missing values in {len(numbers):,} rows. Fill or drop them at "
                 f"{self.member} (fed.load, fillna, fed.save), or leave the column out."
             )
         infinite = int(np.isinf(numbers).sum())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from fednb.models.binning import WoeBinning
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
 from fednb.models.logistic import VerticalLogisticRegression, Withheld
 from fednb.models.scores import Scores
 
-__all__ = ["Cost", "Evaluation", "Scores", "VerticalLogisticRegression", "Withheld"]
+__all__ = ["Cost", "Evaluation", "Scores", "VerticalLogisticRegression", "Withheld", "WoeBinning"]

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fednb.errors import DataError
-from fednb.protocols import calibrate, evaluation, prepared_psi, psi, scores, vertical_logistic, vertical_score
+from fednb.protocols import (
+    calibrate,
+    evaluation,
+    prepared_psi,
+    psi,
+    scores,
+    vertical_binning,
+    vertical_logistic,
+    vertical_score,
+    woe_table,
+)
 from fednb.protocols.base import Protocol
 
 BUILT_IN: Mapping[str, Protocol] = {
@@ -14,6 +24,8 @@ BUILT_IN: Mapping[str, Protocol] = {
         psi.PROTOCOL,
         prepared_psi.PREPARE,
         prepared_psi.PROTOCOL,
+        vertical_binning.PROTOCOL,
+        woe_table.PROTOCOL,
         vertical_logistic.PROTOCOL,
         vertical_score.PROTOCOL,
         evaluation.PROTOCOL,

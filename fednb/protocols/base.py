@@ -152,7 +152,8 @@ class Role:
 
     play: RoleFunction
     many: bool = False  # several members may play it
-    needs: tuple[str, ...] = ()  # of "ids", "X", "y", "part": what the member must load before it plays
+    # of "ids", "X", "y", "part": what the member must load before it plays; "missing": X may have NaN
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

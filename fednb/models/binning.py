@@ -1,0 +1,239 @@
+"""Weight-of-evidence binning of a vertical frame, as a transformer with scikit-learn's conventions.
+
+Features are cut where they lie, and positives are counted under encryption: see `fednb.protocols.vertical_binning`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from fednb.errors import DataError, UnexpectedMessage
+from fednb.federation.frame import VerticalFrame
+from fednb.federation.result import RunResult
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Count = Annotated[int, Meta(ge=0)]
+
+
+class _Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One feature's bins, as its owner releases them."""
+
+    column: str
+    holds: list[str]
+    rows: list[Count]
+    positives: list[Count]
+    woe: list[float]
+    iv: list[float]
+
+
+class _Released(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    features: list[_Feature]
+    rows: Count
+    notes: list[str]
+
+
+class _Coded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    columns: list[str]
+    notes: list[str]
+
+
+class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Bins of every party's features, their weight of evidence and information value; fitted on the frame's rows only.
+
+    `transform` codes values as weights. Each party keeps the coded table and its cut points; what comes back is a frame
+    on these tables, to train a scorecard's regression on. Works as a step of scikit-learn's `Pipeline`.
+
+    Parameters
+    ----------
+    bins : cells a feature to begin with, 2 to 100, each of ten rows or more.
+    method : "quantile" or "width" (equal widths).
+    merge : "monotone", neighbours are joined so that the rate of positives only rises or only falls, with the largest
+        information value that this allows; "optimal", the largest information value whatever the trend; "none", only
+        until each bin has ten rows and both classes.
+    max_bins : at most so many merged bins of ordinary values.
+    min_share : share of the rows behind each merged bin, 0 to 0.5. Not used with merge="none".
+    special_values : values that are codes, at every party; each gets a bin of its own, as missing values do.
+    cuts : {"party.column": [cut points]} to use instead of `method`. All members of the run see them.
+    key_bits : size of the Paillier key, 2048 at least.
+
+    Attributes
+    ----------
+    iv_ : DataFrame of party, feature, iv (information value in nats; Siddiqi 2006, ch. 6) and bins, best first.
+    dropped_ : dict of "party.column" to why `transform` leaves it out; notes_ : list of str; run_ : the run's id;
+    label_ : "bank.default"; feature_names_in_ : dict of party to names; n_rows_ : int.
+    """
+
+    def __init__(
+        self,
+        *,
+        bins: int = 20,
+        method: Literal["quantile", "width"] = "quantile",
+        merge: Literal["monotone", "optimal", "none"] = "monotone",
+        max_bins: int = 10,
+        min_share: float = 0.05,
+        special_values: Sequence[float] = (),
+        cuts: Mapping[str, Sequence[float]] | None = None,
+        key_bits: int = 2048,
+    ) -> None:
+        self.bins = bins
+        self.method = method
+        self.merge = merge
+        self.max_bins = max_bins
+        self.min_share = min_share
+        self.special_values = special_values
+        self.cuts = cuts
+        self.key_bits = key_bits
+
+    def fit(self, frame: VerticalFrame, y: str) -> Self:
+        """Bin the features of the frame's rows; `y` is the label, written "party.column".
+
+        Raises DataError (the message names party and column), QuotaExceeded, Refused, RunFailed.
+        """
+        active, label = frame.find_label(y)
+        passive = [party for party in frame.parties if party != active]
+        result = frame.federation.run(
+            "vertical_binning",
+            cast={"active": [active], "passive": passive, "coordinator": [frame.federation.coordinator]},
+            data=frame.refs(label=(active, label), drop={active: [label]}),
+            params=self._params(frame),
+            title=f"{type(self).__name__} on {', '.join(frame.parties)}",
+        )
+        self._learned(frame, result, active, label)
+        return self
+
+    def transform(self, frame: VerticalFrame, name: str | None = None) -> VerticalFrame:
+        """A frame of weights on the same rows. Each party keeps its own as a table `name` (None: a name of its own).
+
+        Values that no training row, or too few, had a bin for weigh 0; `notes_` says in which columns that happened.
+        """
+        check_is_fitted(self, "run_")
+        active, label = self._label
+        for party, names in self.feature_names_in_.items():
+            missing = [column for column in names if column not in frame.columns.get(party, ())]
+            if missing:
+                raise DataError(f"the binning was fitted on {party}'s {', '.join(missing)}, which this frame lacks.")
+        name = name or f"woe-{secrets.token_hex(6)}"
+        with_label = label in (*frame.labels.get(active, ()), *frame.columns[active])
+        refs = frame.refs(part=self.run_)
+        refs = {
+            party: msgspec.structs.replace(
+                ref,
+                columns=[*self.feature_names_in_[party], *([label] if party == active and with_label else [])],
+            )
+            for party, ref in refs.items()
+            if party in self.feature_names_in_
+        }
+        result = frame.federation.run(
+            "woe_table",
+            cast={"party": list(refs), "coordinator": [frame.federation.coordinator]},
+            data=refs,
+            params={"name": name},
+            title=f"Weights of evidence of {len(frame)} rows",
+        )
+        coded = {party: result.read(party, _Coded) for party in refs}
+        self.notes_ = [*self._fit_notes, *(note for said in coded.values() for note in said.notes)]
+        return VerticalFrame(
+            frame.federation,
+            result.run,
+            tables=dict.fromkeys(refs, name),
+            columns={party: tuple(said.columns) for party, said in coded.items()},
+            labels={active: (label,)} if with_label else {},
+            rows=len(frame),
+            part=frame.part,
+        )
+
+    def bin_table(self, feature: str) -> pd.DataFrame:
+        """The bins of "party.column": holds, rows, positives, rate, woe and iv, in the order of the values.
+
+        Where the bins are cut, only the feature's owner knows.
+        """
+        import pandas as pd
+
+        check_is_fitted(self, "run_")
+        if feature not in self._bins:
+            raise DataError(f"there are no bins of {feature!r}; there are bins of {', '.join(self._bins)}.")
+        bins = self._bins[feature]
+        return pd.DataFrame(
+            {
+                "holds": bins.holds,
+                "rows": bins.rows,
+                "positives": bins.positives,
+                "rate": np.asarray(bins.positives, dtype=np.float64) / np.asarray(bins.rows, dtype=np.float64),
+                "woe": bins.woe,
+                "iv": bins.iv,
+            }
+        )
+
+    @property
+    def _label(self) -> tuple[str, str]:
+        party, _, column = self.label_.partition(".")
+        return party, column
+
+    def _params(self, frame: VerticalFrame) -> dict[str, Any]:
+        """As the protocol takes them."""
+        cuts: dict[str, dict[str, list[float]]] = {}
+        for feature, points in (self.cuts or {}).items():
+            party, _, column = feature.partition(".")
+            if column not in frame.columns.get(party, ()):
+                raise DataError(f"cut points were given for {feature!r}, which is no party.column of this frame.")
+            cuts.setdefault(party, {})[column] = [float(x) for x in points]
+        return {
+            "bins": int(self.bins),
+            "method": self.method,
+            "merge": self.merge,
+            "max_bins": int(self.max_bins),
+            "min_share": float(self.min_share),
+            "special": [float(x) for x in self.special_values],
+            "cuts": cuts,
+            "key_bits": int(self.key_bits),
+        }
+
+    def _learned(self, frame: VerticalFrame, result: RunResult, active: str, label: str) -> None:
+        import pandas as pd
+
+        names = {
+            party: tuple(column for column in columns if (party, column) != (active, label))
+            for party, columns in frame.columns.items()
+        }
+        bins: dict[str, _Feature] = {}
+        notes = [*result.notices]
+        for party, columns in names.items():
+            said = result.read(party, _Released)
+            if tuple(feature.column for feature in said.features) != columns:
+                raise UnexpectedMessage(f"{party} released bins of other features than the frame's", member=party)
+            bins |= {f"{party}.{feature.column}": feature for feature in said.features}
+            notes += said.notes
+        self.run_ = result.run
+        self.label_ = f"{active}.{label}"
+        self.feature_names_in_ = names
+        self.n_features_in_ = sum(len(columns) for columns in names.values())
+        self.n_rows_ = len(frame)
+        self._bins = bins
+        self.iv_ = (
+            pd.DataFrame(
+                {
+                    "party": [party for party, columns in names.items() for _ in columns],
+                    "feature": [column for columns in names.values() for column in columns],
+                    "iv": [float(np.sum(feature.iv)) for feature in bins.values()],
+                    "bins": [len(feature.rows) for feature in bins.values()],
+                }
+            )
+            .sort_values("iv", ascending=False, kind="stable")
+            .reset_index(drop=True)
+        )
+        self.dropped_ = {name: "one bin only" for name, feature in bins.items() if len(set(feature.woe)) < 2}
+        self._fit_notes = notes
+        self.notes_ = [*notes]
+        self.seconds_ = result.seconds
+        self.bytes_ = result.bytes
+        self.operations_ = result.operations

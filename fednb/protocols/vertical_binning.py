@@ -1,0 +1,434 @@
+"""Weight of evidence for features that lie apart from the label: bins at each owner, positives counted encrypted.
+
+    active (y, X_a)                 passive p (X_p), one or more         coordinator (secret key)
+      | <───────────────────────────────┼─────────────── Key n ────────── |
+      |                                 |── Shape rows, cells ──────────> |   counted against the label set's quota
+      |── Shape rows, 0 ────────────────┼───────────────────────────────> |
+      | <───────────────────────────────┼ <───────────── Ready ────────── |
+      |── Labels [[y]], packed ───────> |                                 |
+      |                                 |── MaskedSums [[Σ y + m]] ─────> |   one a cell, m uniform
+      | <───────────────────────────────┼─────────────── Windows ──────── |   of Σ y + m
+      | <── Cells rows, windows of m ── |                                 |
+      |── Bins which cells, positives > |                                 |
+
+Each owner cuts its own columns on the training rows, into cells of at least ten rows; missing and special values get
+cells of their own where ten rows have them, and weigh nothing otherwise. The active party takes the masks off, sees
+rows and positives of numbered cells, merges neighbours (see `evidence`) and says which cells make a bin. Features
+travel in a random order and without names. Its own columns it treats alike, in plain.
+
+| role | learns |
+|---|---|
+| active | of each passive party: number of features; rows and positives of each cell; no name, value or cut point |
+| passive | of its own features: which cells make a bin, and the positives of each bin; all positives; never a label |
+| coordinator | rows; each passive party's number of cells; otherwise uniform random bits |
+| coordinator, analyst | of each feature: its information value, and rows and positives of each bin |
+
+A bin has at least ten rows and both classes, so no row's label follows from it. Two binnings with cuts close together
+tell the label counts between them: the coordinator counts each decrypted sum against the quota of the label set, over
+all runs. Cut points that an analyst gives are known to all members of the run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from msgspec import Meta
+
+from fednb.crypto import paillier
+from fednb.crypto.cells import cell_sums
+from fednb.crypto.masking import Mask, mask
+from fednb.crypto.packing import Packing
+from fednb.crypto.paillier import Fresh, PublicKey
+from fednb.errors import CryptoError, DataError, UnexpectedMessage
+from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
+from fednb.protocols.cuts import Cuts, Floats, Integers, Method, fit_cuts
+from fednb.protocols.evidence import NEUTRAL, Merge, information, merged, woe
+from fednb.protocols.features import MIN_ROWS, check_label
+from fednb.wire.link import Link
+from fednb.wire.message import Message
+
+GUARD = 2  # zero bits below a label: a window is right up to one unit, and rounding makes the sum exact
+LABEL_BITS = GUARD + 2  # 2**GUARD and its sign
+
+
+class BinningParams(Params):
+    bins: Annotated[int, Meta(ge=2, le=100)] = 20  # cells of ordinary values a feature, before merging
+    method: Method = "quantile"
+    merge: Merge = "monotone"
+    max_bins: Annotated[int, Meta(ge=1, le=100)] = 10  # of ordinary values, after merging
+    min_share: Annotated[float, Meta(ge=0, le=0.5)] = 0.05  # of the rows, behind each merged bin
+    special: Annotated[list[float], Meta(max_length=20)] = []  # values that are codes
+    cuts: dict[str, dict[str, list[float]]] = {}  # party -> column -> cut points, instead of `method`
+    key_bits: Annotated[int, Meta(ge=256, le=4096)] = 2048
+    insecure_short_key: bool = False  # for tests: keys below 2048 bits
+
+
+class Key(Message):
+    n: bytes  # the Paillier modulus, big-endian
+
+
+class Shape(Message):
+    """A party to the coordinator."""
+
+    rows: int
+    cells: int  # sums it will ask to decrypt
+
+
+class Ready(Message):
+    """Everybody has the same rows, and the quota allows the sums."""
+
+
+class Labels(Message):
+    labels: Fresh  # [ceil(rows/k)] k packed labels each, times 2**GUARD
+
+
+class MaskedSums(Message):
+    sums: Fresh  # [cells] slot k-1 of each holds the positives of a cell, behind a mask
+
+
+class Windows(Message):
+    windows: np.ndarray  # uint64 [cells]
+
+
+class Cells(Message):
+    ordered: np.ndarray  # int64 [features] cells of neighbouring values
+    apart: np.ndarray  # int64 [features] cells of missing and special values
+    rows: np.ndarray  # int64 [cells] feature after feature
+    masks: np.ndarray  # uint64 [cells] windows of the masks
+
+
+class Bins(Message):
+    groups: np.ndarray  # int64 [cells] bin of each cell within its feature; -1: weighs nothing
+    positives: np.ndarray  # int64 [bins] feature after feature
+    all_positives: int
+
+
+@dataclass
+class _Feature:
+    """One column of one's own, cut."""
+
+    cuts: Cuts
+    counted: Integers  # which cells of the cuts are counted
+    cells: Integers  # [n] place among `counted`, or len(counted) for rows in none of them
+    rows: Integers  # [len(counted)]
+
+    @property
+    def ordered(self) -> int:
+        return int((self.counted < self.cuts.ordered).sum())
+
+    def result(self, groups: Integers, positives: Integers, all_rows: int, all_positives: int) -> dict[str, Any]:
+        """What becomes of the column: cut points, weights by cell, and its bins as they are released."""
+        bins = int(groups.max(initial=NEUTRAL)) + 1
+        rows = np.array([self.rows[groups == b].sum() for b in range(bins)], dtype=np.int64)
+        weights = woe(rows, positives, all_rows, all_positives)
+        by_cell = np.zeros(self.cuts.size)
+        by_cell[self.counted] = np.where(groups == NEUTRAL, 0.0, np.append(weights, 0.0)[groups])
+        bin_of_cell = np.full(self.cuts.size, NEUTRAL, dtype=np.int64)
+        bin_of_cell[self.counted] = groups
+        first = [int(self.counted[groups == b][0]) for b in range(bins)]
+        return {
+            "points": self.cuts.points,
+            "woe": by_cell,
+            "bin": bin_of_cell,
+            "bins": {
+                "holds": [self.cuts.name(cell) for cell in first],
+                "rows": rows.tolist(),
+                "positives": positives.tolist(),
+                "woe": weights.tolist(),
+                "iv": information(rows, positives, all_rows, all_positives).tolist(),
+            },
+        }
+
+
+def active(link: Link, data: Dataset, params: BinningParams, run: RunContext) -> Outcome:
+    (coordinator,) = link.cast["coordinator"]
+    X = _check(link.me, data, params)
+    y = check_label(link.me, data.y, data.label, len(X))
+    own = _cut(link.me, X, data.columns, params)
+    key = _accept_key(link.recv(coordinator, Key), params, coordinator)
+    link.send(coordinator, Shape(rows=len(y), cells=0))
+    link.recv(coordinator, Ready)
+    packing = _packing(key, len(y))
+    labels = packing.pack(y.astype(np.int64) << GUARD)
+    for passive in link.cast["passive"]:
+        run.check()
+        run.count("encrypt", len(labels))
+        link.send(passive, Labels(key.encrypt(labels, GUARD, run.threads)))
+    all_positives = int(y.sum())
+
+    def bins_of(ordered: int, rows: Integers, positives: Integers) -> tuple[Integers, Integers]:
+        least = max(MIN_ROWS, math.ceil(params.min_share * len(y)))
+        groups = merged(
+            rows,
+            positives,
+            len(y),
+            all_positives,
+            ordered=ordered,
+            merge=params.merge,
+            least=least,
+            most=params.max_bins,
+        )
+        count = int(groups.max(initial=NEUTRAL)) + 1
+        return groups, np.array([positives[groups == b].sum() for b in range(count)], dtype=np.int64)
+
+    for step, passive in enumerate(link.cast["passive"], 1):
+        said = link.recv(passive, Cells)
+        sizes = _check_cells(passive, said, len(y))
+        windows = link.recv(coordinator, Windows).windows
+        try:
+            sums = Mask(said.masks, packing).remove(windows)
+        except CryptoError as error:
+            raise UnexpectedMessage(f"{passive} or {coordinator} sent {error}", member=passive) from None
+        positives = (sums + (1 << (GUARD - 1))) >> GUARD
+        if (positives < 0).any() or (positives > said.rows).any():
+            raise UnexpectedMessage(f"{passive} sent sums that count no labels", member=passive)
+        ends = np.cumsum(sizes)
+        found = [
+            bins_of(int(ordered), said.rows[end - size : end], positives[end - size : end])
+            for ordered, size, end in zip(said.ordered, sizes, ends, strict=True)
+        ]
+        link.send(
+            passive,
+            Bins(
+                groups=np.concatenate([groups for groups, _ in found]),
+                positives=np.concatenate([counts for _, counts in found]),
+                all_positives=all_positives,
+            ),
+        )
+        run.progress("bin", step, len(link.cast["passive"]))
+    results = []
+    for feature in own:
+        positives = np.bincount(feature.cells, weights=y, minlength=len(feature.counted) + 1)[:-1].astype(np.int64)
+        results.append(feature.result(*bins_of(feature.ordered, feature.rows, positives), len(y), all_positives))
+    outcome = _outcome(link.me, data, params, results, len(y))
+    return Outcome(private={**outcome.private, "label": data.label}, public=outcome.public)
+
+
+def passive(link: Link, data: Dataset, params: BinningParams, run: RunContext) -> Outcome:
+    (active,), (coordinator,) = link.cast["active"], link.cast["coordinator"]
+    X = _check(link.me, data, params)
+    if not data.columns:
+        raise DataError(f"{link.me} has no features in this frame. Leave it out, or align a table that has some.")
+    own = _cut(link.me, X, data.columns, params)
+    key = _accept_key(link.recv(coordinator, Key), params, coordinator)
+    order = run.rng.permutation(len(own))  # numbers that the active party sees are no positions
+    sent = [own[j] for j in order]
+    count = sum(len(feature.counted) for feature in sent)
+    link.send(coordinator, Shape(rows=len(X), cells=count))
+    link.recv(coordinator, Ready)
+    packing = _packing(key, len(X))
+    try:
+        labels = key.accept(
+            link.recv(active, Labels).labels, count=packing.length(len(X)), scale=GUARD, threads=run.threads
+        )
+    except CryptoError as error:
+        raise UnexpectedMessage(f"{active} sent labels that cannot be used: {error}", member=active) from None
+    run.progress("count", 0, 1)
+    sizes = [len(feature.counted) + 1 for feature in sent]
+    sums = cell_sums(labels, np.column_stack([feature.cells for feature in sent]), sizes, packing, run.threads)
+    run.count("add", len(X) * len(sent))
+    last = np.cumsum(sizes) - 1  # rows that are not counted
+    hidden, masks = mask(sums[np.delete(np.arange(len(sums)), last)], packing, run.threads)
+    run.count("refresh", count)
+    link.send(coordinator, MaskedSums(hidden))
+    link.send(
+        active,
+        Cells(
+            ordered=np.array([feature.ordered for feature in sent], dtype=np.int64),
+            apart=np.array([len(feature.counted) - feature.ordered for feature in sent], dtype=np.int64),
+            rows=np.concatenate([feature.rows for feature in sent]),
+            masks=masks.hand_over(),
+        ),
+    )
+    said = link.recv(active, Bins)
+    results = dict(zip(order.tolist(), _read_bins(active, sent, said, len(X)), strict=True))
+    run.progress("count", 1, 1)
+    return _outcome(link.me, data, params, [results[j] for j in range(len(own))], len(X))
+
+
+def coordinator(link: Link, data: Dataset, params: BinningParams, run: RunContext) -> Outcome:
+    (active,), passives = link.cast["active"], link.cast["passive"]
+    secret = paillier.generate(params.key_bits, insecure_short_key=params.insecure_short_key)
+    for member in (active, *passives):
+        link.send(member, Key(secret.public.to_bytes()))
+    shapes = {member: link.recv(member, Shape) for member in (active, *passives)}
+    rows = {shape.rows for shape in shapes.values()}
+    if len(rows) != 1 or min(rows) < 2:
+        said = ", ".join(f"{member} {shape.rows}" for member, shape in shapes.items())
+        raise DataError(f"the parties do not have the same rows ({said}). Align the tables again.")
+    for member in passives:
+        if shapes[member].cells < 0:
+            raise UnexpectedMessage(f"{member} announced {shapes[member].cells} cells", member=member)
+        run.budget.expect(member, shapes[member].cells)
+    for member in (active, *passives):
+        link.send(member, Ready())
+    packing = _packing(secret.public, rows.pop())
+    for step, member in enumerate(passives, 1):
+        count = shapes[member].cells
+        try:
+            c = secret.public.accept(link.recv(member, MaskedSums).sums, count=count)
+        except CryptoError as error:
+            raise UnexpectedMessage(f"{member} sent sums that cannot be used: {error}", member=member) from None
+        run.budget.spend(member, count)
+        run.count("decrypt", count)
+        link.send(active, Windows(packing.windows(secret.decrypt(c, run.threads))))
+        run.progress("count", step, len(passives))
+    return Outcome(public={"cells": {member: shapes[member].cells for member in passives}})
+
+
+def _check(party: str, data: Dataset, params: BinningParams) -> Floats:
+    """X [n, d], where missing values may stand. DataError naming party and column."""
+    if data.X is None or data.X.ndim != 2 or data.X.shape[1] != len(data.columns):
+        raise DataError(f"{party} brought no table of features for its {len(data.columns)} columns.")
+    X = np.asarray(data.X, dtype=np.float64)
+    if len(X) < 2 * MIN_ROWS:
+        raise DataError(f"{party} has {len(X)} rows in this frame; bins need at least {2 * MIN_ROWS}.")
+    endless = [repr(name) for j, name in enumerate(data.columns) if np.isinf(X[:, j]).any()]
+    if endless:
+        raise DataError(f"{party} has infinite values in {', '.join(endless)}. Replace them first.")
+    strange = [repr(name) for name in params.cuts.get(party, {}) if name not in data.columns]
+    if strange:
+        raise DataError(f"cut points were given for {party}'s {', '.join(strange)}, which this frame lacks.")
+    if not all(math.isfinite(x) for points in params.cuts.get(party, {}).values() for x in points):
+        raise DataError(f"cut points of {party} must be finite numbers.")
+    return X
+
+
+def _cut(party: str, X: Floats, columns: tuple[str, ...], params: BinningParams) -> list[_Feature]:
+    given = params.cuts.get(party, {})
+    special = sorted({float(value) for value in params.special})
+    features = []
+    for j, name in enumerate(columns):
+        cuts = fit_cuts(
+            X[:, j], bins=params.bins, method=params.method, least=MIN_ROWS, special=special, given=given.get(name)
+        )
+        cells = cuts.cells(X[:, j])
+        rows = np.bincount(cells, minlength=cuts.size)
+        counted = np.flatnonzero(rows >= MIN_ROWS)
+        place = np.full(cuts.size, len(counted), dtype=np.int64)
+        place[counted] = np.arange(len(counted))
+        features.append(_Feature(cuts, counted, place[cells], rows[counted].astype(np.int64)))
+    return features
+
+
+def _packing(key: PublicKey, rows: int) -> Packing:
+    return Packing.plan(key.bits, rows, LABEL_BITS, 2)
+
+
+def _check_cells(member: str, said: Cells, rows: int) -> Integers:
+    """Cells of each feature. UnexpectedMessage for what does not fit together, or has cells of too few rows."""
+    arrays = (said.ordered, said.apart, said.rows)
+    sound = all(a.dtype == np.int64 and a.ndim == 1 for a in arrays) and said.ordered.shape == said.apart.shape
+    sound = sound and all(bool((a >= 0).all() and (a <= rows).all()) for a in arrays)
+    if not sound or said.masks.dtype != np.uint64 or said.masks.shape != said.rows.shape:
+        raise UnexpectedMessage(f"{member} sent cells that cannot be read", member=member)
+    sizes: Integers = said.ordered + said.apart
+    if sizes.sum() != len(said.rows):
+        raise UnexpectedMessage(f"{member} sent rows of {len(said.rows)} cells, not of {sizes.sum()}", member=member)
+    ends = np.concatenate([[0], np.cumsum(said.rows)])[np.concatenate([[0], np.cumsum(sizes)])]
+    if (said.rows < MIN_ROWS).any() or (np.diff(ends) > rows).any():
+        raise UnexpectedMessage(
+            f"{member} sent cells with fewer than {MIN_ROWS} rows, or more rows than there are", member=member
+        )
+    return sizes
+
+
+def _read_bins(member: str, sent: list[_Feature], said: Bins, rows: int) -> list[dict[str, Any]]:
+    """The results of one's own features, in the order of sending."""
+    count = sum(len(feature.counted) for feature in sent)
+    whole = all(a.dtype == np.int64 and a.ndim == 1 for a in (said.groups, said.positives))
+    if not whole or len(said.groups) != count or not 0 < said.all_positives < rows:
+        raise UnexpectedMessage(f"{member} sent bins that cannot be read", member=member)
+    results, cell, taken = [], 0, 0
+    for feature in sent:
+        groups = said.groups[cell : cell + len(feature.counted)]
+        cell += len(groups)
+        used = np.unique(groups[groups != NEUTRAL])
+        positives = said.positives[taken : taken + len(used)]
+        taken += len(used)
+        neighbours = np.diff(groups[: feature.ordered])
+        sound = np.array_equal(used, np.arange(len(used))) and len(positives) == len(used)
+        if not sound or ((neighbours != 0) & (neighbours != 1)).any():
+            raise UnexpectedMessage(f"{member} sent bins that are no neighbouring cells", member=member)
+        size = np.array([feature.rows[groups == b].sum() for b in range(len(used))])
+        if (positives <= 0).any() or (positives >= size).any():
+            raise UnexpectedMessage(f"{member} sent bins without both classes", member=member)
+        results.append(feature.result(groups, positives, rows, said.all_positives))
+    if taken != len(said.positives):
+        raise UnexpectedMessage(f"{member} sent positives of {len(said.positives)} bins, not of {taken}", member=member)
+    return results
+
+
+def _outcome(party: str, data: Dataset, params: BinningParams, results: list[dict[str, Any]], rows: int) -> Outcome:
+    notes = [
+        f"{party}'s {name!r} has one bin only ({_why(data, j)}): it tells nothing and is left out."
+        for j, name in enumerate(data.columns)
+        if len(results[j]["bins"]["rows"]) < 2
+    ]
+    return Outcome(
+        private={
+            "columns": list(data.columns),
+            "points": [result["points"] for result in results],
+            "woe": [result["woe"] for result in results],
+            "bin": [result["bin"] for result in results],
+            "special": sorted({float(value) for value in params.special}),
+        },
+        public={
+            "features": [{"column": name, **results[j]["bins"]} for j, name in enumerate(data.columns)],
+            "rows": rows,
+            "notes": notes,
+        },
+    )
+
+
+def _why(data: Dataset, j: int) -> str:
+    x = np.asarray(data.X)[:, j]
+    if np.isnan(x).all():
+        return "every value is missing"
+    return "every value is the same" if np.nanmin(x) == np.nanmax(x) and not np.isnan(x).any() else "no merge has two"
+
+
+def cuts_of(part: Mapping[str, Any]) -> dict[str, tuple[Cuts, Floats, Integers]]:
+    """From a party's own part of a binning: cuts, weight of each cell, and its bin or NEUTRAL; by column."""
+    special = tuple(float(value) for value in part["special"])
+    return {
+        name: (Cuts(np.asarray(points, dtype=np.float64), special), np.asarray(weights), np.asarray(bins))
+        for name, points, weights, bins in zip(
+            part["columns"], part["points"], part["woe"], part["bin"], strict=True
+        )
+    }
+
+
+def _accept_key(message: Key, params: BinningParams, sender: str) -> PublicKey:
+    try:
+        key = PublicKey.from_bytes(message.n, insecure_short_key=params.insecure_short_key)
+    except CryptoError as error:
+        raise UnexpectedMessage(f"{sender} sent a key that cannot be used: {error}", member=sender) from None
+    if key.bits != params.key_bits:
+        raise UnexpectedMessage(f"{sender} sent a key of {key.bits} bits, not of {params.key_bits}", member=sender)
+    return key
+
+
+PROTOCOL = Protocol(
+    name="vertical_binning",
+    version=1,
+    params=BinningParams,
+    roles={
+        "active": Role(active, needs=("X", "missing", "y")),
+        "passive": Role(passive, many=True, needs=("X", "missing")),
+        "coordinator": Role(coordinator),
+    },
+    learns={
+        "active": "rows and positives of numbered cells of each passive party's features",
+        "passive": "which of its own cells make a bin, and the positives of each bin",
+        "coordinator": "rows, numbers of cells; information value, rows and positives of each released bin",
+    },
+    learns_with_key={
+        "active": "nothing more than the cells' counts",
+        "passive": "the label of each row",
+    },
+)

@@ -1,0 +1,91 @@
+"""Weights of evidence instead of values: each party codes its own rows, and keeps them as a table to train on.
+
+    coordinator                                party, each by itself (values; its part of a binning)
+        ── run "woe_table" name ────────────────> a table `name`: the rows' ids and weights
+      | <────────────────────── Coded rows ───── |
+      |   all the same?                          |
+
+Nothing passes between the parties. The rows stand in the order of the frame, so the run's id serves as the id of an
+aligned frame on the new tables. A column with a single bin is left out. The party that holds the label takes it along.
+
+| role | learns |
+|---|---|
+| party | nothing: the weights are its own |
+| coordinator, analyst | names of the columns; in which of them ten rows or more (or some) met no evidence |
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta
+
+from fednb.errors import DataError
+from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
+from fednb.protocols.evidence import NEUTRAL
+from fednb.protocols.features import MIN_ROWS
+from fednb.protocols.vertical_binning import cuts_of
+from fednb.wire.link import Link
+from fednb.wire.message import Message
+
+
+class TableParams(Params):
+    name: Annotated[str, Meta(min_length=1, max_length=64)]  # of the table that each party gets
+
+
+class Coded(Message):
+    rows: int
+
+
+def party(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Outcome:
+    if "woe" not in data.part or "points" not in data.part:
+        raise DataError(f"{link.me} holds no binning of this run; fit one first.")
+    if data.X is None:
+        raise DataError(f"{link.me} brought no table of features.")
+    place = {name: j for j, name in enumerate(data.columns)}
+    table, notes = {}, []
+    for name, (cuts, weights, bins) in cuts_of(data.part).items():
+        if len(np.unique(weights[bins != NEUTRAL])) < 2:
+            continue
+        if name not in place:
+            raise DataError(f"{link.me}'s binning was fitted on {name!r}, which these rows lack.")
+        cells = cuts.cells(data.X[:, place[name]])
+        table[name] = weights[cells]
+        without = int((bins[cells] == NEUTRAL).sum())
+        if without:
+            many = f"{without:,} rows" if without >= MIN_ROWS else f"fewer than {MIN_ROWS} rows"
+            notes.append(
+                f"{link.me}'s {name!r}: {many} are missing or special in a way that too few training rows were; "
+                "they weigh 0."
+            )
+    features, label = list(table), data.part.get("label")
+    if label in place:
+        table[str(label)] = data.X[:, place[str(label)]]
+    (coordinator,) = link.cast["coordinator"]
+    link.send(coordinator, Coded(rows=len(data.X)))
+    run.progress("code", 1, 1)
+    return Outcome(public={"columns": features, "notes": notes}, table=(params.name, table))
+
+
+def coordinator(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Outcome:
+    rows = {member: link.recv(member, Coded).rows for member in link.cast["party"]}
+    if len(set(rows.values())) != 1:
+        said = ", ".join(f"{member} {count}" for member, count in rows.items())
+        raise DataError(f"the parties do not have the same rows ({said}). Align the tables again.")
+    return Outcome(private={"rows": next(iter(rows.values()))})
+
+
+PROTOCOL = Protocol(
+    name="woe_table",
+    version=1,
+    params=TableParams,
+    roles={
+        "party": Role(party, many=True, needs=("X", "missing", "part")),
+        "coordinator": Role(coordinator),
+    },
+    learns={
+        "party": "nothing new",
+        "coordinator": "that the tables exist, and in which columns rows met no evidence",
+    },
+)
