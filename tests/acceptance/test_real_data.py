@@ -14,12 +14,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 from sklearn.model_selection import train_test_split
 
 import fednb
 from fednb.federation import launch
-from fednb.models import VerticalLogisticRegression, Withheld
+from fednb.models import VerticalLogisticRegression, Withheld, WoeBinning
+from fednb.protocols.cuts import fit_cuts
+from fednb.protocols.evidence import merged, woe
 from fednb.protocols.ids import prepare
 
 DATA = Path(os.environ.get("FEDNB_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -111,3 +113,47 @@ def test_breast_is_as_good_as_scikit_learn_and_the_host_keeps_its_coefficients(t
     own = np.asarray(model.coef_["guest"])
     # the classes nearly separate: the ranking is exact, sizes are less so
     assert np.corrcoef(own, expected.coef_[0][: len(own)])[0, 1] > 0.9
+
+
+def weighed(x: np.ndarray, y: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """A column of the joined table as weights of evidence of its training rows."""
+    cuts = fit_cuts(x[train], bins=20, method="quantile", least=10)
+    cells, label = cuts.cells(x), y[train]
+    rows, positives = (
+        np.bincount(cells[train], weights=w, minlength=cuts.size)[: cuts.ordered].astype(np.int64)
+        for w in (np.ones(len(train)), label)
+    )
+    bins = merged(
+        rows,
+        positives,
+        len(train),
+        int(label.sum()),
+        ordered=cuts.ordered,
+        merge="monotone",
+        least=int(np.ceil(0.05 * len(train))),
+        most=10,
+    )
+    counts = [np.array([c[bins == b].sum() for b in range(bins.max() + 1)]) for c in (rows, positives)]
+    return np.asarray(woe(*counts, len(train), int(label.sum()))[bins[cells]])
+
+
+@pytest.mark.slow
+def test_weights_of_evidence_and_a_regression_are_as_good_as_on_the_joined_table(tmp_path: Path) -> None:
+    file, joined = split_of("default_credit", tmp_path, 6_000, 0.5, "[]")
+    y = joined["y"].to_numpy()
+    train, test = train_test_split(np.arange(len(y)), test_size=0.3, random_state=0)
+    features = joined.drop(columns=["id", "y"])
+    W = np.column_stack([weighed(features[name].to_numpy(dtype=np.float64), y, train) for name in features])
+    reference = LogisticRegression(C=1.0, tol=1e-8, max_iter=5_000).fit(W[train], y[train])
+    scores = reference.predict_proba(W[test])[:, 1]
+    fpr, tpr, _ = roc_curve(y[test], scores)
+    with launch.up(file) as running, fednb.connect(running) as federation:
+        frame = federation.align({"guest": "own", "host": "own"}, on="id")
+        some, others = frame.split(test_size=0.3, random_state=0)
+        binning = WoeBinning().fit(some, y="guest.y")
+        coded = binning.transform(some)
+        model = VerticalLogisticRegression(standardize=False, clip=None).fit(coded, y="guest.y")
+        evaluation = model.evaluate(binning.transform(others))
+    assert evaluation.auc == pytest.approx(roc_auc_score(y[test], scores), abs=0.002)
+    assert evaluation.ks == pytest.approx(float((tpr - fpr).max()), abs=0.01)
+    assert evaluation.auc > centralised(joined)[1] + 0.02  # what weights are for
