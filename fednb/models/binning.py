@@ -47,6 +47,10 @@ class _Coded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     notes: list[str]
 
 
+class _Stability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    psi: dict[str, float]
+
+
 class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Bins of every party's features, their weight of evidence and information value; fitted on the frame's rows only.
 
@@ -62,6 +66,7 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         until each bin has ten rows and both classes.
     max_bins : at most so many merged bins of ordinary values.
     min_share : share of the rows behind each merged bin, 0 to 0.5. Not used with merge="none".
+    min_iv : `transform` leaves features out whose information value is below this (0.02 is a usual bound).
     special_values : values that are codes, at every party; each gets a bin of its own, as missing values do.
     cuts : {"party.column": [cut points]} to use instead of `method`. All members of the run see them.
     key_bits : size of the Paillier key, 2048 at least.
@@ -69,7 +74,8 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     Attributes
     ----------
     iv_ : DataFrame of party, feature, iv (information value in nats; Siddiqi 2006, ch. 6) and bins, best first.
-    dropped_ : dict of "party.column" to why `transform` leaves it out; notes_ : list of str; run_ : the run's id;
+    dropped_ : dict of "party.column" to why `transform` leaves it out: one bin only, or `min_iv`.
+    notes_ : list of str, what was noticed in the last fit and transform; run_ : the run's id;
     label_ : "bank.default"; feature_names_in_ : dict of party to names; n_rows_ : int.
     """
 
@@ -81,6 +87,7 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         merge: Literal["monotone", "optimal", "none"] = "monotone",
         max_bins: int = 10,
         min_share: float = 0.05,
+        min_iv: float = 0.0,
         special_values: Sequence[float] = (),
         cuts: Mapping[str, Sequence[float]] | None = None,
         key_bits: int = 2048,
@@ -90,6 +97,7 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.merge = merge
         self.max_bins = max_bins
         self.min_share = min_share
+        self.min_iv = min_iv
         self.special_values = special_values
         self.cuts = cuts
         self.key_bits = key_bits
@@ -116,22 +124,23 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         Values that no training row, or too few, had a bin for weigh 0; `notes_` says in which columns that happened.
         """
-        check_is_fitted(self, "run_")
+        self._check_frame(frame)
         active, label = self._label
-        for party, names in self.feature_names_in_.items():
-            missing = [column for column in names if column not in frame.columns.get(party, ())]
-            if missing:
-                raise DataError(f"the binning was fitted on {party}'s {', '.join(missing)}, which this frame lacks.")
+        if not any(self._kept(party) for party in self.feature_names_in_):
+            raise DataError(
+                f"no feature is left to code: {len(self.dropped_)} were left out (dropped_ says why). "
+                "Use a lower min_iv, or align other tables."
+            )
         name = name or f"woe-{secrets.token_hex(6)}"
         with_label = label in (*frame.labels.get(active, ()), *frame.columns[active])
         refs = frame.refs(part=self.run_)
         refs = {
             party: msgspec.structs.replace(
                 ref,
-                columns=[*self.feature_names_in_[party], *([label] if party == active and with_label else [])],
+                columns=[*self._kept(party), *([label] if party == active and with_label else [])],
             )
             for party, ref in refs.items()
-            if party in self.feature_names_in_
+            if self._kept(party) or party == active
         }
         result = frame.federation.run(
             "woe_table",
@@ -173,6 +182,48 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 "iv": bins.iv,
             }
         )
+
+    def stability(self, frame: VerticalFrame) -> pd.DataFrame:
+        """How much each feature's distribution differs from the rows of the fit: party, feature and psi, worst first.
+
+        The population stability index over the bins, Σ (share now - share then) · ln(share now / share then). By custom
+        below 0.1 is stable, above 0.25 is not. Each party computes its own; labels are not needed.
+        """
+        import pandas as pd
+
+        self._check_frame(frame)
+        refs = {
+            party: msgspec.structs.replace(ref, columns=[*self.feature_names_in_[party]])
+            for party, ref in frame.refs(part=self.run_).items()
+            if self.feature_names_in_.get(party)
+        }
+        result = frame.federation.run(
+            "bin_stability",
+            cast={"party": list(refs)},
+            data=refs,
+            title=f"Stability of {self.n_features_in_} features",
+        )
+        found = []
+        for party in refs:
+            said = result.read(party, _Stability).psi
+            if tuple(said) != self.feature_names_in_[party]:
+                raise UnexpectedMessage(f"{party} released indices of other features than were asked", member=party)
+            found += [{"party": party, "feature": column, "psi": value} for column, value in said.items()]
+        return (
+            pd.DataFrame(found, columns=["party", "feature", "psi"])
+            .sort_values("psi", ascending=False, kind="stable")
+            .reset_index(drop=True)
+        )
+
+    def _check_frame(self, frame: VerticalFrame) -> None:
+        check_is_fitted(self, "run_")
+        for party, names in self.feature_names_in_.items():
+            missing = [column for column in names if column not in frame.columns.get(party, ())]
+            if missing:
+                raise DataError(f"the binning was fitted on {party}'s {', '.join(missing)}, which this frame lacks.")
+
+    def _kept(self, party: str) -> list[str]:
+        return [column for column in self.feature_names_in_[party] if f"{party}.{column}" not in self.dropped_]
 
     @property
     def _label(self) -> tuple[str, str]:
@@ -231,7 +282,13 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             .sort_values("iv", ascending=False, kind="stable")
             .reset_index(drop=True)
         )
-        self.dropped_ = {name: "one bin only" for name, feature in bins.items() if len(set(feature.woe)) < 2}
+        self.dropped_ = {}
+        for name, feature in bins.items():
+            iv = float(np.sum(feature.iv))
+            if len(set(feature.woe)) < 2:
+                self.dropped_[name] = "one bin only"
+            elif iv < self.min_iv:
+                self.dropped_[name] = f"information value {iv:.4f}, below min_iv={self.min_iv:g}"
         self._fit_notes = notes
         self.notes_ = [*notes]
         self.seconds_ = result.seconds

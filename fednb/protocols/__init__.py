@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from fednb.errors import DataError
 from fednb.protocols import (
+    bin_stability,
     calibrate,
     evaluation,
     prepared_psi,
@@ -26,6 +27,7 @@ BUILT_IN: Mapping[str, Protocol] = {
         prepared_psi.PROTOCOL,
         vertical_binning.PROTOCOL,
         woe_table.PROTOCOL,
+        bin_stability.PROTOCOL,
         vertical_logistic.PROTOCOL,
         vertical_score.PROTOCOL,
         evaluation.PROTOCOL,

@@ -23,9 +23,9 @@ travel in a random order and without names. Its own columns it treats alike, in 
 | coordinator | rows; each passive party's number of cells; otherwise uniform random bits |
 | coordinator, analyst | of each feature: its information value, and rows and positives of each bin |
 
-A bin has at least ten rows and both classes, so no row's label follows from it. Two binnings with cuts close together
-tell the label counts between them: the coordinator counts each decrypted sum against the quota of the label set, over
-all runs. Cut points that an analyst gives are known to all members of the run.
+A bin has at least ten rows and both classes, so no row's label follows from it. Two binnings with cuts close together,
+or of two lots of rows that are nearly the same, tell the counts between them: the coordinator counts each decrypted sum
+against the quota of the label set, over all runs. Cut points that an analyst gives are known to all members of the run.
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ class _Feature:
     counted: Integers  # which cells of the cuts are counted
     cells: Integers  # [n] place among `counted`, or len(counted) for rows in none of them
     rows: Integers  # [len(counted)]
+    all_rows: Integers  # of every cell of the cuts
 
     @property
     def ordered(self) -> int:
@@ -134,6 +135,7 @@ class _Feature:
             "points": self.cuts.points,
             "woe": by_cell,
             "bin": bin_of_cell,
+            "rows": self.all_rows,
             "bins": {
                 "holds": [self.cuts.name(cell) for cell in first],
                 "rows": rows.tolist(),
@@ -311,7 +313,7 @@ def _cut(party: str, X: Floats, columns: tuple[str, ...], params: BinningParams)
         counted = np.flatnonzero(rows >= MIN_ROWS)
         place = np.full(cuts.size, len(counted), dtype=np.int64)
         place[counted] = np.arange(len(counted))
-        features.append(_Feature(cuts, counted, place[cells], rows[counted].astype(np.int64)))
+        features.append(_Feature(cuts, counted, place[cells], rows[counted].astype(np.int64), rows.astype(np.int64)))
     return features
 
 
@@ -375,6 +377,7 @@ def _outcome(party: str, data: Dataset, params: BinningParams, results: list[dic
             "points": [result["points"] for result in results],
             "woe": [result["woe"] for result in results],
             "bin": [result["bin"] for result in results],
+            "rows": [result["rows"] for result in results],
             "special": sorted({float(value) for value in params.special}),
         },
         public={
@@ -397,9 +400,7 @@ def cuts_of(part: Mapping[str, Any]) -> dict[str, tuple[Cuts, Floats, Integers]]
     special = tuple(float(value) for value in part["special"])
     return {
         name: (Cuts(np.asarray(points, dtype=np.float64), special), np.asarray(weights), np.asarray(bins))
-        for name, points, weights, bins in zip(
-            part["columns"], part["points"], part["woe"], part["bin"], strict=True
-        )
+        for name, points, weights, bins in zip(part["columns"], part["points"], part["woe"], part["bin"], strict=True)
     }
 
 

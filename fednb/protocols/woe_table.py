@@ -6,7 +6,8 @@
       |   all the same?                          |
 
 Nothing passes between the parties. The rows stand in the order of the frame, so the run's id serves as the id of an
-aligned frame on the new tables. A column with a single bin is left out. The party that holds the label takes it along.
+aligned frame on the new tables. Columns with a single bin, and those not asked for, are left out. The party that holds
+the label takes it along.
 
 | role | learns |
 |---|---|
@@ -45,11 +46,13 @@ def party(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Ou
         raise DataError(f"{link.me} brought no table of features.")
     place = {name: j for j, name in enumerate(data.columns)}
     table, notes = {}, []
-    for name, (cuts, weights, bins) in cuts_of(data.part).items():
-        if len(np.unique(weights[bins != NEUTRAL])) < 2:
+    fitted, label = cuts_of(data.part), data.part.get("label")
+    strange = [repr(name) for name in data.columns if name not in fitted and name != label]
+    if strange:
+        raise DataError(f"{link.me}'s binning was not fitted on {', '.join(strange)}; fit one on this frame.")
+    for name, (cuts, weights, bins) in fitted.items():
+        if name not in place or len(np.unique(weights[bins != NEUTRAL])) < 2:
             continue
-        if name not in place:
-            raise DataError(f"{link.me}'s binning was fitted on {name!r}, which these rows lack.")
         cells = cuts.cells(data.X[:, place[name]])
         table[name] = weights[cells]
         without = int((bins[cells] == NEUTRAL).sum())
@@ -59,7 +62,7 @@ def party(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Ou
                 f"{link.me}'s {name!r}: {many} are missing or special in a way that too few training rows were; "
                 "they weigh 0."
             )
-    features, label = list(table), data.part.get("label")
+    features = list(table)
     if label in place:
         table[str(label)] = data.X[:, place[str(label)]]
     (coordinator,) = link.cast["coordinator"]

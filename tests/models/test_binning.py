@@ -135,6 +135,27 @@ def test_fitting_on_a_coded_table_opens_no_new_account_of_decryptions() -> None:
                 WoeBinning().fit(again, y="bank.default")
 
 
+def test_features_below_min_iv_are_left_out_and_the_report_says_why(frame: VerticalFrame, binning: WoeBinning) -> None:
+    train, _ = frame.split(0.3, 0)
+    bound = float(binning.iv_["iv"].iloc[2])
+    chosen = WoeBinning(bins=8, min_iv=bound).fit(train, y="bank.default")
+    kept = {f"{row.party}.{row.feature}" for row in binning.iv_.head(3).itertuples()}
+    coded = chosen.transform(train)
+    assert {f"{party}.{name}" for party, names in coded.columns.items() for name in names} == kept
+    assert set(chosen.dropped_) == {f"{row.party}.{row.feature}" for row in binning.iv_.itertuples()} - kept
+    assert all("below min_iv" in why for name, why in chosen.dropped_.items() if name != "agency.same")
+    with pytest.raises(DataError, match="no feature is left to code: 6 were left out"):
+        WoeBinning(bins=8, min_iv=50).fit(train, y="bank.default").transform(train)
+
+
+def test_stability_names_the_feature_that_shifted(frame: VerticalFrame, binning: WoeBinning) -> None:
+    found = binning.stability(frame)
+    assert len(found) == 6 and found["psi"].between(0, 0.1).all()
+    high = np.flatnonzero(tables()["utility"]["meters"]["usage"] > 0)
+    shifted = binning.stability(frame._take(high, "high usage"))
+    assert shifted.loc[0, "feature"] == "usage" and shifted.loc[0, "psi"] > 0.25
+
+
 def test_scikit_learns_conventions_hold(frame: VerticalFrame) -> None:
     made = WoeBinning(bins=7, merge="optimal", special_values=(-1,))
     assert clone(made).get_params() == made.get_params()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fednb.errors import DataError, QuotaExceeded, UnexpectedMessage
+from fednb.protocols import bin_stability, woe_table
 from fednb.protocols import vertical_binning as vb
-from fednb.protocols import woe_table
 from fednb.protocols.base import Dataset, FixedBudget, Outcome, RunContext
 from fednb.protocols.vertical_binning import cuts_of
 from fednb.wire.link import Link
@@ -283,5 +283,46 @@ def test_coding_needs_a_binning_and_its_columns() -> None:
     part = world.play()["agency"].private
     with pytest.raises(DataError, match="agency holds no binning"):
         coded({}, np.ones((3, 3)), world.columns("agency"))
-    with pytest.raises(DataError, match="fitted on 'agency_0', which these rows lack"):
-        coded(part, np.ones((3, 1)), ("agency_1",))
+    with pytest.raises(DataError, match="not fitted on 'other'"):
+        coded(part, np.ones((3, 1)), ("other",))
+
+
+def test_only_columns_that_were_asked_for_are_coded() -> None:
+    world = World()
+    out = coded(world.play()["agency"].private, np.ones((3, 1)), ("agency_2",))
+    assert out.public["columns"] == ["agency_2"]
+
+
+def stability(part: Mapping[str, Any], X: np.ndarray, columns: tuple[str, ...]) -> dict[str, float]:
+    def role(link: Link) -> Outcome:
+        data = Dataset(X=X, columns=columns, part=part)
+        return bin_stability.party(link, data, bin_stability.StabilityParams(), RunContext())
+
+    return dict(play({"agency": role}, {"party": ("agency",)}, timeout=30)["agency"].public["psi"])
+
+
+def test_the_same_rows_are_stable_and_shifted_ones_are_not() -> None:
+    world = World()
+    part, X = world.play()["agency"].private, world.X["agency"]
+    assert stability(part, X, world.columns("agency")) == pytest.approx({f"agency_{j}": 0.0 for j in range(3)})
+    moved = X.copy()
+    moved[:, 0] += 3.0
+    found = stability(part, moved, world.columns("agency"))
+    assert found["agency_0"] > 0.25 and found["agency_1"] == pytest.approx(0.0)
+
+
+def test_the_index_is_the_published_one() -> None:
+    then, now = np.array([300_000, 700_000]), np.array([400_000, 600_000])
+    assert bin_stability.index(then, now) == pytest.approx(0.1 * np.log(0.4 / 0.3) - 0.1 * np.log(0.6 / 0.7), abs=1e-6)
+    assert np.isfinite(bin_stability.index(then, np.array([0, 500])))
+
+
+def test_stability_needs_a_binning_and_rows_enough() -> None:
+    world = World()
+    part = world.play()["agency"].private
+    with pytest.raises(DataError, match="agency holds no binning"):
+        stability({}, world.X["agency"], world.columns("agency"))
+    with pytest.raises(DataError, match="fewer than 100 rows"):
+        stability(part, world.X["agency"][:99], world.columns("agency"))
+    with pytest.raises(DataError, match="not fitted on 'other'"):
+        stability(part, world.X["agency"][:, :1], ("other",))
