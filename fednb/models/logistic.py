@@ -6,6 +6,7 @@ Trained by the four steps of FedRiskCtrl (Cheng et al., CACM 2020): see `fednb.p
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
@@ -17,6 +18,7 @@ from fednb.errors import DataError
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.result import RunResult
 from fednb.federation.views import Coefficients, ModelView, bundle
+from fednb.models import saved
 from fednb.models.cost import Cost, estimate
 from fednb.models.evaluation import Evaluation, evaluate
 from fednb.models.scores import Scores
@@ -24,6 +26,8 @@ from fednb.protocols.vertical_logistic import LogisticParams
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fednb.federation.client import Federation
 
 
 class Withheld:
@@ -169,6 +173,63 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         evaluation = evaluate(scores, self.label_)
         self.evaluation_ = evaluation
         return evaluation
+
+    def save(self, path: str | Path, federation: Federation) -> Self:
+        """Write what you may know of the fitted model to a file; each party puts its own part aside.
+
+        `load` puts them together again: in another session, and on new rows after a fresh alignment.
+        """
+        check_is_fitted(self, "run_")
+        run, seals = saved.keep(federation, self.run_, list(self.feature_names_in_))
+        model = saved.SavedLogistic(
+            params=saved.plain_params(self.get_params()),
+            run=run,
+            label=self.label_,
+            features={party: list(names) for party, names in self.feature_names_in_.items()},
+            seals=seals,
+            coef={party: c.tolist() for party, c in self.coef_.items() if not isinstance(c, Withheld)},
+            intercept=self.intercept_,
+            iterations=self.n_iter_,
+            converged=self.converged_,
+            history={str(name): self.history_[name].astype(float).tolist() for name in self.history_},
+            rows=self.n_rows_,
+            notes=self.notes_,
+            seconds=self.seconds_,
+            bytes=self.bytes_,
+            operations=self.operations_,
+        )
+        saved.write(Path(path), model)
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path, federation: Federation) -> Self:
+        """The model that `save` wrote. DataError when the file or a party's part is not as it was saved."""
+        import pandas as pd
+
+        kept = saved.read(Path(path))
+        try:
+            model = cls(**saved.real_params(kept.params))
+        except (TypeError, ValueError):
+            raise DataError(f"{path} has parameters that {cls.__name__} does not know.") from None
+        saved.check(federation, kept)
+        model.run_ = kept.run
+        model.label_ = kept.label
+        model.classes_ = np.array([0, 1])
+        model.feature_names_in_ = {party: tuple(names) for party, names in kept.features.items()}
+        model.n_features_in_ = sum(len(names) for names in kept.features.values())
+        model.intercept_ = kept.intercept
+        model.n_iter_, model.converged_ = kept.iterations, kept.converged
+        model.history_ = pd.DataFrame(kept.history).astype({"iteration": int})
+        model.coef_ = {
+            party: pd.Series(kept.coef[party], index=names, name=party)
+            if party in kept.coef
+            else Withheld(party, tuple(names))
+            for party, names in kept.features.items()
+        }
+        model.notes_ = [*kept.notes]
+        model.seconds_, model.bytes_, model.operations_ = kept.seconds, kept.bytes, dict(kept.operations)
+        model.n_rows_ = kept.rows
+        return model
 
     def _earlier(self, frame: VerticalFrame, y: str) -> str | None:
         """The run to start from: this object's last fit."""

@@ -1,0 +1,132 @@
+"""A regression on disk: what the analyst may know in a file, each party's part with that party.
+
+The file is JSON with a format version, the schema (features by party, label), a seal of each party's part and a
+checksum over all of it. Reading it runs no code: it is decoded into one strict struct.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from fednb.errors import DataError
+from fednb.version import __version__
+
+if TYPE_CHECKING:
+    from fednb.federation.client import Federation
+
+MOST_BYTES = 1 << 24
+
+
+class SavedLogistic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A `VerticalLogisticRegression` as it is saved."""
+
+    kind: Literal["VerticalLogisticRegression"] = "VerticalLogisticRegression"
+    format: Literal[1] = 1
+    fednb: str = __version__  # that wrote it
+    params: dict[str, Any]
+    run: str  # under which each party keeps its part
+    label: str
+    features: dict[str, list[str]]
+    seals: dict[str, str]
+    coef: dict[str, list[float]]  # of the parties that release them
+    intercept: float
+    iterations: int
+    converged: bool
+    history: dict[str, list[float]]
+    rows: int
+    notes: list[str]
+    seconds: float
+    bytes: int
+    operations: dict[str, int]
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    checksum: str
+    model: SavedLogistic
+
+
+class _Seal(msgspec.Struct, frozen=True):  # a party whose policy releases coefficients shows them with its part again
+    seal: str
+
+
+def keep(federation: Federation, run: str, parties: list[str]) -> tuple[str, dict[str, str]]:
+    """Have each party put its part of `run` aside. The id that it is kept under, and each party's seal."""
+    result = _ask(federation, run, parties, "save")
+    return result.run, {party: result.read(party, _Seal).seal for party in parties}
+
+
+def check(federation: Federation, saved: SavedLogistic) -> None:
+    """Raises DataError unless each party still has its part as it was saved."""
+    absent = [party for party in saved.seals if party not in federation.parties]
+    if absent:
+        raise DataError(f"the model needs {', '.join(absent)}, which this federation does not have.")
+    result = _ask(federation, saved.run, list(saved.seals), "check")
+    for party, seal in saved.seals.items():
+        if not hmac.compare_digest(result.read(party, _Seal).seal, seal):
+            raise DataError(f"{party}'s part of the model is not the one that was saved with it. Fit the model again.")
+
+
+def _ask(federation: Federation, run: str, parties: list[str], action: str) -> Any:
+    from fednb.federation.messages import DataRef
+
+    return federation.run(
+        "model_part",
+        cast={"party": parties},
+        data={party: DataRef(part=run) for party in parties},
+        params={"action": action},
+        title=f"Model parts: {action}",
+    )
+
+
+def write(path: Path, saved: SavedLogistic) -> None:
+    """Only its owner can read the file; what was there is replaced in one step."""
+    draft = path.with_name(path.name + ".draft")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(_File(_checksum(saved), saved)), indent=2))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def read(path: Path) -> SavedLogistic:
+    """Raises DataError for anything but a whole file of this format."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise DataError(f"{path} is too large for a model: over {MOST_BYTES:,} bytes.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+    try:
+        file = msgspec.json.decode(content, type=_File)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no model that fednb {__version__} can read: {error}") from None
+    if not hmac.compare_digest(file.checksum.encode(), _checksum(file.model).encode()):
+        raise DataError(f"{path} was changed since it was saved: its checksum does not fit. Save the model again.")
+    return file.model
+
+
+def _checksum(saved: SavedLogistic) -> str:
+    return hashlib.sha256(msgspec.json.encode(saved, order="deterministic")).hexdigest()
+
+
+def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has them: keys of a mapping are text there."""
+    return {
+        name: {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else value
+        for name, value in params.items()
+    }
+
+
+def real_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The other way round: a class weight's keys are numbers."""
+    return {
+        name: {int(key): item for key, item in value.items()} if isinstance(value, dict) else value
+        for name, value in params.items()
+    }
