@@ -91,4 +91,5 @@ PROTOCOL = Protocol(
         "party": "nothing new",
         "coordinator": "that the tables exist, and in which columns rows met no evidence",
     },
+    learns_with_key={"party": "nothing more"},
 )
