@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     hub = command("hub", _hub, "Run the hub from its home folder.")
     hub.add_argument("home", type=Path, metavar="HOME")
     hub.add_argument("--bind", default="", metavar="ADDRESS", help="where to listen (default: as its home says)")
+    hub.add_argument("--create", action="store_true", help="make the keys of a new hub first")
     hub.add_argument("--managed", action="store_true", help=argparse.SUPPRESS)
 
     party = command("party", _party, "Run one member, a party or the coordinator, from its home folder.")
@@ -79,6 +80,27 @@ def _parser() -> argparse.ArgumentParser:
         asking.add_argument(
             "profile", nargs="?", help="a federation file, a member's home or a federation's name (default: the last)"
         )
+
+    invite = command("invite", _invite, "Make a one-time invitation for a new member, at the hub.")
+    invite.add_argument("name", metavar="NAME")
+    invite.add_argument("--kind", choices=["party", "coordinator", "analyst"], default="party")
+    invite.add_argument("--home", type=Path, default=Path("hub"), metavar="HOME", help="the hub's (default: hub)")
+    invite.add_argument("--address", default="", metavar="ADDRESS", help="where members reach the hub")
+    invite.add_argument("--hours", type=float, default=24.0, help="how long it is good (default: 24)")
+
+    join = command("join", _join, "Enrol with an invitation: makes keys, and a home that knows the hub.")
+    join.add_argument(
+        "token",
+        metavar="TOKEN",
+        help="the invitation; - reads it from standard input, out of process lists",
+    )
+    join.add_argument("--home", type=Path, metavar="HOME", help="default: a folder of the member's name")
+
+    members = command("members", _members, "Who is on a member's own roster: list, add, confirm or revoke.")
+    members.add_argument("home", type=Path, metavar="HOME")
+    members.add_argument("action", nargs="?", choices=["list", "card", "add", "confirm", "revoke"], default="list")
+    members.add_argument("who", nargs="?", default="", help="confirm, revoke: a name; add: a card")
+    members.add_argument("fingerprint", nargs="?", default="", help="confirm, add: as its owner read it out")
 
     audit = command("audit", _audit, "Check, export or erase from a member's audit log.")
     audit.add_argument("action", choices=["verify", "export", "erase"])
@@ -142,6 +164,11 @@ def _hub(parsed: argparse.Namespace) -> int:
 
     home: Path = parsed.home
     bind = parsed.bind
+    if parsed.create:
+        from fednb.wire import enrolment
+
+        made = enrolment.create_hub(home)
+        print(f"fingerprint of the new hub: {made.identity.fingerprint}", flush=True)
     if not bind:
         from fednb.wire.keys import MemberHome
 
@@ -189,6 +216,67 @@ def _runs(parsed: argparse.Namespace) -> int:
     with connect(parsed.profile) as federation:
         found = federation.runs()
     print(found.to_string(index=False) if len(found) else "no runs yet")
+    return OK
+
+
+def _invite(parsed: argparse.Namespace) -> int:
+    from fednb.wire.enrolment import Invitations
+    from fednb.wire.keys import MemberHome
+
+    if not 0 < parsed.hours <= 24 * 31:
+        raise ConfigError("an invitation is good for some hours, a month (744) at most.")
+    home = MemberHome.load(parsed.home)
+    address = parsed.address or home.hub_address
+    token = Invitations(home.folder).make(home, parsed.name, parsed.kind, address, parsed.hours * 3600)
+    print(token.text)
+    print(
+        f"Give this line to {parsed.name}'s owner only; it is good once, for {parsed.hours:g} hours.", file=sys.stderr
+    )
+    print(f"Fingerprint of the hub, to be read out: {home.roster.hub.fingerprint}", file=sys.stderr)
+    return OK
+
+
+def _join(parsed: argparse.Namespace) -> int:
+    from fednb.wire import enrolment
+
+    typed: str = parsed.token
+    token = enrolment.Token.parse(typed if typed.startswith(enrolment.PREFIX) else sys.stdin.readline().strip())
+    folder = parsed.home or Path(token.name)
+    home = enrolment.join(token, folder)
+    print(f"{home.name} has enrolled; its home is {folder}. Compare by telephone, both ways:")
+    print(f"  hub's fingerprint:  {home.roster.hub.fingerprint}")
+    print(f"  {home.name}'s own:  {home.identity.fingerprint}")
+    for name, member in enrolment.proposed(folder).items():
+        print(f"  {name} ({member.kind}) is proposed: fednb members {folder} confirm {name} FINGERPRINT")
+    return OK
+
+
+def _members(parsed: argparse.Namespace) -> int:
+    from fednb.wire import enrolment
+    from fednb.wire.keys import MemberHome
+
+    home = MemberHome.load(parsed.home)
+    if parsed.action == "card":
+        print(enrolment.card(home))
+        print(f"fingerprint, to be read out: {home.identity.fingerprint}", file=sys.stderr)
+    elif parsed.action == "list":
+        for state, found in (("confirmed", home.roster), ("proposed", enrolment.proposed(home.folder))):
+            for name, member in found.items():
+                # the fingerprint of proposed keys is not shown: it has to come from the other end
+                print(f"{name:<20} {member.kind:<12} {member.fingerprint if state == 'confirmed' else state}")
+    elif parsed.action == "revoke":
+        enrolment.revoke(home, parsed.who)
+        print(f"{parsed.who} is off the roster. A running hub cuts it off at once; restart any other member.")
+    else:
+        if parsed.action == "add":
+            member = enrolment.read_card(parsed.who)
+        else:
+            waiting = enrolment.proposed(home.folder)
+            if parsed.who not in waiting:
+                raise ConfigError(f"no keys of {parsed.who!r} wait to be confirmed; waiting: {', '.join(waiting)}.")
+            member = waiting[parsed.who]
+        enrolment.confirm(home, member, parsed.fingerprint)
+        print(f"{member.name} is on the roster. A running hub lets it in at once; restart any other member.")
     return OK
 
 

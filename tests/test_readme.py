@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import configparser
-import contextlib
-import io
 import re
+import shlex
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from fednb import cli, config
 from fednb.demo import run as demo
+from fednb.errors import LinkError
+from fednb.wire.message import Message
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -75,25 +78,46 @@ def test_the_federation_file_in_the_docs_is_valid_and_names_every_key(tmp_path: 
     assert {key for key in keys if not re.search(rf"^(# )?{key} = ", text, flags=re.M)} == set()
 
 
-def test_members_enrolled_by_hand_as_the_docs_say_can_be_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_commands_that_enrol_members_parse_as_printed() -> None:
+    lines = re.findall(r"^ {4}fednb ((?:hub|invite|join|members|audit) .*)$", OPERATING, flags=re.M)
+    assert len(lines) >= 8
+    for line in lines:
+        plain = re.sub(r"\[[^\]]*\](?:\.\.\.)?", "", line).partition("#")[0]
+        cli._parser().parse_args(shlex.split(plain))
+
+
+def test_a_member_enrols_with_a_hub_that_runs_as_a_process(tmp_path: Path) -> None:
+    from fednb.wire.dealer import DealerEndpoint
     from fednb.wire.keys import MemberHome
 
-    monkeypatch.chdir(tmp_path)
-    make, write = [block for block in blocks(OPERATING, "python") if "wire.keys" in block]
-    kinds = {"hub": "hub", "coordinator": "coordinator", "bank": "party", "analyst": "analyst"}
-    public = []
-    for name, kind in kinds.items():
-        names: dict[str, object] = {}
-        with contextlib.redirect_stdout(io.StringIO()):
-            exec(make.replace('"bank"', f'"{name}"').replace('"party"', f'"{kind}"'), names)
-        public.append(names["identity"].public(kind))  # type: ignore[attr-defined]
-    listed = ", ".join(f"PublicIdentity(**{msgspec.structs.asdict(each)!r})" for each in public)
-    exec(re.sub(r"Roster\(\[.*?\.\.\.\]\)", lambda _: f"Roster([{listed}])", write), {})
+    def fednb(*words: str) -> str:
+        command = [sys.executable, "-m", "fednb.cli", *words]
+        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60).stdout
 
-    home = MemberHome.load(tmp_path / "bank")
-    assert home.kind == "party" and home.hub_address == "tcp://hub.example:7000" and set(home.roster) == set(kinds)
+    start = [sys.executable, "-m", "fednb.cli", "hub", "hub", "--create", "--bind", "tcp://127.0.0.1:0"]
+    with subprocess.Popen(start, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as hub:
+        try:
+            assert hub.stdout is not None
+            fingerprint = hub.stdout.readline().split()[-1]
+            address = hub.stdout.readline().split()[-1]
+            token = fednb("invite", "agency", "--home", "hub", "--address", address).strip()
+            assert fingerprint in fednb("join", token)
+            home = MemberHome.load(tmp_path / "agency")
+            with pytest.raises(LinkError, match="does not know the key of agency"):
+                DealerEndpoint(home, timeout=5.0)
+            fednb("members", "hub", "confirm", "agency", home.identity.fingerprint)
+            for _ in range(20):  # the hub looks at its roster twice a second
+                try:
+                    endpoint = DealerEndpoint(home, timeout=5.0)
+                    break
+                except LinkError:
+                    threading.Event().wait(0.2)
+            with endpoint:
+                fednb("members", "hub", "revoke", "agency")
+                with pytest.raises(LinkError, match="removed from"):
+                    endpoint.open("hub", "x").recv(Message, timeout=30)
+        finally:
+            hub.terminate()
 
 
 def test_the_simulated_script_runs_as_printed(

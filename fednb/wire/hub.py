@@ -18,6 +18,7 @@ import zmq
 from fednb.errors import ConfigError
 from fednb.version import __version__
 from fednb.wire import WIRE_VERSION, relay
+from fednb.wire.enrolment import Enrolled, Invitations, stamp
 from fednb.wire.keys import MemberHome, Roster
 from fednb.wire.switchboard import identity_of
 
@@ -27,6 +28,7 @@ TICK_SECONDS = 0.5
 RETURN_SECONDS = 1.0  # a member whose connection dropped may take so long to come back before others hear of it
 SETTLE_SECONDS = 5.0  # after the hub's start: time for everybody to find it again
 HANDSHAKE_MS = 5000
+_INVITED = "?"  # before an invitation's key, as the user id of its connection; no name begins so
 _BATCH = 200  # messages between two looks at the clock
 
 
@@ -50,6 +52,9 @@ class Hub:
             raise ConfigError(f"{home.name} is a {home.kind}: a hub runs with the hub's own home")
         self.name = home.name
         self.roster = home.roster
+        self._folder = home.folder
+        self._stamp = stamp(home.folder)
+        self._invitations = Invitations(home.folder)
         self.routed = 0  # records passed on
         self.dropped = 0  # messages that were malformed, unauthorised or undeliverable
         self._lines: dict[bytes, Line] = {}
@@ -153,12 +158,35 @@ class Hub:
             if len(request) == 7 and request[2] == b"fednb" and request[5] == b"CURVE":
                 member = self.roster.by_curve_key(request[6])
             head = [b"1.0", request[1] if len(request) > 1 else b""]
-            if member is None:
+            name, refusal = (member.name, "") if member else self._invited(request)
+            if refusal:
                 self.dropped += 1
-                log.warning("refused a connection whose key is not on the roster")
+                log.warning("refused a connection: %s", refusal)
                 self._gatekeeper.send_multipart([*head, b"400", b"unknown key", b"", b""])
             else:
-                self._gatekeeper.send_multipart([*head, b"200", b"OK", member.name.encode(), b""])
+                self._gatekeeper.send_multipart([*head, b"200", b"OK", name.encode(), b""])
+
+    def _invited(self, request: list[bytes]) -> tuple[str, str]:
+        """The user id of a connection under an invitation's key, which no member can have, or why it is refused."""
+        curve = len(request) == 7 and request[2] == b"fednb" and request[5] == b"CURVE"
+        invitation = self._invitations.by_key(request[6]) if curve else None
+        if invitation is None:
+            return "", "its key is not on the roster"
+        return _INVITED + request[6].hex(), self._invitations.refusal(invitation, self.roster)
+
+    def _enrol(self, route: bytes, key: bytes, said: memoryview) -> None:
+        invitation = self._invitations.by_key(key)
+        if invitation is None or bytes(said[:1]) != relay.ENROL:
+            refusal = "an invitation serves to enrol, and for nothing else"
+        else:
+            refusal = self._invitations.take(invitation, said[1:], self.roster)
+        if refusal or invitation is None:
+            self.dropped += 1
+            log.warning("refused an enrolment: %s", refusal)
+            self._refuse(route, refusal)
+            return
+        log.info("%s enrolled; compare its fingerprint, then confirm it", invitation.name)
+        self._send(route, relay.ENROLLED, relay.pack(Enrolled(list(self.roster.values()))))
 
     # ------------------------------------------------------------ what they say
 
@@ -180,6 +208,10 @@ class Hub:
         except zmq.ZMQError:
             name = ""
         route = frames[0].bytes
+        if name.startswith(_INVITED):
+            said = frames[1].buffer if len(frames) == 2 else memoryview(b"")
+            self._enrol(route, bytes.fromhex(name.removeprefix(_INVITED)), said)
+            return
         line = self._lines.get(route)
         if name not in self.roster or (line and identity_of(line.address) != name):
             self.dropped += 1
@@ -267,7 +299,25 @@ class Hub:
 
     # ------------------------------------------------------------ who is up
 
+    def _reread(self) -> None:
+        """Take up what the owner confirmed or revoked meanwhile."""
+        changed = stamp(self._folder)
+        if changed == self._stamp:
+            return
+        self._stamp = changed
+        try:
+            roster = Roster.load(self._folder / "roster.json")
+            if roster.hub != self.roster.hub:
+                raise ConfigError("it has another hub")
+        except ConfigError as error:
+            log.error("the changed roster is not taken up: %s", error)
+            return
+        for name in self.roster.keys() ^ roster.keys():
+            log.info("%s is %s the roster", name, "now on" if name in roster else "off")
+        self.roster = roster
+
     def _tick(self, now: float) -> None:
+        self._reread()
         for line in list(self._lines.values()):
             if identity_of(line.address) not in self.roster:
                 self._refuse(line.route, f"{identity_of(line.address)} was removed from this federation")

@@ -202,7 +202,7 @@ class Roster(Mapping[str, PublicIdentity]):
         return self._by_key.get(key)
 
     def save(self, path: Path) -> None:
-        _write_whole(path, msgspec.json.format(msgspec.json.encode({"members": list(self._members.values())})))
+        write_whole(path, msgspec.json.format(msgspec.json.encode({"members": list(self._members.values())})))
 
     @classmethod
     def load(cls, path: Path) -> Roster:
@@ -263,7 +263,7 @@ class MemberHome:
 
     def with_hub(self, address: str) -> MemberHome:
         """The same home, which now remembers where the hub is."""
-        _write_whole(self.folder / "hub", address.encode() + b"\n")
+        write_whole(self.folder / "hub", address.encode() + b"\n")
         return MemberHome(self.folder, self.identity, self.roster, address)
 
 
@@ -303,7 +303,7 @@ def _check_private(path: Path) -> None:
         raise ConfigError(f"{path} is open to other users (mode {mode:04o}). Run: chmod {wanted} {path}")
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """All of it or nothing: readers never see half a file."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

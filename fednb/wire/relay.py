@@ -18,6 +18,7 @@ from typing import TypeVar
 import msgspec
 
 ANNOUNCE, PING, ROUTE, BYE = b"A", b"P", b"R", b"B"
+ENROL, ENROLLED = b"E", b"D"  # see `enrolment`; under an invitation's key nothing else is heard
 WELCOME, REFUSED, PRESENCE, PONG, TICK, WHO = b"W", b"X", b"N", b"O", b"T", b"?"
 
 MAX_RECORD = 4 << 20  # a routed record; streams cut theirs at 1 MiB
