@@ -41,6 +41,15 @@ class TableConfig(msgspec.Struct, frozen=True):
     separator: str = ","  # of a CSV file
 
 
+class PermitConfig(msgspec.Struct, frozen=True):
+    """What one analyst may do at one party; "*" in a list means all. Nothing, unless the owner says so."""
+
+    tables: tuple[str, ...] = ()  # by name, those that cells saved too
+    protocols: tuple[str, ...] = ()
+    partners: tuple[str, ...] = ()  # parties together with whom
+    cells: bool = False  # where the mode allows cells at all
+
+
 class PartyConfig(msgspec.Struct, frozen=True):
     """One party: what its owner allows, and its tables by name."""
 
@@ -51,6 +60,7 @@ class PartyConfig(msgspec.Struct, frozen=True):
     accept_coordinator_at: tuple[str, ...] = ()  # parties in whose organisation the secret key may lie
     dask: str = ""  # the scheduler of the party's own Dask cluster, for heavy work; "": this machine's threads
     tables: Mapping[str, TableConfig] = {}
+    analysts: Mapping[str, PermitConfig] | None = None  # by analyst; None (on loopback): everybody may do all
 
 
 class CoordinatorConfig(msgspec.Struct, frozen=True):
@@ -106,6 +116,14 @@ class _Party(msgspec.Struct, forbid_unknown_fields=True):
     accept_coordinator_at: list[str] = []
     dask: str | None = None
     tables: dict[str, dict[str, Any]] = {}
+    analysts: dict[str, dict[str, Any]] = {}
+
+
+class _Permit(msgspec.Struct, forbid_unknown_fields=True):
+    tables: list[str] = []
+    protocols: list[str] = []
+    partners: list[str] = []
+    cells: bool = False
 
 
 class _Coordinator(msgspec.Struct, forbid_unknown_fields=True):
@@ -218,7 +236,28 @@ class _Reader:
             accept_coordinator_at=self._organisations((*at, "accept_coordinator_at"), section.accept_coordinator_at),
             dask="" if section.dask is None else self._dask((*at, "dask"), section.dask),
             tables={table: self._table((*at, "tables", table), table) for table in self._names((*at, "tables"))},
+            analysts=self._permits((*at, "analysts"), loopback),
         )
+
+    def _permits(self, at: tuple[str, ...], loopback: bool) -> dict[str, PermitConfig] | None:
+        """Closed by default; only on one machine, and where no analyst is named, may everybody do everything."""
+        names = self._names(at)
+        if loopback and not names and "analysts" not in self.content["party"][at[1]]:
+            return None
+        permits = {}
+        for name in names:
+            section = self._section((*at, name), _Permit)
+            for key in ("tables", "partners"):
+                for each in getattr(section, key):
+                    if each != "*" and not _NAME.fullmatch(each):
+                        self.fail((*at, name, key), f'{each!r} is neither a name nor "*".')
+            permits[name] = PermitConfig(
+                tables=tuple(section.tables),
+                protocols=tuple(section.protocols),
+                partners=tuple(section.partners),
+                cells=section.cells,
+            )
+        return permits
 
     def _mode(self, at: tuple[str, ...], mode: str, loopback: bool) -> Mode:
         if mode not in MODES:

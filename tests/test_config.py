@@ -190,3 +190,17 @@ def test_a_cluster_is_taken_on_this_machine_or_by_tls(folder: Path, address: str
     text = GOOD.replace('mode = "open"', f'mode = "open"\ndask = "{address}"', 1)
     assert config.parse(text, folder / "f.toml").parties["bank"].dask == address
     assert config.parse(GOOD, folder / "f.toml").parties["bank"].dask == ""
+
+
+@pytest.mark.parametrize(("hub", "sections", "expected"), [
+    ("tcp://127.0.0.1:0", "", None),
+    ("tcp://127.0.0.1:0", "[party.bank.analysts]", {}),
+    ("tcp://10.0.0.1:7000", "", {}),
+    ("tcp://127.0.0.1:0", '[party.bank.analysts.ann]\ntables = ["loans"]', {"ann": ("loans",)}),
+])  # fmt: skip
+def test_what_analysts_may_do_is_closed_outside_this_machine_and_once_one_is_named(
+    tmp_path: Path, hub: str, sections: str, expected: dict[str, tuple[str, ...]] | None
+) -> None:
+    text = f'[federation]\nhub = "{hub}"\n[party.bank]\n{sections}\n'
+    permits = config.parse(text, tmp_path / "f.toml").parties["bank"].analysts
+    assert (None if permits is None else {name: permit.tables for name, permit in permits.items()}) == expected

@@ -77,7 +77,9 @@ def start_party(
     tables = TableStore(settings.name, settings.tables, home / "tables")
     tables.check()
     find = finder(settings.protocols)
-    policy = MemberPolicy(settings.name, settings.mode, settings.release, settings.accept_coordinator_at)
+    policy = MemberPolicy(
+        settings.name, settings.mode, settings.release, settings.accept_coordinator_at, settings.analysts
+    )
     store = MemberStore(home / "runs")
     book = _book(settings.name, home, sign, mode=settings.mode, tables=sorted(settings.tables))
     cluster = Cluster(settings.name, settings.dask) if settings.dask else None

@@ -106,9 +106,12 @@ class KernelHost:
         for seat in seats:
             seat.close()
 
-    def _refusal(self) -> str:
+    def _refusal(self, analyst: str = "") -> str:
         try:
-            self._policy.check_cells()
+            if analyst:
+                self._policy.check_cells_of(analyst)
+            else:
+                self._policy.check_cells()
         except Refused as refusal:
             return str(refusal)
         return ""
@@ -124,9 +127,10 @@ class KernelHost:
         try:
             while True:
                 request = talk.recv(m.Execute, m.Complete, m.Inspect, m.Interrupt, m.Restart)
-                refusal = self._refusal() or self._unwritten(request, book, "allowed", f"mode {self._policy.mode}")
-                if refusal:
-                    self._unwritten(request, book, "refused", f"mode {self._policy.mode}")
+                rule = f"mode {self._policy.mode}"
+                refusal = self._refusal(analyst)
+                unwritten = self._unwritten(request, book, "refused" if refusal else "allowed", rule)
+                if refusal := refusal or unwritten:
                     self._refuse(request, refusal, outbox)
                     continue
                 self._pass_on(request, self._seat(analyst).kernel, outbox)
@@ -145,6 +149,8 @@ class KernelHost:
         if isinstance(request, m.Execute):
             try:
                 book.begins(request, decision, rule)
+            except LinkError:
+                raise
             except FednbError as error:
                 log.error("a cell was refused: %s", error)
                 return str(error)

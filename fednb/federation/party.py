@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -64,6 +64,10 @@ class RunPolicy(Protocol):
 
     def check_run(self, join: m.Join) -> None:
         """Raises Refused, naming the rule."""
+        ...
+
+    def check_analyst(self, analyst: str, protocol: str, table: str, partners: Iterable[str]) -> None:
+        """Raises Refused unless this analyst may run this, on this table, with these parties."""
         ...
 
     def releases(self, what: str) -> bool:
@@ -216,6 +220,22 @@ class PartyService:
             raise Refused(f"{me} was asked to play {join.role!r}, which is not its part.", member=me, rule="cast")
         check_cast(join.cast, protocol, self._endpoint.members(), self._coordinator)
         self._policy.check_run(join)
+        partners = {player for players in join.cast.values() for player in players} - {me, self._coordinator}
+        self._policy.check_analyst(join.by, join.protocol, self._table_of(join.data), sorted(partners))
+
+    def _table_of(self, ref: m.DataRef) -> str:
+        """The table that a run's rows come from, through frames and parts of earlier runs; "" where none is used."""
+        if ref.table is not None:
+            return ref.table
+        for name in (ref.frame, ref.part):
+            seen: set[str] = set()
+            while name and name not in seen:
+                seen.add(name)
+                kept = self._store.load(name)
+                if "table" in kept:
+                    return str(kept["table"])
+                name = str(kept.get("frame") or "")
+        return ""
 
     def _dataset(self, ref: m.DataRef, needs: Sequence[str]) -> Dataset:
         """The rows of this member that a role works on, in the order of the frame."""

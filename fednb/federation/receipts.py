@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from fednb.errors import FednbError
+from fednb.errors import FednbError, UnexpectedMessage
 from fednb.federation import messages as m
 from fednb.policy.audit import MOST_BLOB, AuditLog, Head
 from fednb.text import plain
@@ -169,7 +169,8 @@ class CellBook:
         """Raises FednbError when it cannot be written down: then the cell must not run."""
         with self._lock:
             if request.cell in self._open:
-                raise FednbError(f"{self._member} has a cell {request.cell} already; choose another id.")
+                # one cell's end would be taken for the other's, and the rest go unrecorded
+                raise UnexpectedMessage(f"{self._analyst} sent a cell {request.cell} while another has that id")
         if self._audit:
             self._audit.append(
                 "cell",

@@ -6,9 +6,10 @@ Closed unless it was opened: a policy that nobody set allows protocols and no ce
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
+from fednb.config import PermitConfig
 from fednb.errors import Refused
 
 
@@ -33,13 +34,16 @@ class MemberPolicy:
         mode: str = "protocol-only",
         release: Iterable[str] = (),
         accept_coordinator_at: Iterable[str] = (),
+        analysts: Mapping[str, PermitConfig] | None = None,
     ) -> None:
+        """`analysts` says who may do what; None: the federation file leaves it open to all (on one machine only)."""
         if mode not in ("open", "protocol-only"):
             raise ValueError(f"unknown mode {mode!r}")
         self.member = member
         self._mode = mode
         self._release = frozenset(release)
         self._accepted = frozenset(accept_coordinator_at)
+        self._analysts = analysts
         self._locked = threading.Event()
 
     @property
@@ -77,6 +81,39 @@ class MemberPolicy:
                 member=self.member,
                 rule="coordinator apart",
             )
+
+    def check_analyst(self, analyst: str, protocol: str, table: str, partners: Iterable[str]) -> None:
+        """Whether `analyst` may run `protocol` on `table` ("": on none) together with `partners`. Raises Refused."""
+        permit = self._permit(analyst)
+        if permit is None:
+            return
+        asked = [("protocols", protocol), *([("tables", table)] if table else []), *(("partners", p) for p in partners)]
+        for what, name in asked:
+            allowed: tuple[str, ...] = getattr(permit, what)
+            if name not in allowed and "*" not in allowed:
+                words = {"protocols": "the protocol", "tables": "the table", "partners": "runs together with"}[what]
+                listed = f"allowed are {', '.join(allowed)}" if allowed else "none is allowed"
+                raise Refused(
+                    f"{self.member} does not let {analyst} use {words} {name}; {listed}. The rest its owner "
+                    f"decides, under [party.{self.member}.analysts.{analyst}].",
+                    member=self.member,
+                    rule=f"analysts.{what}",
+                )
+
+    def check_cells_of(self, analyst: str) -> None:
+        """Raises Refused unless this member runs cells, and those of `analyst` too."""
+        self.check_cells()
+        permit = self._permit(analyst)
+        if permit is not None and not permit.cells:
+            raise Refused(
+                f"{self.member} runs no cells of {analyst}; whose it runs, its owner decides.",
+                member=self.member,
+                rule="analysts.cells",
+            )
+
+    def _permit(self, analyst: str) -> PermitConfig | None:
+        """None: everything. An analyst that is not named may do nothing."""
+        return None if self._analysts is None else self._analysts.get(analyst, PermitConfig())
 
     def releases(self, what: str) -> bool:
         """Whether `what` ("coefficients") of this member's own may be shown to the analyst."""

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 import fednb
+from fednb.config import PermitConfig
 from fednb.errors import DataError, LinkError, Refused, UnexpectedMessage
 from fednb.federation import messages as m
 from fednb.federation.client import Federation
@@ -275,3 +276,28 @@ def test_an_analyst_cancels_and_resumes_its_own_runs_only(network: Network, coor
     for federation in (mine, theirs):
         federation.close()
     agency.close()
+
+
+@pytest.mark.parametrize(
+    ("permit", "rule"),
+    [
+        (PermitConfig(("loans",), ("psi",), ("agency",)), ""),
+        (PermitConfig(("loans",), ("psi",), ("telco",)), "analysts.partners"),
+        (PermitConfig(("other",), ("psi",), ("agency",)), "analysts.tables"),
+        (PermitConfig(("loans",), ("calibrate",), ("agency",)), "analysts.protocols"),
+    ],
+)
+def test_a_party_holds_each_analyst_to_what_its_owner_named(permit: PermitConfig, rule: str) -> None:
+    network = Network(KINDS)
+    bank, coordinator = network.endpoint("bank"), network.endpoint("coordinator")
+    tables = TableStore.of_frames("bank", {"loans": pd.DataFrame({"sme_id": ["a", "b"], "x": [1.0, 2.0]})})
+    policy = MemberPolicy("bank", analysts={"analyst": permit})
+    PartyService(bank, tables, policy, MemberStore(), coordinator="coordinator", lookup=lookup)
+    agency = network.endpoint("agency")
+    talk = coordinator.open("bank", "member/r")
+    talk.send(join({"party": ["bank", "agency"], "coordinator": ["coordinator"]}))
+    answer = talk.recv(m.Joined, m.Declined, timeout=WAIT)
+    assert (answer.rule if isinstance(answer, m.Declined) else "") == rule
+    talk.close()
+    for endpoint in (bank, agency, coordinator):
+        endpoint.close()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from fednb.config import PermitConfig
 from fednb.errors import Refused
 from fednb.policy.mode import MemberPolicy
 
@@ -42,3 +43,25 @@ def test_runs_of_a_coordinator_in_a_place_that_the_owner_does_not_accept_are_ref
         policy.check_run(Invited("register"))
     assert (caught.value.member, caught.value.rule) == ("agency", "coordinator apart")
     assert "accept" not in str(caught.value), "a refusal never suggests to weaken a policy"
+
+
+def test_an_analyst_may_do_what_the_owner_named_and_nothing_else() -> None:
+    permit = PermitConfig(tables=("loans",), protocols=("psi",), partners=("agency",), cells=False)
+    policy = MemberPolicy("bank", "open", analysts={"ann": permit, "all": PermitConfig(("*",), ("*",), ("*",), True)})
+    policy.check_analyst("ann", "psi", "loans", ["agency"])
+    policy.check_analyst("all", "anything", "any", ["anybody"])
+    for rule, asked in {
+        "analysts.protocols": ("vertical_logistic", "loans", ["agency"]),
+        "analysts.tables": ("psi", "payroll", ["agency"]),
+        "analysts.partners": ("psi", "loans", ["agency", "telco"]),
+    }.items():
+        with pytest.raises(Refused, match="bank does not let ann use") as caught:
+            policy.check_analyst("ann", *asked)
+        assert caught.value.rule == rule
+    with pytest.raises(Refused, match="none is allowed"):
+        policy.check_analyst("stranger", "calibrate", "", [])
+    policy.check_cells_of("all")
+    for name in ("ann", "stranger"):
+        with pytest.raises(Refused, match="runs no cells of"):
+            policy.check_cells_of(name)
+    MemberPolicy("bank").check_analyst("anybody", "psi", "loans", ["agency"])
