@@ -31,6 +31,7 @@ against the quota of the label set, over all runs. Cut points that an analyst gi
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -217,7 +218,8 @@ def passive(link: Link, data: Dataset, params: BinningParams, run: RunContext) -
         raise DataError(f"{link.me} has no features in this frame. Leave it out, or align a table that has some.")
     own = _cut(link.me, X, data.columns, params)
     key = _accept_key(link.recv(coordinator, Key), params, coordinator)
-    order = run.rng.permutation(len(own))  # numbers that the active party sees are no positions
+    # numbers that the active party sees are no positions; `run.rng` is not for secrets
+    order = np.random.default_rng(secrets.randbits(128)).permutation(len(own))
     sent = [own[j] for j in order]
     count = sum(len(feature.counted) for feature in sent)
     link.send(coordinator, Shape(rows=len(X), cells=count))

@@ -156,6 +156,16 @@ def test_neither_names_nor_values_nor_cut_points_reach_the_active_party() -> Non
     assert cells.rows.min() >= 10
 
 
+def test_the_order_of_features_is_another_each_time() -> None:
+    orders = set()
+    for _ in range(20):
+        world = World()
+        world.play()
+        (cells,) = [m for _, _, m in world.sent if isinstance(m, vb.Cells)]
+        orders.add(tuple(cells.rows.tolist()))
+    assert len(orders) > 1  # alike by chance: once in 6**19
+
+
 def test_what_the_coordinator_decrypts_is_uniform_whatever_the_labels_are() -> None:
     windows = []
     for _ in range(2):
