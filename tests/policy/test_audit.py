@@ -213,3 +213,11 @@ def test_what_nobody_waited_for_and_never_got_to_the_disk_stops_the_next(
             threading.Event().wait(0.01)
     with pytest.raises(FednbError, match="cannot write its audit log"):
         log.append("cell", wait=False)
+
+
+def test_a_head_that_follows_later_is_not_behind_another_process(tmp_path: Path) -> None:
+    first, second = AuditLog(tmp_path, "bank"), AuditLog(tmp_path, "bank")
+    first.append("cell", wait=False)
+    second.append("command")
+    first._sync()
+    assert audit._mark(tmp_path) == audit._Mark(1, second.head().hash)
