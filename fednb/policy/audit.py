@@ -178,8 +178,8 @@ class AuditLog:
             except OSError as error:
                 self._fail(error)
         try:
-            with self._lock, self._opened() as file:
-                self._catch_up(file)  # another process of this member may have written since
+            with self._lock, self._opened() as handle:
+                self._catch_up(handle)  # another process of this member may have written since
                 _replace(self.folder / "head", msgspec.json.encode(self._last))
         except (FileNotFoundError, ConfigError):
             return  # the folder is gone, or its log was cut: whoever appends next hears of it
