@@ -289,14 +289,15 @@ class Exchange:
                 if not queue:
                     del self._opening[key]
             self._sessions[stream.seal.session] = talk
+            # under the same lock: whoever opens it here at this moment finds it, and does not begin a second one
+            welcome = talk.handshake is not None or self.board.arrive(talk)
         talk.give_up_at = None
         talk.peer_ephemeral = hello.ephemeral
         talk.last_hello, talk.hello_at, talk.hello_wait = answer, now + HELLO_SECONDS, HELLO_SECONDS
         self._outbox.append((sender, answer))
         stream.ack_now(now)  # shows the peer that we hold the keys
-        began_there = talk.handshake is None
         talk.establish(stream)
-        if began_there and not self.board.arrive(talk):
+        if not welcome:
             talk.close(f"too many conversations wait at {self.address}")
 
     def _agreed_already(self, sender: str, hello: Hello, now: float) -> bool:

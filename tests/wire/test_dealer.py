@@ -98,6 +98,34 @@ def test_a_hub_restart_loses_nothing_and_repeats_nothing(federation: Federation)
         sender.join()
 
 
+def test_who_opens_just_as_the_peers_opening_comes_to_an_end_gets_that_conversation(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ends of a run open it at about the same time; two conversations would wait for each other for ever."""
+    bank, agency = federation.connect("bank"), federation.connect("agency")
+    opened: list[Conversation] = []
+    establish = exchange.SealedTalk.establish
+
+    def slowly(talk: exchange.SealedTalk, stream: stream.Stream) -> None:
+        if talk.board.me == "agency" and not opened:  # its keys are agreed, and nobody at the agency knows yet
+            opener = threading.Thread(target=lambda: opened.append(agency.open("bank", "run/1")))
+            opener.start()
+            opener.join(10)
+        establish(talk, stream)
+
+    monkeypatch.setattr(exchange.SealedTalk, "establish", slowly)
+    there = bank.open("agency", "run/1")
+    there.send(Note(1))
+    for _ in range(1000):
+        if opened:
+            break
+        threading.Event().wait(0.01)
+    (back,) = opened
+    assert back.recv(Note, timeout=10).n == 1
+    back.send(Note(2))
+    assert there.recv(Note, timeout=10).n == 2
+
+
 def test_a_conversation_can_begin_while_the_hub_is_down(federation: Federation) -> None:
     bank, agency = federation.connect("bank"), federation.connect("agency")
     agency.listen("echo", echo)
