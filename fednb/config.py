@@ -444,6 +444,13 @@ class _Reader:
         raise ConfigError(f"{where}: {key}{message}")
 
 
+def placed(path: Path, message: str) -> str:
+    """The message with the file and line put before it, where it begins with a key that the file has."""
+    key = message.partition(": ")[0]
+    line = next((n for at, n in _lines(path.read_text(encoding="utf-8")).items() if ".".join(at) == key), None)
+    return message if line is None else f"{path}, line {line}: {message}"
+
+
 def is_loopback(address: str) -> bool:
     """Whether "tcp://HOST:PORT" stays on this machine."""
     host = urlsplit(address).hostname or ""

@@ -7,6 +7,7 @@ hold passwords of databases), its folder, its own IPython profile, and no histor
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import secrets
 import signal
@@ -24,6 +25,8 @@ from jupyter_client.session import Session
 
 _PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV")
 _PASSED_ON_PREFIXES = ("LC_", "PYTHON", "CONDA", "LD_", "DYLD_", "OMP_", "MKL_", "OPENBLAS_", "NUMBA_")
+# Waits for a word; when its input ends without one, the agent is gone, and the group that it is given is killed.
+_GUARD = 'read -r word || kill -s KILL -- "-$1"'
 _CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
 
 
@@ -76,6 +79,15 @@ class KernelProcess:
             start_new_session=True,  # one process group: a signal reaches what a cell started too
         )
         self.pid = self._process.pid
+        # an agent that is killed closes nothing, and a kernel in C code does not notice that its parent is gone
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD, "fednb-guard", str(self.pid)],
+            env={},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         self.exit_code: int | None = None
         self._said: collections.deque[bytes] = collections.deque(maxlen=20)
         self._reader = threading.Thread(target=self._read, name=f"fednb-kernel-{self.pid}-log", daemon=True)
@@ -126,6 +138,7 @@ class KernelProcess:
         self.kill()
         self._process.wait()
         self._signal(signal.SIGKILL)  # children that a cell started, where they outlived the kernel
+        self._dismiss_guard()
         self._context.destroy(linger=0)
         for port in range(1, len(_CHANNELS) + 1):
             Path(f"{self.folder / 'k'}-{port}").unlink(missing_ok=True)
@@ -159,6 +172,12 @@ class KernelProcess:
         made.reconnect_ivl = 20  # ms; the kernel binds only after its imports
         made.connect(f"ipc://{self.folder / 'k'}-{port}")
         return made
+
+    def _dismiss_guard(self) -> None:
+        if self._guard.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), self._guard.stdin as word:
+                word.write(b"closed\n")
+        self._guard.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         try:

@@ -77,6 +77,7 @@ class Running:
                 # in steps: a signal that comes just before this thread begins to wait is seen when it looks up again
                 member, line = self._heard.get(timeout=LOOK_UP_SECONDS if left is None else min(left, LOOK_UP_SECONDS))
                 if line is None:
+                    self._tell_ended(member)
                     raise PeerLost(f"{member} {self._ending(member)}", member=member)
 
     def stop(self) -> None:
@@ -128,6 +129,14 @@ class Running:
                 with contextlib.suppress(BrokenPipeError):  # it has failed already, and said why
                     to.write(address + "\n")
                     to.flush()
+
+    def _tell_ended(self, member: str) -> None:
+        """Analysts are not ours to stop: the hub tells them who died before it stops itself."""
+        to = self.members["hub"].stdin
+        if member != "hub" and to is not None:
+            with contextlib.suppress(OSError):
+                to.write(member + "\n")
+                to.flush()
 
     def _spawn(self, name: str, arguments: list[str]) -> None:
         file = self.log_file(name)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from fednb.config import FederationConfig, is_loopback
+from fednb.config import FederationConfig, is_loopback, placed
 from fednb.errors import ConfigError, FednbError
 from fednb.wire.keys import MemberHome
 
@@ -64,10 +64,13 @@ class Stop:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
 
-    def at_end_of_input(self) -> None:
+    def at_end_of_input(self, heard: Callable[[str], None] = lambda line: None) -> None:
+        """Stop at the end of standard input; `heard` is called with each line before it."""
+
         def read() -> None:
-            while os.read(sys.stdin.fileno(), 4096):
-                continue
+            with open(sys.stdin.fileno(), encoding="utf-8", closefd=False) as said:
+                for line in said:
+                    heard(line.strip())
             self._ask()
 
         threading.Thread(target=read, name="fednb-launcher", daemon=True).start()
@@ -94,7 +97,7 @@ def run_hub(folder: Path, bind: str, *, managed: bool) -> None:
     hub = Hub(MemberHome.load(folder), bind)
     stop = Stop(hub.close)
     if managed:
-        stop.at_end_of_input()
+        stop.at_end_of_input(hub.ended)
     say(Ready(hub.name, "hub", hub.address), managed)
     hub.run()
 
@@ -136,16 +139,19 @@ def run_member(
         endpoint = DealerEndpoint(home)
         try:
             if home.name in federation.parties:
-                agent = start_party(
-                    endpoint,
-                    federation.parties[home.name],
-                    folder,
-                    coordinator=federation.coordinator.name,
-                    run_folder=sockets,
-                    pipe=lambda path: PipeServer(path, home.name),
-                    threads=threads,
-                    sign=home.identity.sign,
-                )
+                try:
+                    agent = start_party(
+                        endpoint,
+                        federation.parties[home.name],
+                        folder,
+                        coordinator=federation.coordinator.name,
+                        run_folder=sockets,
+                        pipe=lambda path: PipeServer(path, home.name),
+                        threads=threads,
+                        sign=home.identity.sign,
+                    )
+                except ConfigError as error:  # a table, seen only when it is opened, is not as the file says
+                    raise ConfigError(placed(federation.path, str(error))) from None
             else:
                 agent = start_coordinator(
                     endpoint,

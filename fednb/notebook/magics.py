@@ -30,6 +30,7 @@ OPTIONS = {
 COMMANDS = {
     "connect": "[FILE]  connect this notebook: a federation file or a member's folder; without, the last `fednb up`",
     "status": "every member: up or down, its version, the round trip to it",
+    "doctor": "the same as status",
     "tables": "every party's tables: rows, columns, id and label; never values",
     "runs": "the coordinator's runs, also those that other notebooks began",
     "receipt": "[RUN]  what left each member for the last cell and the newest run, or for that run, and by which rule",
@@ -99,7 +100,7 @@ class Magics:
             return self._session.receipts(rest.strip())
         elif rest.strip():
             raise UsageError(f"%fed {command} takes nothing more, but got {rest.strip()!r}.")
-        elif command == "status":
+        elif command in ("status", "doctor"):
             return self._session.federation.doctor()
         elif command == "tables":
             return self._session.federation.tables()

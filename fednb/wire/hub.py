@@ -7,8 +7,10 @@ and logs no record; what it cannot deliver it drops, because the ends notice and
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import queue
 import threading
 import time
 from dataclasses import dataclass
@@ -61,6 +63,7 @@ class Hub:
         self._by_address: dict[str, Line] = {}
         self._started = time.monotonic()
         self._settled = False
+        self._ended: queue.SimpleQueue[str] = queue.SimpleQueue()  # members that the launcher saw end
         self._stop = threading.Event()
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
@@ -113,9 +116,11 @@ class Hub:
                 poller.poll(max(0, int((next_tick - time.monotonic()) * 1000) + 1))
                 self._admit()
                 self._serve()
+                self._take_ended()
                 if time.monotonic() >= next_tick:
                     self._tick(time.monotonic())
                     next_tick = time.monotonic() + TICK_SECONDS
+            self._take_ended()
         finally:
             self._release()
             self._done.set()
@@ -131,6 +136,13 @@ class Hub:
         if self._thread and self._thread is not threading.current_thread():
             self._done.wait(5.0)
             self._thread.join(5.0)
+
+    def ended(self, name: str) -> None:
+        """The process of `name` is gone: the others learn it at once. May be called from any thread.
+
+        Without it they would learn it when its connection stays away, and that may be after the hub has stopped too.
+        """
+        self._ended.put(name)
 
     def revoke(self, name: str) -> None:
         """From now on nothing is taken from or passed to `name`. May be called from any thread."""
@@ -330,6 +342,13 @@ class Hub:
             self._settled = True
             for line in list(self._lines.values()):
                 self._send_welcome(line)
+
+    def _take_ended(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                name = self._ended.get_nowait()
+                for line in [line for line in self._lines.values() if identity_of(line.address) == name]:
+                    self._down(line, "has died")
 
     def _down(self, line: Line, reason: str) -> None:
         self._lines.pop(line.route, None)

@@ -306,7 +306,8 @@ def test_a_port_that_is_taken_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_an_id_column_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
-    expected = pytest.raises(ConfigError, match=r"party\.bank\.tables\.loans\.id.*no column 'sme-id'.*mean 'sme_id'")
+    said = r"toml, line 8: party\.bank\.tables\.loans\.id.*no column 'sme-id'.*mean 'sme_id'"
+    expected = pytest.raises(ConfigError, match=said)
     with expected, launch.up(write(tmp_path, id="sme-id")):
         pass
 
@@ -392,6 +393,37 @@ def test_the_command_fails_when_a_member_dies(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert err.startswith("fednb: bank was ended by SIGKILL") and err.count("\n") == 1
     assert all(gone(pid) for pid in pids)
+
+
+BUSY = """
+import pathlib, subprocess
+child = subprocess.Popen(["sleep", "600"])
+print(child.pid, flush=True)
+sum(range(10**13))
+"""
+
+
+def test_a_killed_members_busy_kernel_is_gone_and_the_analyst_learns_at_once_who_died(tmp_path: Path) -> None:
+    process = command(write(tmp_path))
+    until_ready(process)
+    with DealerEndpoint(MemberHome.load(tmp_path / ".fednb" / "analyst")) as endpoint:
+        client = CellClient(endpoint)
+        cell = client.execute(["bank"], BUSY)
+        got = cell.next(SECONDS)
+        while got is not None and not isinstance(got[1], m.Stream):
+            got = cell.next(SECONDS)
+        assert got is not None and isinstance(got[1], m.Stream)
+        child = int(got[1].text)
+        victim = next(p for p in members_of(process) if "/bank" in Path(f"/proc/{p}/cmdline").read_text())
+        kernels = kernels_of(victim)
+        assert kernels
+        os.kill(victim, signal.SIGKILL)
+        while cell.unfinished:
+            assert cell.next(15.0) is not None, "half of the time for which a hub that is away is waited for"
+        assert "bank has died" in str(cell.lost["bank"])
+        client.close()
+    process.communicate(timeout=SECONDS)
+    assert all(gone(pid) for pid in [child, *kernels])
 
 
 def test_members_stop_when_their_launcher_is_killed(tmp_path: Path, sockets: Path) -> None:

@@ -66,7 +66,7 @@ def test_asynchronous_handlers_are_awaited(world: Any) -> None:
         ("%%party bank --timeout ", []),
         ("%%coordinator --n", ["--noblock"]),
         ("%%coordinator ", []),
-        ("%fed ", ["connect", "status", "tables", "runs", "receipt", "cost", "restart"]),
+        ("%fed ", ["connect", "status", "doctor", "tables", "runs", "receipt", "cost", "restart"]),
         ("x = 1\n%fed st", ["status"]),
         ("%fed restart a", ["agency"]),
         ("%%party nobody\nlo", []),

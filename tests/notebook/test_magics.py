@@ -329,6 +329,12 @@ def test_fed_status_lists_every_member_although_one_is_down_and_the_coordinator_
     assert status.loc["coordinator", "inside"] == "not known: it does not answer"
 
 
+def test_fed_doctor_is_what_the_command_of_that_name_shows(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = object()
+    monkeypatch.setattr(world.session.federation, "doctor", lambda: table)
+    assert world.shell.run_line_magic("fed", "doctor") is table
+
+
 def test_fed_cost_shows_estimates_beside_what_fits_took(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     table = object()
     monkeypatch.setattr(world.session.federation, "costs", lambda: table)
@@ -362,7 +368,7 @@ def test_fed_restart_gives_fresh_kernels(world: Any, capsys: pytest.CaptureFixtu
 
 def test_fed_refuses_what_it_does_not_know(world: Any) -> None:
     with pytest.raises(
-        UsageError, match="no command 'statsu'; it has connect, status, tables, runs, receipt, cost, restart"
+        UsageError, match="no command 'statsu'; it has connect, status, doctor, tables, runs, receipt, cost, restart"
     ):
         world.shell.run_line_magic("fed", "statsu")
     with pytest.raises(UsageError, match="takes nothing more"):
