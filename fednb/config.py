@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from fednb.errors import ConfigError
+from fednb.typed import known
 
 S = TypeVar("S", bound=msgspec.Struct)
 Mode = Literal["open", "protocol-only"]
@@ -422,11 +423,11 @@ class _Reader:
                     self.fail(at, f"the key {field.name!r} is missing.")
                 continue
             try:
-                msgspec.convert(section[field.name], field.type)
+                msgspec.convert(section[field.name], known(field.type))
             except msgspec.ValidationError as error:
                 said = str(error).replace("`", "").replace(" | null", "").partition(" - at ")[0]
                 self.fail((*at, field.name), f"{said[0].lower()}{said[1:]}.")
-        return msgspec.convert(section, kind)
+        return msgspec.convert(section, known(kind))
 
     def _known(self, at: tuple[str, ...], section: Mapping[str, Any], allowed: Iterable[str]) -> None:
         allowed = tuple(allowed)

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# a layer, and the layers it may see; `errors`, `text` and `version` stand below all of them
+# a layer, and the layers it may see; `errors`, `text`, `typed` and `version` stand below all of them
 LAYERS = {
     "config": set(),
     "wire": {"config"},
@@ -33,7 +33,7 @@ LAYERS = {
     "__main__": {"cli"},
     "__init__": {"notebook", "models", "federation"},  # late and on demand only
 }
-BELOW_ALL = {"errors": {"text"}, "text": set(), "version": set()}
+BELOW_ALL = {"errors": {"text"}, "text": set(), "typed": set(), "version": set()}
 
 # outside package -> the only places under fednb/ that may import it (a layer or a module)
 KEPT_IN = {

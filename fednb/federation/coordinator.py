@@ -29,6 +29,7 @@ from fednb.federation.store import MemberStore
 from fednb.policy.audit import Head
 from fednb.policy.quota import QuotaLedger
 from fednb.protocols.base import Budget, Dataset, Protocol
+from fednb.typed import known
 from fednb.wire.endpoint import Conversation, Endpoint
 from fednb.wire.message import Message
 
@@ -202,7 +203,7 @@ class CoordinatorService:
         protocol = self._lookup(request.protocol)
         self._check_cast(request, protocol)
         try:
-            msgspec.convert(request.params, protocol.params)
+            msgspec.convert(request.params, known(protocol.params))
         except msgspec.ValidationError as error:
             raise DataError(f"{request.protocol} does not take these parameters: {error}") from None
         info = m.RunInfo(

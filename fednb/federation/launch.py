@@ -31,6 +31,7 @@ from fednb.config import FederationConfig
 from fednb.errors import ConfigError, FednbError, PeerLost
 from fednb.federation import profile
 from fednb.federation.process import Failed, Ready, short_folder
+from fednb.typed import known
 from fednb.wire.keys import MemberHome, enrol_all
 
 log = logging.getLogger("fednb.launch")
@@ -159,7 +160,7 @@ class Running:
         with said:
             for text in said:
                 with contextlib.suppress(msgspec.MsgspecError):
-                    line: Ready | Failed = msgspec.json.decode(text, type=Ready | Failed)
+                    line: Ready | Failed = msgspec.json.decode(text, type=known(Ready | Failed))
                     self._heard.put((name, line))
         self.members[name].wait()
         self._heard.put((name, None))

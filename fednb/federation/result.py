@@ -12,6 +12,7 @@ from fednb import errors
 from fednb.errors import LinkError, RunCancelled, RunFailed
 from fednb.federation import messages as m
 from fednb.text import plain
+from fednb.typed import known
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -31,7 +32,7 @@ class RunResult:
     def read(self, member: str, kind: type[S]) -> S:
         """What a member made public, as the struct that it should be. Raises UnexpectedMessage for anything else."""
         try:
-            return msgspec.convert(self.public(member), kind)
+            return msgspec.convert(self.public(member), known(kind))
         except (KeyError, msgspec.ValidationError) as error:
             raise errors.UnexpectedMessage(
                 f"{member} made something public that cannot be read: {error}", member=member

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from fednb.errors import DataError
 from fednb.federation.messages import Event, RunEnded, RunEvent, RunInfo
+from fednb.typed import known
 
 log = logging.getLogger("fednb.coordinator")
 
@@ -85,7 +87,7 @@ class RunRecord:
         draft = self._path.with_suffix(".draft")
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             for line in (self.info, self.ended, *self._events):
-                file.write(msgspec.json.encode(line) + b"\n")
+                file.write(msgspec.json.encode(line, enc_hook=_plain) + b"\n")
         os.replace(draft, self._path)
 
 
@@ -127,13 +129,20 @@ class RunStore:
         lines = path.read_bytes().splitlines()
         if len(lines) < 2:
             return
-        record = RunRecord(msgspec.json.decode(lines[0], type=RunInfo), self._folder)
-        ended = msgspec.json.decode(lines[1], type=RunEnded | None)
+        record = RunRecord(msgspec.json.decode(lines[0], type=known(RunInfo)), self._folder)
+        ended = msgspec.json.decode(lines[1], type=known(RunEnded | None))
         if ended is None:
             run = record.info.run
             reason = f"the coordinator stopped while the run was going on; fed.resume({run!r}) continues it."
             ended = RunEnded(run=run, status="failed", error=reason, error_type="RunFailed")
             record.info = msgspec.structs.replace(record.info, status="failed", error=reason)
         record.ended = ended
-        record._events = [msgspec.json.decode(line, type=Event) for line in lines[2:]]
+        record._events = [msgspec.json.decode(line, type=known(Event)) for line in lines[2:]]
         self._records[record.info.run] = record
+
+
+def _plain(value: object) -> object:
+    """Released coefficients are arrays."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} cannot be written down with a run")

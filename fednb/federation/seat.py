@@ -18,6 +18,7 @@ from fednb.federation.messages import Crossing, Event, Join, MemberResult
 from fednb.federation.receipts import Tally, values_in
 from fednb.protocols.base import Budget, Dataset, Journal, Outcome, Protocol, RunContext
 from fednb.protocols.executor import Executor
+from fednb.typed import known
 from fednb.wire.endpoint import Endpoint
 from fednb.wire.link import Link, RunLink
 from fednb.wire.message import Message
@@ -87,7 +88,7 @@ class Seat:
     def play(self, data: Dataset) -> tuple[Outcome, MemberResult]:
         """Play to the end. Raises what the role raised, after every peer has been told."""
         join = self._join
-        params = msgspec.convert(join.params, self._protocol.params)
+        params = msgspec.convert(join.params, known(self._protocol.params))
         cast = {role: tuple(members) for role, members in join.cast.items()}
         self._link = RunLink(self._endpoint, join.run, cast)
         self._watched = WatchedLink(self._link)

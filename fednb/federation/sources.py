@@ -17,6 +17,7 @@ import msgspec
 
 from fednb.config import TableConfig
 from fednb.errors import DataError
+from fednb.typed import known
 
 if TYPE_CHECKING:
     import duckdb
@@ -106,7 +107,7 @@ def saved(name: str, file: Path) -> TableConfig:
     import pyarrow.parquet
 
     meta = (pyarrow.parquet.read_schema(file).metadata or {}).get(_META, b"{}")
-    found = msgspec.json.decode(meta, type=_Saved)
+    found = msgspec.json.decode(meta, type=known(_Saved))
     return TableConfig(name=name, id=found.id, label=found.label)
 
 

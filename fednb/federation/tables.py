@@ -24,6 +24,7 @@ from fednb.config import TableConfig
 from fednb.errors import ConfigError, DataError
 from fednb.federation import sources
 from fednb.federation.messages import ColumnInfo, Name, TableInfo
+from fednb.typed import known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -170,7 +171,7 @@ class TableStore:
     def save(self, name: str, frame: pd.DataFrame, id: Iterable[str], label: str | None) -> None:
         """Keep a derived table under a name that no declared table has; a derived one of that name is replaced."""
         try:
-            msgspec.convert(name, Name)
+            msgspec.convert(name, known(Name))
         except msgspec.ValidationError:
             raise DataError(
                 f"{name!r} is not a name for a table: letters, digits, '_', '.' and '-', 64 at most."
@@ -309,7 +310,8 @@ class TableStore:
         columns = []
         for column in map(str, frame.columns):
             role = "id" if column in table.id else "label" if column == table.label else "feature"
-            columns.append(msgspec.convert({"name": column, "dtype": _kind(frame[column]), "role": role}, ColumnInfo))
+            about = {"name": column, "dtype": _kind(frame[column]), "role": role}
+            columns.append(msgspec.convert(about, known(ColumnInfo)))
         return TableInfo(member=self.member, name=name, rows=len(frame), columns=columns)
 
     def _require(self, name: str, frame: pd.DataFrame, columns: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from fednb.text import plain
+from fednb.typed import known
 
 MIME = "application/vnd.fednb.view+json"
 
@@ -245,7 +246,7 @@ def encode(view: AnyView) -> dict[str, Any]:
 def decode(value: object) -> AnyView:
     """A view from what arrived. Raises ValueError when it is not exactly one of the views above."""
     try:
-        view: AnyView = msgspec.convert(_harmless(value), AnyView)
+        view: AnyView = msgspec.convert(_harmless(value), known(AnyView))
     except (msgspec.ValidationError, UnicodeError, RecursionError) as exc:
         raise ValueError(f"not a view that this version knows: {exc}") from None
     _check_lengths(view)

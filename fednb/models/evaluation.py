@@ -12,6 +12,7 @@ from fednb.errors import DataError, UnexpectedMessage
 from fednb.federation.views import Calibration, Estimate, EvaluationView, Roc, bundle
 from fednb.models.scores import Scores
 from fednb.protocols.evaluation import Assessment, assess
+from fednb.typed import known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,7 +111,7 @@ class Evaluation:
         rest = dict(values)
         names = {name: str(rest.pop(name, "")) for name in ("name", "party", "label")}
         try:
-            return cls(msgspec.convert(rest, Assessment), **names)
+            return cls(msgspec.convert(rest, known(Assessment)), **names)
         except msgspec.ValidationError as error:
             raise DataError(f"this is no evaluation: {error}") from None
 
@@ -152,7 +153,7 @@ def evaluate(scores: Scores, y: str) -> Evaluation:
         title=f"Evaluation on {len(scores)} rows",
     )
     try:
-        said = msgspec.convert(result.public(party), Assessment)
+        said = msgspec.convert(result.public(party), known(Assessment))
     except msgspec.ValidationError as error:
         raise UnexpectedMessage(f"{party} released an evaluation that cannot be read: {error}", member=party) from None
     return Evaluation(said, name=frame.part or "all rows", party=party, label=y)

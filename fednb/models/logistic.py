@@ -23,6 +23,7 @@ from fednb.models.cost import Cost, estimate
 from fednb.models.evaluation import Evaluation, evaluate
 from fednb.models.scores import Scores
 from fednb.protocols.vertical_logistic import LogisticParams
+from fednb.typed import known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,7 +136,7 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         machine is, and nothing of its data. Kept as `cost_`: the next fit of as many rows notes what it came to.
         """
         active, label = frame.find_label(y)
-        params = msgspec.convert(self._params(), LogisticParams)
+        params = msgspec.convert(self._params(), known(LogisticParams))
         self.cost_ = estimate(frame, self._features(frame, active, label), active, params)
         return self.cost_
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from fednb.errors import DataError
+from fednb.typed import known
 from fednb.version import __version__
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def read(path: Path) -> SavedLogistic:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     try:
-        file = msgspec.json.decode(content, type=_File)
+        file = msgspec.json.decode(content, type=known(_File))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no model that fednb {__version__} can read: {error}") from None
     if not hmac.compare_digest(file.checksum.encode(), _checksum(file.model).encode()):

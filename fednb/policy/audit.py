@@ -33,6 +33,7 @@ from typing import Any
 import msgspec
 
 from fednb.errors import ConfigError, DataError, FednbError
+from fednb.typed import known
 
 log = logging.getLogger("fednb.audit")
 
@@ -238,7 +239,8 @@ class AuditLog:
         if whole:
             last = tail[:whole].splitlines()[-1]
             try:
-                self._last = msgspec.convert({key: msgspec.json.decode(last)[key] for key in ("n", "hash")}, type=_Mark)
+                entry = msgspec.json.decode(last)
+                self._last = msgspec.convert({key: entry[key] for key in ("n", "hash")}, type=known(_Mark))
             except (msgspec.MsgspecError, KeyError, TypeError, UnicodeDecodeError):
                 self._size = -1
                 raise ConfigError(
@@ -276,7 +278,7 @@ def text_of(folder: Path, digest: str) -> str | None:
     if not _BLOB.fullmatch(digest):
         return None
     try:
-        blob = msgspec.json.decode((folder / "blobs" / digest).read_bytes(), type=_Blob)
+        blob = msgspec.json.decode((folder / "blobs" / digest).read_bytes(), type=known(_Blob))
     except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return blob.text if _digest(blob.salt, blob.text) == digest else None
@@ -287,7 +289,7 @@ def witnessed(path: Path) -> list[Head]:
     heads = []
     for _, line in _lines(path):
         try:
-            heads.append(msgspec.json.decode(line, type=Head))
+            heads.append(msgspec.json.decode(line, type=known(Head)))
         except (msgspec.MsgspecError, UnicodeDecodeError):
             if line.endswith(b"\n"):
                 raise ConfigError(f"{path} is damaged: ask the member that keeps it for it again.") from None
@@ -376,7 +378,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _mark(folder: Path) -> _Mark | None:
     try:
-        return msgspec.json.decode((folder / "head").read_bytes(), type=_Mark)
+        return msgspec.json.decode((folder / "head").read_bytes(), type=known(_Mark))
     except FileNotFoundError:
         return None
     except (msgspec.MsgspecError, UnicodeDecodeError):

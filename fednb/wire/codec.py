@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fednb.errors import UnexpectedMessage
+from fednb.typed import known
 from fednb.wire.message import Message
 
 M = TypeVar("M", bound=Message)
@@ -210,7 +211,7 @@ def _decoder(kinds: tuple[type[Message], ...]) -> msgspec.msgpack.Decoder[Any]:
     for kind in kinds:
         _check_sendable(kind)
     wanted: Any = functools.reduce(operator.or_, kinds)
-    return msgspec.msgpack.Decoder(wanted, dec_hook=_rebuild, ext_hook=_raise_extension)
+    return msgspec.msgpack.Decoder(known(wanted), dec_hook=_rebuild, ext_hook=_raise_extension)
 
 
 @functools.lru_cache(maxsize=512)

@@ -23,6 +23,7 @@ import zmq
 from zmq.utils import z85
 
 from fednb.errors import ConfigError, LinkError, VersionMismatch
+from fednb.typed import known
 from fednb.wire import WIRE_VERSION, relay
 from fednb.wire.keys import Identity, Kind, MemberHome, PublicIdentity, Roster, write_whole
 
@@ -55,7 +56,7 @@ class Token(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
         try:
             if not text.startswith(PREFIX) or len(text) > _MOST:
                 raise ValueError
-            token = msgspec.msgpack.decode(base64.urlsafe_b64decode(text.removeprefix(PREFIX)), type=cls)
+            token = msgspec.msgpack.decode(base64.urlsafe_b64decode(text.removeprefix(PREFIX)), type=known(cls))
             if len(z85.decode(token.curve_public)) != 32 or len(z85.decode(token.curve_secret)) != 32:
                 raise ValueError
         except (ValueError, KeyError, binascii.Error, msgspec.MsgspecError):
@@ -113,7 +114,7 @@ class Invitations:
         """Whose one-time CURVE key (32 bytes) this is, used up and expired ones too."""
         for path in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else ():
             try:
-                found = msgspec.json.decode(path.read_bytes(), type=Invitation)
+                found = msgspec.json.decode(path.read_bytes(), type=known(Invitation))
             except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
                 continue
             if z85.decode(found.curve) == key:
@@ -214,7 +215,7 @@ def join(token: Token, folder: Path, timeout: float = ANSWER_SECONDS) -> MemberH
 def proposed(folder: Path) -> dict[str, PublicIdentity]:
     """Members whose keys came over the network and have not been confirmed, by name."""
     try:
-        members = msgspec.json.decode((folder / "proposed.json").read_bytes(), type=list[PublicIdentity])
+        members = msgspec.json.decode((folder / "proposed.json").read_bytes(), type=known(list[PublicIdentity]))
     except FileNotFoundError:
         return {}
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -235,7 +236,7 @@ def card(home: MemberHome) -> str:
 
 def read_card(text: str) -> PublicIdentity:
     try:
-        return msgspec.json.decode(text[:_MOST], type=PublicIdentity)
+        return msgspec.json.decode(text[:_MOST], type=known(PublicIdentity))
     except msgspec.MsgspecError:
         raise ConfigError("this is no member's card: `fednb members HOME card` prints one.") from None
 

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from zmq.utils import z85
 
 from fednb.errors import ConfigError
+from fednb.typed import known
 
 Kind = Literal["party", "coordinator", "analyst", "hub"]
 
@@ -137,7 +138,7 @@ class Identity:
         _check_private(folder)
         _check_private(path)
         try:
-            secrets = msgspec.json.decode(path.read_bytes(), type=_Secrets)
+            secrets = msgspec.json.decode(path.read_bytes(), type=known(_Secrets))
             return cls(
                 secrets.name,
                 secrets.curve_public.encode(),
@@ -210,7 +211,7 @@ class Roster(Mapping[str, PublicIdentity]):
             members: list[PublicIdentity]
 
         try:
-            return cls(msgspec.json.decode(path.read_bytes(), type=File).members)
+            return cls(msgspec.json.decode(path.read_bytes(), type=known(File)).members)
         except FileNotFoundError:
             raise ConfigError(
                 f"{path} is missing: a member's home holds the roster that it was enrolled with"

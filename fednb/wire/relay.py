@@ -17,6 +17,8 @@ from typing import TypeVar
 
 import msgspec
 
+from fednb.typed import known
+
 ANNOUNCE, PING, ROUTE, BYE = b"A", b"P", b"R", b"B"
 ENROL, ENROLLED = b"E", b"D"  # see `enrolment`; under an invitation's key nothing else is heard
 WELCOME, REFUSED, PRESENCE, PONG, TICK, WHO = b"W", b"X", b"N", b"O", b"T", b"?"
@@ -95,7 +97,7 @@ pack = msgspec.msgpack.Encoder().encode
 def unpack(data: bytes | memoryview, kind: type[S]) -> S | None:
     """None for whatever is not a `kind`."""
     try:
-        return msgspec.msgpack.decode(data, type=kind)
+        return msgspec.msgpack.decode(data, type=known(kind))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
