@@ -145,7 +145,8 @@ def broken_promise(figures: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _open(folder: Path, environment: Mapping[str, str]) -> int:
-    command = [sys.executable, "-m", "jupyterlab", str(folder / NOTEBOOK)]
+    # the address that is printed opens the notebook too, where no browser could be started
+    command = [sys.executable, "-m", "jupyterlab", str(folder / NOTEBOOK), f"--LabApp.default_url=/lab/tree/{NOTEBOOK}"]
     if os.geteuid() == 0:
         command.append("--allow-root")
     _say("JupyterLab opens the notebook; Ctrl-C here stops it and every member")

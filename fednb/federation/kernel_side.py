@@ -18,6 +18,7 @@ import numpy as np
 from fednb import errors
 from fednb.errors import DataError, FednbError, NotConnected
 from fednb.federation import messages as m
+from fednb.federation import text_progress
 from fednb.federation.arrow import from_arrow, to_arrow
 from fednb.wire.endpoint import Conversation, Endpoint, Presence
 from fednb.wire.message import Message
@@ -189,6 +190,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     """Called by IPython when the kernel starts."""
     from IPython.core import page
 
+    text_progress.install()
     member = os.environ[MEMBER]
     names: dict[str, Any] = {}
     for module in filter(None, os.environ.get(PRELOAD, "").split(",")):

@@ -212,6 +212,7 @@ def short_folder() -> Path:
 def main(work: Callable[[], None], member: str, managed: bool) -> int:
     """Run `work` and turn what goes wrong into one line and an exit code: 2 for settings, 1 for the rest."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    os.umask(0o077)  # what a member, its kernels and their libraries write is its owner's alone
     try:
         work()
     except FednbError as error:
