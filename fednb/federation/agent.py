@@ -40,7 +40,7 @@ KERNEL_SIDE = "fednb.federation.kernel_side"
 class Agent:
     """What one member runs beside its endpoint. `close` leaves no kernel behind; it does not close the endpoint."""
 
-    def __init__(self, host: KernelHost, warm: Callable[[], object], close: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, host: KernelHost, warm: Callable[[], object], close: Callable[[str], None]) -> None:
         self.host = host
         self._warm = warm
         self._close = close
@@ -57,8 +57,9 @@ class Agent:
 
         threading.Thread(target=warm, name="fednb-prewarm", daemon=True).start()
 
-    def close(self) -> None:
-        self._close()
+    def close(self, lost: str = "") -> None:
+        """Stop. `lost` is the member whose death is the reason, if that is the reason."""
+        self._close(lost)
         self.host.close()
 
 
@@ -106,7 +107,7 @@ def start_party(
         attach=desk.attach,
         book=book,
     )
-    return Agent(host, tables.describe, cluster.close if cluster else lambda: None)
+    return Agent(host, tables.describe, lambda _: cluster.close() if cluster else None)
 
 
 def start_coordinator(

@@ -6,6 +6,7 @@ simulation (threads): they differ only in the endpoint that it is given.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 M = TypeVar("M", bound=Message)
+
+log = logging.getLogger("fednb.client")
 
 STATUS_SECONDS = 5.0  # a question about the state of things is answered by then, or not
 TRAININGS = ("vertical_logistic",)  # protocols whose cost is worth a table
@@ -209,8 +212,14 @@ class Federation:
         self._ask(m.ResumeRun(run=run), m.RunStarted)
         return self._follow(run, f"Resumed run {run}")
 
-    def watch(self, run: str, since: int = 0) -> Iterator[m.RunEvent | m.RunEnded]:
-        """What happens in a run, from event `since` on, until it ends. Reconnects when the coordinator went away."""
+    def watch(
+        self, run: str, since: int = 0, *, away: Callable[[str], None] = log.warning
+    ) -> Iterator[m.RunEvent | m.RunEnded]:
+        """What happens in a run, from event `since` on, until it ends.
+
+        Reconnects when the coordinator went away; `away` is told that it did. Raises PeerLost when it does not come
+        back, or its process has ended.
+        """
         lost: float | None = None
         while True:
             talk = self._talk()
@@ -225,10 +234,20 @@ class Federation:
                     if isinstance(item, m.RunEnded):
                         return
                     since = item.seq + 1
-            except PeerLost:
+            except PeerLost as error:
+                seen = self.members()[self.coordinator]
                 lost = lost or time.monotonic()
-                if time.monotonic() - lost > RECONNECT_SECONDS:
-                    raise
+                if seen.over or time.monotonic() - lost > RECONNECT_SECONDS:
+                    raise PeerLost(
+                        f"{self.coordinator} {seen.reason or 'went away'} while run {run} was going on. When its owner "
+                        f"has started it again, fed.resume({run!r}) continues the run.",
+                        member=self.coordinator,
+                    ) from error
+                if not seen.up:
+                    away(
+                        f"{self.coordinator} {seen.reason}: waiting up to {RECONNECT_SECONDS:g} s for it to come back. "
+                        "Where only its connection is broken, the run goes on."
+                    )
                 self._wait_for_coordinator()
             finally:
                 talk.close()

@@ -117,9 +117,10 @@ def run_member(
 
     stop = Stop()
     home = MemberHome.load(folder)
+    lost: list[str] = []  # members whose end is why this one is stopped
     if managed:  # the hub's port may be known only now
         address = sys.stdin.readline().strip()
-        stop.at_end_of_input()
+        stop.at_end_of_input(lost.append)
         if not address:
             return
         home = home.with_hub(address)
@@ -170,7 +171,7 @@ def run_member(
                 agent.prewarm()
                 stop.wait()
             finally:
-                agent.close()
+                agent.close(lost[0] if lost else "")
         finally:
             endpoint.close()
     finally:

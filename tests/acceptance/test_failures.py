@@ -145,6 +145,31 @@ def test_a_run_cut_off_by_a_kill_names_the_member_and_resumes_to_the_same_model(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("victim", ["agency", "bank", "coordinator"])
+def test_a_member_killed_in_mid_training_under_fednb_up_is_named_though_all_others_are_stopped(
+    running: launch.Running, federation: fednb.Federation, victim: str
+) -> None:
+    run = start_fit(federation, align(federation), max_iter=200)
+    until_step(federation, run, 2)
+
+    def keep_up() -> None:  # what the command does
+        try:
+            running.wait()
+        except PeerLost:
+            running.stop()
+
+    launcher = threading.Thread(target=keep_up)
+    launcher.start()
+    began = time.monotonic()
+    running.members[victim].send_signal(signal.SIGKILL)
+    with pytest.raises(PeerLost, match=f"{victim} has died") as lost:
+        federation._follow(run, "the fit")
+    assert lost.value.member == victim and time.monotonic() - began < 10
+    launcher.join()
+    assert all(member.poll() is not None for member in running.members.values())
+
+
+@pytest.mark.slow
 def test_a_run_survives_the_notebook_that_began_it(running: launch.Running) -> None:
     with fednb.connect(running) as first:
         frame = align(first)
