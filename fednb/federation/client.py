@@ -17,6 +17,7 @@ from fednb.errors import DataError, LinkError, PeerLost, RunCancelled
 from fednb.federation import messages as m
 from fednb.federation.alignment import described, figures, id_columns, of_role
 from fednb.federation.frame import VerticalFrame
+from fednb.federation.leaving import leaving
 from fednb.federation.prepared import PreparedFigures, PreparedSet
 from fednb.federation.progress import follow
 from fednb.federation.result import RunResult, rebuilt
@@ -164,7 +165,8 @@ class Federation:
         title: str = "",
         estimate: m.Estimate | None = None,
     ) -> RunResult:
-        """Run a protocol to its end, showing progress. An interrupt (Ctrl-C) cancels it at every member.
+        """Run a protocol to its end, showing progress. An interrupt (Ctrl-C) cancels it at every member; it
+        goes on when the notebook is restarted or shut down.
 
         Raises what the first failing member raised, where fednb knows the type, else RunFailed.
         """
@@ -175,7 +177,8 @@ class Federation:
         try:
             ended = follow(run, title, self.watch(run), self)
         except KeyboardInterrupt:
-            self.cancel(run)
+            if not leaving():
+                self.cancel(run)
             raise
         if ended.status == "ok":
             return RunResult(run, ended.results, ended.seconds, tuple(plain(notice) for notice in ended.notices))
