@@ -17,12 +17,12 @@ import msgspec
 
 from fednb.config import TableConfig
 from fednb.errors import DataError
+from fednb.federation.columns import Columns, InMemory, InParquet
 from fednb.typed import known
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
-    import pyarrow as pa
 
 # pandas' own list, as documented for read_csv
 _MISSING = ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"]
@@ -69,16 +69,16 @@ def stamp(table: TableConfig, saved: Path | None) -> str:
     return " ".join(f"{s.st_ino}:{s.st_size}:{s.st_mtime_ns}" for s in found) + f" {table.query} {table.columns}"
 
 
-def read(table: TableConfig, saved: Path | None, text: Sequence[str]) -> pd.DataFrame:
-    """All rows of a table, in their order, with the columns of `text` as exact text. Raises DataError."""
+def open_table(table: TableConfig, saved: Path | None, text: Sequence[str]) -> Columns:
+    """A table's columns, rows in their order, with the columns of `text` as exact text. Raises DataError."""
     if saved is not None:
         return _parquet(saved, None, text)
     if table.path is not None and table.path.suffix.lower() == ".csv":
-        return _csv(table, text)
+        return InMemory(_csv(table, text))
     if table.path is not None:
         return _parquet(table.path, table.columns, text)
     frame = _database(str(table.source), str(table.query), text)
-    return frame if table.columns is None else _pick(frame, table.columns)
+    return InMemory(frame if table.columns is None else _pick(frame, table.columns))
 
 
 def save(file: Path, frame: pd.DataFrame, table: TableConfig) -> None:
@@ -143,29 +143,13 @@ def _csv(table: TableConfig, text: Sequence[str]) -> pd.DataFrame:
         raise DataError(f"{table.path}: {error if known else type(error).__name__}") from None
 
 
-def _parquet(file: Path, columns: Sequence[str] | None, text: Sequence[str]) -> pd.DataFrame:
+def _parquet(file: Path, columns: Sequence[str] | None, text: Sequence[str]) -> Columns:
     import pyarrow as pa
-    import pyarrow.parquet
 
     try:
-        arrow = pyarrow.parquet.read_table(file, columns=None if columns is None else list(columns))
-    except (OSError, pa.ArrowException) as error:
+        return InParquet(pa.OSFile(str(file)), columns, text)
+    except (OSError, KeyError, pa.ArrowException) as error:
         raise DataError(f"{file}: {error}") from None
-    return _exact(arrow, text)
-
-
-def _exact(arrow: pa.Table, text: Sequence[str]) -> pd.DataFrame:
-    import pyarrow as pa
-
-    for column in text:
-        at = arrow.schema.get_field_index(column)
-        if at >= 0:  # before pandas sees it: whole numbers would become floats where one is missing
-            try:
-                arrow = arrow.set_column(at, column, arrow.column(at).cast(pa.string()))
-            except pa.ArrowException:
-                raise DataError(f"column {column!r} is an id but of type {arrow.schema.field(at).type}.") from None
-    frame: pd.DataFrame = arrow.to_pandas(ignore_metadata=True)
-    return frame
 
 
 def _database(source: str, query: str, text: Sequence[str]) -> pd.DataFrame:
