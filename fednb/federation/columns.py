@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BETWEEN = "\x1f"  # joins several id columns into one id; it stands in no id
-IDS_AT_ONCE = 1 << 16
+ROWS_AT_ONCE = 1 << 16
 
 
 class Ids(Protocol):
@@ -46,6 +46,9 @@ class Columns(Protocol):
     def ids(self, on: Sequence[str]) -> Ids:
         """Several columns are joined into one id."""
 
+    def batches(self, names: Sequence[str]) -> Iterator[pd.DataFrame]:
+        """Some columns, some rows at a time."""
+
 
 class InMemory:
     """A DataFrame's columns."""
@@ -67,6 +70,9 @@ class InMemory:
 
     def ids(self, on: Sequence[str]) -> npt.NDArray[np.object_]:
         return _joined([_text(self._frame[column]) for column in on])
+
+    def batches(self, names: Sequence[str]) -> Iterator[pd.DataFrame]:
+        yield self._frame[list(names)]
 
 
 class InParquet:
@@ -97,30 +103,27 @@ class InParquet:
             table = self._file.read(columns=[name], use_threads=False)
         if name in self._text:
             table = _exact(table, name)
-        series: pd.Series = table.to_pandas(ignore_metadata=True)[name]
-        return series
+        return _pandas(table)[name]
 
     def frame(self) -> pd.DataFrame:
         with self._lock:
             table = self._file.read(columns=self.names).select(self.names)
         for name in self._text.intersection(self.names):
             table = _exact(table, name)
-        frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
-        return frame
+        return _pandas(table)
 
     def ids(self, on: Sequence[str]) -> Ids:
         return _StoredIds(self, tuple(on))
 
     def batches(self, names: Sequence[str]) -> Iterator[pd.DataFrame]:
-        """Some columns, IDS_AT_ONCE rows at a time."""
         import pyarrow as pa
 
         with self._lock:
-            for batch in self._file.iter_batches(IDS_AT_ONCE, columns=list(names), use_threads=False):
+            for batch in self._file.iter_batches(ROWS_AT_ONCE, columns=list(names), use_threads=False):
                 table = pa.Table.from_batches([batch])
                 for name in self._text.intersection(names):
                     table = _exact(table, name)
-                yield table.to_pandas(ignore_metadata=True)
+                yield _pandas(table)
 
 
 class _StoredIds:
@@ -133,6 +136,11 @@ class _StoredIds:
     def __iter__(self) -> Iterator[str]:
         for frame in self._stored.batches(self._on):
             yield from _joined([_text(frame[column]) for column in self._on])
+
+
+def _pandas(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True, date_as_object=False)
+    return frame
 
 
 def _exact(table: pa.Table, name: str) -> pa.Table:

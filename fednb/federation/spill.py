@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,14 @@ class FileMatrix:
     def __init__(self, folder: Path, shape: tuple[int, int]) -> None:
         """Room for all of them. Raises DataError when the disk has none."""
         self.shape = shape
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  0600; closed with this object
+        with tempfile.TemporaryFile(dir=folder) as made:  # 0600
+            self._fd = os.dup(made.fileno())
+        weakref.finalize(self, os.close, self._fd)
         size = BYTES * shape[0] * shape[1]
         try:
             if size:
-                os.posix_fallocate(self._file.fileno(), 0, size)
+                os.posix_fallocate(self._fd, 0, size)
         except OSError as error:
-            self._file.close()
             raise _no_room(folder, size, error) from None
 
     def __repr__(self) -> str:
@@ -48,7 +50,7 @@ class FileMatrix:
             raise ValueError(f"a column of {self.shape[0]} numbers is written, not {column.shape}")
         rest, at = column.data.cast("B"), BYTES * self.shape[0] * j
         while rest:
-            done = os.pwrite(self._file.fileno(), rest, at)
+            done = os.pwrite(self._fd, rest, at)
             rest, at = rest[done:], at + done
 
     def __getitem__(self, which: slice | tuple[slice, int]) -> Floats:
@@ -76,7 +78,7 @@ class FileMatrix:
         rest: Any = out.data.cast("B")
         at *= BYTES
         while rest:
-            done = os.preadv(self._file.fileno(), [rest], at)
+            done = os.preadv(self._fd, [rest], at)
             if not done:
                 raise DataError("a table's features are cut short on disk.")
             rest, at = rest[done:], at + done

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from fednb.config import TableConfig
 from fednb.errors import ConfigError, DataError
-from fednb.federation import sources
+from fednb.federation import sources, staging
 from fednb.federation.columns import Columns, Ids, InMemory, kind_of
 from fednb.federation.messages import ColumnInfo, Name, TableInfo
 from fednb.federation.spill import FileMatrix
@@ -51,6 +51,7 @@ class TableStore:
         self._lock = threading.RLock()
         if folder is not None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            staging.clear(folder)
 
     @classmethod
     def of_frames(cls, member: str, frames: Mapping[str, pd.DataFrame]) -> TableStore:
@@ -237,10 +238,12 @@ class TableStore:
                 self._cache.move_to_end(name)
                 return found
             try:
-                columns = sources.open_table(table, self._file(name), text)
+                columns = sources.open_table(table, self._file(name), text, self._folder)
             except (ConfigError, DataError) as error:
                 raise DataError(f"table {name!r} of {self.member} cannot be read: {error}") from None
-            digest = hashlib.sha256(stamp.encode()).hexdigest() if stamp else sources.content_digest(columns.frame())
+            # a query may give its rows in another order each time, though its database is the same
+            as_stamped = stamp and table.source is None
+            digest = hashlib.sha256(stamp.encode()).hexdigest() if as_stamped else sources.content_digest(columns)
             made = self._cache[name] = _Snapshot(f"{stamp} {text}", columns, digest)
             self._cache.move_to_end(name)
             while len(self._cache) > 1 and sum(kept.bytes for kept in self._cache.values()) > CACHE_BYTES:

@@ -284,7 +284,7 @@ def test_a_database_that_cannot_be_reached_tells_no_password(monkeypatch: pytest
         def close(self) -> None:
             return
 
-    monkeypatch.setattr(duckdb, "connect", Driver)
+    monkeypatch.setattr(duckdb, "connect", lambda **_: Driver())
     source = "postgres://owner:hunter2@host/db"
     tables = TableStore("agency", {"t": TableConfig("t", source=source, query="SELECT 1")})
     with pytest.raises(DataError, match="postgres database cannot be reached") as caught:
