@@ -19,6 +19,7 @@ import numpy.typing as npt
 from fednb.errors import DataError, FednbError, LinkError, Refused
 from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
+from fednb.federation.columns import Ids
 from fednb.federation.receipts import Book
 from fednb.federation.seat import Seat, explain
 from fednb.federation.store import MemberStore, Part
@@ -36,14 +37,23 @@ class Tables(Protocol):
 
     def describe(self) -> list[m.TableInfo]: ...
 
-    def ids(self, name: str, on: Sequence[str]) -> npt.NDArray[np.object_]:
+    def ids(self, name: str, on: Sequence[str]) -> Ids:
         """[n] raw ids; several columns are joined into one id."""
         ...
 
     def features(
-        self, name: str, columns: Sequence[str] | None, rows: npt.NDArray[np.int64] | None, *, missing: bool = False
-    ) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
-        """[len(rows), d] and the names of the d columns. DataError for text and, unless allowed, missing values."""
+        self,
+        name: str,
+        columns: Sequence[str] | None,
+        rows: npt.NDArray[np.int64] | None,
+        *,
+        missing: bool = False,
+        parts: bool = False,
+    ) -> tuple[Any, tuple[str, ...]]:
+        """[len(rows), d], with `parts` perhaps in a file, and the names of the d columns.
+
+        DataError for text and, unless allowed, missing values.
+        """
         ...
 
     def label(self, name: str, column: str | None, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]: ...
@@ -248,10 +258,12 @@ class PartyService:
         if ref.frame is None:
             return Dataset(part=part)
         table, rows = self.rows(ref)
-        features: npt.NDArray[np.float64] | None = None
+        features: Any = None
         columns: tuple[str, ...] = ()
         if "X" in needs:
-            features, columns = self._tables.features(table, ref.columns, rows, missing="missing" in needs)
+            features, columns = self._tables.features(
+                table, ref.columns, rows, missing="missing" in needs, parts="parts" in needs
+            )
         label = None
         if "y" in needs:
             if not ref.label:

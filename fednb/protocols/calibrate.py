@@ -35,7 +35,7 @@ from fednb.crypto.noise import draw_cost
 from fednb.crypto.paillier import CipherVector, PublicKey
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.forecast import made_up
-from fednb.protocols.layout import Layout
+from fednb.protocols.layout import Layout, largest
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -187,7 +187,7 @@ class _Products:
         left, X = made_up(self._rows, terms, self._params.features, self._run.rng)
         many = _repeated(self._c, terms * part.length)
         began = time.perf_counter()
-        columns, _ = part.factors(left, X)
+        columns = part.factors(left, X, part.shifts(largest(left, X)))
         inner_products(many, columns, part.packing, threads=self._run.threads)
         taken = time.perf_counter() - began
         return taken, plan(columns, part.packing).multiplications

@@ -15,7 +15,7 @@ import numpy as np
 
 from fednb.crypto.multiexp import plan
 from fednb.crypto.noise import draw_cost
-from fednb.protocols.layout import Layout
+from fednb.protocols.layout import Layout, largest
 from fednb.protocols.separable import Floats
 from fednb.protocols.steps import FEWEST_FINE, FINE_ITERATIONS, Stage
 
@@ -166,5 +166,6 @@ class _Fit:
 def _multiplications(layout: Layout, terms: int, features: int) -> float:
     rows = min(layout.rows, ENOUGH)
     part = Layout(layout.expansion, layout.packing, rows, layout.fraction, layout.scale)
-    columns, _ = part.factors(*made_up(rows, terms, features, np.random.default_rng(0)))
+    left, X = made_up(rows, terms, features, np.random.default_rng(0))
+    columns = part.factors(left, X, part.shifts(largest(left, X)))
     return plan(columns, part.packing).multiplications * layout.rows / rows

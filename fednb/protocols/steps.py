@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from fednb.errors import DataError
+from fednb.protocols.rows import Floats, Matrix, by_part, parts
 
-Floats = npt.NDArray[np.float64]
 Stage = Literal["coarse", "fine", "stop"]
 
 FINE_ITERATIONS = 5  # kept for the fine stage when the coarse one does not end by itself
@@ -36,7 +35,7 @@ class Block:
 
     def __init__(
         self,
-        X: Floats,
+        X: Matrix,
         C: float,
         parties: int,
         *,
@@ -50,7 +49,7 @@ class Block:
         self.threshold = np.full(X.shape[1], l1_ratio / C)
         if intercept:
             self.penalty[-1] = self.threshold[-1] = 0.0  # as in scikit-learn
-        self._curvature = 0.25 * parties * (X.T if weights is None else X.T * weights) @ X
+        self._curvature = 0.25 * parties * _squares(X, weights)
         self._most = most
         self.w: Floats = np.zeros(X.shape[1])
         self.v: Floats = self.w.copy()
@@ -69,9 +68,14 @@ class Block:
         self.w = np.array(w, dtype=np.float64)
         self.restart()
 
-    def scores(self) -> Floats:
-        """[n] at the look-ahead point."""
-        return self.X @ self.v
+    @property
+    def rows(self) -> int:
+        return self.X.shape[0]
+
+    def scores(self, at: Floats | None = None) -> Floats:
+        """[n] at the look-ahead point, or at other coefficients."""
+        w = self.v if at is None else at
+        return by_part(lambda rows: self.X[rows] @ w, self.rows)
 
     def step(self, loss_gradient: Floats) -> float:
         """Move by the gradient of the loss at v; returns the largest entry of the objective's, per row."""
@@ -84,7 +88,7 @@ class Block:
         t = (1.0 + math.sqrt(1.0 + 4.0 * self._t**2)) / 2.0
         self.v = w + (self._t - 1.0) / t * (w - self.w)
         self.w, self._t = w, t
-        return float(np.abs(gradient).max() / len(self.X))
+        return float(np.abs(gradient).max() / self.rows)
 
     def heed(self, norm: float) -> None:
         """Hear the largest gradient entry of all parties: growth tells that somebody's bound is too low."""
@@ -106,6 +110,15 @@ class Block:
         self.w, self.v, self._t = np.array(state["w"]), np.array(state["v"]), float(state["t"])
         self._least = float(state["least"])
         self._bound(float(state["caution"]))
+
+
+def _squares(X: Matrix, weights: Floats | None) -> Floats:
+    """XᵀX [d, d], each row as often as its weight says."""
+    total = np.zeros((X.shape[1], X.shape[1]))
+    for rows in parts(X.shape[0]):
+        part = X[rows]
+        total += (part.T if weights is None else part.T * weights[rows]) @ part
+    return total
 
 
 def lasso(quadratic: Floats, v: Floats, gradient: Floats, threshold: Floats, start: Floats) -> Floats:

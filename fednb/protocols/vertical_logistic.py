@@ -17,6 +17,7 @@ passive one, with the sigmoid of `separable`, σ(a + b) ≈ f_0(a) + f_1(a)·g_1
       |── Norm ─────────────────────────┼── Norm ──────────────────────> |
       | <───────────────────────────────┼ <──────────── Next ─────────── |   coarse, fine, or stop
 
+Scores and Residuals travel a part of the rows at a time (65,536 at most), so that no member needs memory for more.
 Each side multiplies what it got by its own plaintext, x_ij·f_r(a_i) or x_ij·g_r(b_i), and sums over the rows: its own
 gradient, encrypted, many rows packed in a ciphertext. With several passive parties the active one adds the others'
 encrypted scores, linearly, to the residuals it sends each of them.
@@ -41,7 +42,7 @@ party's ciphertexts reads scores or labels, so the coordinator lives apart and c
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -55,8 +56,8 @@ from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols import warm
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.evaluation import auc
-from fednb.protocols.features import check_features, check_label, check_training, fit_scaling
-from fednb.protocols.layout import GUARD, Layout
+from fednb.protocols.features import Standardised, check_features, check_label, check_training, fit_scaling
+from fednb.protocols.layout import GUARD, Layout, largest
 from fednb.protocols.separable import REACH, Floats, averaged, spread_of
 from fednb.protocols.steps import Block, Schedule, Stage
 from fednb.protocols.weights import Weighting
@@ -134,18 +135,18 @@ class _Party:
         check_training(link.me, X, data.columns)
         if X.shape[1] >= X.shape[0]:
             raise DataError(f"{link.me} has {X.shape[1]} features for {X.shape[0]} rows. {_MORE_ROWS}")
+        self.X, self.rows = X, X.shape[0]
         self.scaling = fit_scaling(X, standardize=params.standardize, clip=params.clip)
-        self.Z = self.scaling.apply(X)
         self.weighting = Weighting.of(params.class_weight)
         self.earlier = warm.coefficients(link.me, data, self.scaling) if params.warm_start else None
         self.history: list[float] = []
         self.stage: Stage = "coarse"
 
-    def begin(self, X: Floats, *, intercept: bool = False, weights: Floats | None = None) -> None:
+    def begin(self, *, intercept: bool = False, weights: Floats | None = None) -> None:
         """Agree on key and shapes, and continue from the journal if there is one."""
         weighting, parties = self.weighting, 1 + len(self.passives)
         self.block = block = Block(
-            X,
+            Standardised(self.X, self.scaling, intercept),
             self.params.C * weighting.unit,
             parties,
             intercept=intercept,
@@ -169,7 +170,7 @@ class _Party:
         self.stage = saved[1]["stage"] if saved else Schedule.first(params.sigmoid)
 
     def layout(self) -> Layout:
-        return Layout.of(self.stage, self.key, len(self.block.X), len(self.passives), self.weighting.bits)
+        return Layout.of(self.stage, self.key, self.rows, len(self.passives), self.weighting.bits)
 
     def accept(self, member: str, terms: Fresh, count: int, scale: int) -> CipherVector:
         """A peer's ciphertexts, of the length and scale that both computed."""
@@ -182,29 +183,6 @@ class _Party:
         self.run.check()
         self.run.count("encrypt", len(plaintexts))
         return self.run.executor.encrypt(self.key, plaintexts, scale)
-
-    def sum_products(self, layout: Layout, c: CipherVector, left: Floats) -> Floats:
-        """Σ over t terms and n rows of what `c` holds, times left [n, t], times X [n, d]; [d], unmasked."""
-        run, X = self.run, self.block.X
-        width = max(1, FACTORS_AT_ONCE // left.size)
-        products, shifts = [], []
-        for start in range(0, X.shape[1], width):
-            run.check()
-            columns, shift = layout.factors(left, X[:, start : start + width], start)
-            run.count("multiply", columns.size)
-            products.append(run.executor.inner_products(c, columns, layout.packing))
-            shifts.append(shift)
-        hidden, own = mask(self.key.concatenate(products), layout.packing, run.threads)
-        run.count("refresh", len(hidden))
-        self.link.send(self.coordinator, MaskedGradient(hidden))
-        windows = self.link.recv(self.coordinator, Windows).windows
-        try:
-            sums = own.remove(windows)
-        except CryptoError as error:
-            raise UnexpectedMessage(f"{self.coordinator} sent {error}", member=self.coordinator) from None
-        unit = 1 << GUARD
-        exact = np.floor_divide(sums + unit // 2, unit).astype(np.float64)
-        return np.ldexp(exact, GUARD - c.scale - np.concatenate(shifts))
 
     def finish(self, gradient: Floats) -> None:
         """Take the step, and hear what comes next."""
@@ -228,38 +206,60 @@ class _Party:
         return {"n_iter": len(self.history), "features": len(self.columns)}
 
 
+class _Gradient:
+    """Σ over rows and t terms of an encrypted vector, times left [n, t], times X [n, d]: part by part.
+
+    Products of a part are added up under encryption, and only the sum over all rows is ever decrypted.
+    """
+
+    def __init__(self, me: _Party, layout: Layout, left: Callable[[slice], Floats]) -> None:
+        self._me, self._layout, self._left = me, layout, left
+        # the same fraction bits in every part, or their products would not add up
+        reach = [largest(left(rows), me.block.X[rows]) for rows, _ in layout.parts()]
+        self._shift = layout.shifts(np.max(reach, axis=0))
+        self._sums: list[CipherVector] = []
+
+    def add(self, rows: slice, part: Layout, c: CipherVector) -> None:
+        """The products of some rows."""
+        run, key, X, shift = self._me.run, self._me.key, self._me.block.X[rows], self._shift
+        left = self._left(rows)
+        width = max(1, FACTORS_AT_ONCE // left.size)
+        products = []
+        for at in range(0, X.shape[1], width):
+            run.check()
+            factors = part.factors(left, X[:, at : at + width], shift[at : at + width], rows.start, at)
+            run.count("multiply", factors.size)
+            products.append(run.executor.inner_products(c, factors, part.packing))
+        self._sums.append(key.concatenate(products))
+
+    def reveal(self) -> Floats:
+        """[d], with the help of the coordinator, who sees it behind a mask."""
+        me, run = self._me, self._me.run
+        total = functools.reduce(me.key.add, self._sums)
+        hidden, own = mask(total, self._layout.packing, run.threads)
+        run.count("refresh", len(hidden))
+        me.link.send(me.coordinator, MaskedGradient(hidden))
+        windows = me.link.recv(me.coordinator, Windows).windows
+        try:
+            sums = own.remove(windows)
+        except CryptoError as error:
+            raise UnexpectedMessage(f"{me.coordinator} sent {error}", member=me.coordinator) from None
+        unit = 1 << GUARD
+        exact = np.floor_divide(sums + unit // 2, unit).astype(np.float64)
+        return np.ldexp(exact, GUARD - total.scale - self._shift)
+
+
 def active(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -> Outcome:
     me = _Party(link, data, params, run)
-    y = check_label(link.me, data.y, data.label, len(me.Z))
+    y = check_label(link.me, data.y, data.label, me.rows)
     weights = me.weighting.rows(y)
-    me.begin(np.column_stack([me.Z, np.ones(len(y))]), intercept=True, weights=weights)
+    me.begin(intercept=True, weights=weights)
     block, passives = me.block, me.passives
     u = np.ones(len(y)) if weights is None else weights
     while me.stage != "stop":
-        layout = me.layout()
-        expansion, others = layout.expansion, len(passives) - 1
-        a = block.scores()
-        spread = spread_of(a)
-        f = expansion.factors(a, spread, others)
-        mine = {
-            passive: me.accept(
-                passive, link.recv(passive, Scores).terms, expansion.terms * layout.length, layout.score_scale
-            )
-            for passive in passives
-        }
-        residuals = u[:, None] * (f - np.eye(1, expansion.terms + 1) * y[:, None])
-        # one number for all rows of a ciphertext, so every row carries with the mean weight
-        carry = u.mean() * expansion.carry(a, spread, others) if others else None
-        for passive in passives:
-            rest = [c for member, c in mine.items() if member != passive]
-            link.send(passive, Residuals(_residuals(me, layout, residuals, rest, carry)))
-        # σ(a + Σ b_p) ≈ Σ_p Σ_r f_r(a)·g_r(b_p) - (P - 1)·E σ(a), where f averages over the other parties
-        known = u * (len(passives) * f[:, 0] - others * averaged(a, len(passives), spread) - y)
-        left = np.tile(u[:, None] * f[:, 1:], len(passives))
-        gradient = me.sum_products(layout, me.key.concatenate(list(mine.values())), left)
-        me.finish(block.X.T @ known + gradient)
+        me.finish(_active_gradient(me, y, u))
     coef, intercept = block.w[:-1].copy(), float(block.w[-1])
-    scores = block.X @ block.w
+    scores = block.scores(block.w)
     converged = me.history[-1] <= params.tol
     notes = _notes(params, len(passives), converged, me.history[-1], float(np.abs(scores).max()), auc(y, scores))
     said = {
@@ -278,14 +278,9 @@ def passive(link: Link, data: Dataset, params: LogisticParams, run: RunContext) 
     (active,) = link.cast["active"]
     if not data.columns:
         raise DataError(f"{link.me} has no features in this frame. Leave it out, or align a table that has some.")
-    me.begin(me.Z)
+    me.begin()
     while me.stage != "stop":
-        layout = me.layout()
-        g = layout.expansion.basis(me.block.scores())
-        link.send(active, Scores(me.encrypt(layout.pack_scores(g), layout.score_scale)))
-        count = (layout.expansion.terms + 1) * layout.length
-        residuals = me.accept(active, link.recv(active, Residuals).terms, count, layout.scale)
-        me.finish(me.sum_products(layout, residuals, np.column_stack([np.ones(len(g)), g])))
+        me.finish(_passive_gradient(me, active))
     return Outcome(private=me.part(me.block.w.copy()), public=me.public())
 
 
@@ -322,6 +317,61 @@ def coordinator(link: Link, data: Dataset, params: LogisticParams, run: RunConte
     return Outcome(
         public={"rows": rows, "n_iter": schedule.iteration, "converged": schedule.converged, "parties": len(parties)}
     )
+
+
+def _active_gradient(me: _Party, y: Floats, u: Floats) -> Floats:
+    """[d + 1] of rows with labels y [n] that count u [n] times."""
+    layout, X, passives = me.layout(), me.block.X, me.passives
+    expansion, others = layout.expansion, len(passives) - 1
+    a = me.block.scores()
+    spread = spread_of(a)
+    # one number for all rows of a ciphertext, so every row carries with the mean weight
+    carry = u.mean() * expansion.carry(a, spread, others) if others else None
+
+    @functools.lru_cache(maxsize=1)
+    def expanded(start: int, stop: int) -> Floats:
+        return expansion.factors(a[start:stop], spread, others)
+
+    def left(rows: slice) -> Floats:
+        return np.tile(u[rows, None] * expanded(rows.start, rows.stop)[:, 1:], len(passives))
+
+    gradient, known = _Gradient(me, layout, left), np.zeros(X.shape[1])
+    for rows, part in layout.parts():
+        f = expanded(rows.start, rows.stop)
+        count = expansion.terms * part.length
+        mine = {p: me.accept(p, me.link.recv(p, Scores).terms, count, layout.score_scale) for p in passives}
+        residuals = u[rows, None] * (f - np.eye(1, expansion.terms + 1) * y[rows, None])
+        for passive in passives:
+            rest = [c for member, c in mine.items() if member != passive]
+            me.link.send(passive, Residuals(_residuals(me, part, residuals, rest, carry)))
+        # σ(a + Σ b_p) ≈ Σ_p Σ_r f_r(a)·g_r(b_p) - (P - 1)·E σ(a), where f averages over the other parties
+        average = others * averaged(a[rows], len(passives), spread)
+        known += X[rows].T @ (u[rows] * (len(passives) * f[:, 0] - average - y[rows]))
+        gradient.add(rows, part, me.key.concatenate(list(mine.values())))
+    return known + gradient.reveal()
+
+
+def _passive_gradient(me: _Party, active: str) -> Floats:
+    """[d]"""
+    layout, b = me.layout(), me.block.scores()
+    expansion = layout.expansion
+
+    def left(rows: slice) -> Floats:
+        return np.column_stack([np.ones(rows.stop - rows.start), expansion.basis(b[rows])])
+
+    def offer(rows: slice, part: Layout) -> None:
+        terms = part.pack_scores(expansion.basis(b[rows]))
+        me.link.send(active, Scores(me.encrypt(terms, layout.score_scale)))
+
+    gradient, parts = _Gradient(me, layout, left), layout.parts()
+    offer(*parts[0])
+    for i, (rows, part) in enumerate(parts):
+        for following in parts[i + 1 : i + 2]:  # before it waits: both sides always have a part to work on
+            offer(*following)
+        count = (expansion.terms + 1) * part.length
+        residuals = me.accept(active, me.link.recv(active, Residuals).terms, count, layout.scale)
+        gradient.add(rows, part, residuals)
+    return gradient.reveal()
 
 
 def _residuals(
@@ -434,11 +484,11 @@ def _notes(
 
 PROTOCOL = Protocol(
     name="vertical_logistic",
-    version=1,
+    version=2,
     params=LogisticParams,
     roles={
-        "active": Role(active, needs=("X", "y")),
-        "passive": Role(passive, many=True, needs=("X",)),
+        "active": Role(active, needs=("X", "y", "parts")),
+        "passive": Role(passive, many=True, needs=("X", "parts")),
         "coordinator": Role(coordinator),
     },
     learns={

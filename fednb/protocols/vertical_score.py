@@ -28,7 +28,8 @@ import numpy as np
 from fednb.crypto import fixed_point
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
-from fednb.protocols.features import Floats, Scaling, check_features
+from fednb.protocols.features import Scaling, check_features
+from fednb.protocols.rows import Matrix, by_part
 from fednb.protocols.separable import sigmoid
 from fednb.wire.link import Link
 from fednb.wire.message import Message
@@ -93,19 +94,20 @@ def _own_part(party: str, data: Dataset) -> np.ndarray:
         if name not in model:
             raise DataError(f"{party} holds no model of this run to score with; fit one first.")
     columns, coef = list(model["columns"]), np.asarray(model["coef"], dtype=np.float64)
-    X = _ordered(party, data, columns)
-    linear = Scaling.from_part(model).apply(X) @ coef
+    X, order = _ordered(party, data, columns)
+    scaling = Scaling.from_part(model)
+    linear = by_part(lambda rows: scaling.apply(X[rows][:, order]) @ coef, X.shape[0])
     return fixed_point.encode(linear, FRACTION_BITS, LIMIT_BITS)
 
 
-def _ordered(party: str, data: Dataset, columns: list[str]) -> Floats:
-    """The model's columns in the model's order."""
+def _ordered(party: str, data: Dataset, columns: list[str]) -> tuple[Matrix, list[int]]:
+    """The features, and where among them the model's columns stand, in the model's order."""
     X = check_features(party, data.X, data.columns)
     place: Mapping[str, int] = {name: j for j, name in enumerate(data.columns)}
     absent = [name for name in columns if name not in place]
     if absent:
         raise DataError(f"{party}'s model was trained on {', '.join(map(repr, absent))}, which these rows lack.")
-    return X[:, [place[name] for name in columns]]
+    return X, [place[name] for name in columns]
 
 
 def _mask(seed: bytes, run: str, n: int) -> np.ndarray:
@@ -119,8 +121,8 @@ PROTOCOL = Protocol(
     version=1,
     params=ScoreParams,
     roles={
-        "active": Role(active, needs=("X", "part")),
-        "passive": Role(passive, many=True, needs=("X", "part")),
+        "active": Role(active, needs=("X", "part", "parts")),
+        "passive": Role(passive, many=True, needs=("X", "part", "parts")),
     },
     learns={
         "active": "each row's score; with one passive party also that party's part of it",

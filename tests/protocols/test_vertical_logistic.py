@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from fednb.crypto import paillier
 from fednb.crypto.paillier import CipherVector, Fresh
 from fednb.errors import CryptoError, DataError, QuotaExceeded, UnexpectedMessage
+from fednb.protocols import rows
 from fednb.protocols import vertical_logistic as vl
 from fednb.protocols.base import FixedBudget, Journal, Outcome, RunContext
 from fednb.protocols.features import Scaling
@@ -520,3 +521,41 @@ def test_default_credit_matches_scikit_learn_in_twenty_iterations(training_on: M
 def ks(y: np.ndarray, scores: np.ndarray) -> float:
     fpr, tpr, _ = roc_curve(y, scores)
     return float(np.max(tpr - fpr))
+
+
+# ---------------------------------------------------------------- in parts
+
+
+class InParts:
+    """Features that can be read some rows, or one column, at a time only, as from a file."""
+
+    def __init__(self, X: np.ndarray) -> None:
+        self._X, self.shape, self.most = X, X.shape, 0
+
+    def __getitem__(self, which: Any) -> np.ndarray:
+        if isinstance(which, slice):
+            self.most = max(self.most, which.stop - which.start)
+        else:
+            assert which[0] == slice(None) and isinstance(which[1], int)
+        return np.array(self._X[which])
+
+
+@pytest.mark.parametrize("widths", [(2, 3), (0, 2, 2)])
+def test_rows_in_parts_give_the_same_model_and_are_revealed_once(
+    training: Make, widths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t = training(widths, n=310, max_iter=8)
+    whole = t.fit()
+    monkeypatch.setattr(rows, "ROWS_AT_ONCE", 100)
+    t.tape.messages.clear()
+    t.parts = [InParts(X) for X in t.parts]
+    parts = t.fit()
+    assert all(X.most == 78 for X in t.parts)
+    # plaintext factors are rounded in the same way, and sums of integers are exact
+    np.testing.assert_allclose(coefficients(t, parts), coefficients(t, whole), atol=1e-9, rtol=0)
+    n_iter = parts["bank"].public["n_iter"]
+    assert n_iter == whole["bank"].public["n_iter"]
+    for passive in t.cast["passive"]:
+        assert t.tape.kinds(passive, "bank") == ["Scores"] * 4 * n_iter
+        assert t.tape.kinds("bank", passive) == ["Residuals"] * 4 * n_iter
+        assert t.tape.kinds(passive, "coordinator").count("MaskedGradient") == n_iter
