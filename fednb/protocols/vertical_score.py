@@ -30,6 +30,7 @@ from fednb.errors import DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.features import Floats, Scaling, check_features
 from fednb.protocols.separable import sigmoid
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -42,10 +43,14 @@ class ScoreParams(Params):
 
 
 class Seed(Message):
+    discloses = Disclosure("a random seed")
+
     seed: bytes  # 32 random bytes
 
 
 class Partial(Message):
+    discloses = Disclosure("what features add to each row's score")
+
     part: np.ndarray  # uint64 [n], fixed point with 32 fraction bits, modulo 2**64
 
 
@@ -122,6 +127,7 @@ PROTOCOL = Protocol(
         "active": Role(active, needs=("X", "part")),
         "passive": Role(passive, many=True, needs=("X", "part")),
     },
+    sends={("passive", "passive"): (Seed,), ("passive", "active"): (Partial,)},
     learns={
         "active": "each row's score; with one passive party also that party's part of it",
         "passive": "nothing",
