@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -40,6 +40,8 @@ class TableConfig(msgspec.Struct, frozen=True):
     label: str | None = None
     columns: tuple[str, ...] | None = None  # None: all
     separator: str = ","  # of a CSV file
+    origin: str = ""  # of a derived table: the one whose rows it has, as far as is known
+    of_cells: bool = False  # made by somebody's cell, or from such a table: what its columns are called says nothing
 
 
 class PermitConfig(msgspec.Struct, frozen=True):
@@ -49,6 +51,34 @@ class PermitConfig(msgspec.Struct, frozen=True):
     protocols: tuple[str, ...] = ()
     partners: tuple[str, ...] = ()  # parties together with whom
     cells: bool = False  # where the mode allows cells at all
+    runs_a_day: int | None = None  # instead of what the rules on protocols say
+    decrypted: int | None = None  # numbers that its runs may have decrypted for this party, in all
+
+
+Whole = Annotated[int, msgspec.Meta(ge=0)]
+Some = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class RulesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What runs a party takes part in, whoever asks. What a file leaves out is as here."""
+
+    allow: tuple[str, ...] = ("*",)  # protocols; "*": all that this party has
+    partners: tuple[str, ...] = ("*",)  # parties together with whom
+    min_ids: Some = 10  # that each side brings to an alignment
+    max_ids: Some = 10_000_000
+    min_rows: Some = 20
+    rows_per_feature: Annotated[float, msgspec.Meta(ge=1)] = 10.0  # of a batch, for each of this party's features
+    max_iterations: Some = 200
+    min_leaf: Some = 10  # rows
+    decrypted_per_row: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.5  # numbers of one label set, for each member
+    rows_apart: Some = 10  # by which two sets of rows differ, if at all, of which figures leave
+    runs_a_day: Whole = 500  # of each analyst
+    alignments_a_day: Whole = 50
+    of: Mapping[str, RulesConfig] = {}  # by protocol, where it has rules of its own
+
+    def on(self, protocol: str) -> RulesConfig:
+        """The rules that hold for one protocol."""
+        return self.of.get(protocol, self)
 
 
 class PartyConfig(msgspec.Struct, frozen=True):
@@ -62,6 +92,7 @@ class PartyConfig(msgspec.Struct, frozen=True):
     dask: str = ""  # the scheduler of the party's own Dask cluster, for heavy work; "": this machine's threads
     tables: Mapping[str, TableConfig] = {}
     analysts: Mapping[str, PermitConfig] | None = None  # by analyst; None (on loopback): everybody may do all
+    rules: RulesConfig = RulesConfig()
 
 
 class CoordinatorConfig(msgspec.Struct, frozen=True):
@@ -113,7 +144,7 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True):
 class _Party(msgspec.Struct, forbid_unknown_fields=True):
     mode: str | None = None
     release: list[str] = []
-    protocols: list[str] = []
+    protocols: list[str] | dict[str, Any] = []  # installed ones, or a section of rules with `install` among them
     accept_coordinator_at: list[str] = []
     dask: str | None = None
     tables: dict[str, dict[str, Any]] = {}
@@ -125,6 +156,12 @@ class _Permit(msgspec.Struct, forbid_unknown_fields=True):
     protocols: list[str] = []
     partners: list[str] = []
     cells: bool = False
+    runs_a_day: Whole | None = None
+    decrypted: Whole | None = None
+
+
+class _Rules(RulesConfig, frozen=True, forbid_unknown_fields=True):
+    install: tuple[str, ...] = ()
 
 
 class _Coordinator(msgspec.Struct, forbid_unknown_fields=True):
@@ -229,16 +266,36 @@ class _Reader:
         for index, what in enumerate(section.release):
             if what not in RELEASES:
                 self.fail((*at, "release"), f"item {index + 1}, {what!r}, is not one of {_listed(RELEASES)}.")
+        install, rules = self._rules((*at, "protocols"), section.protocols)
         return PartyConfig(
             name=name,
             mode=self._mode((*at, "mode"), section.mode or "protocol-only", loopback),
             release=tuple(section.release),
-            protocols=self._protocols((*at, "protocols"), section.protocols),
+            protocols=install,
+            rules=rules,
             accept_coordinator_at=self._organisations((*at, "accept_coordinator_at"), section.accept_coordinator_at),
             dask="" if section.dask is None else self._dask((*at, "dask"), section.dask),
             tables={table: self._table((*at, "tables", table), table) for table in self._names((*at, "tables"))},
             analysts=self._permits((*at, "analysts"), loopback),
         )
+
+    def _rules(self, at: tuple[str, ...], found: list[str] | dict[str, Any]) -> tuple[tuple[str, ...], RulesConfig]:
+        """What is installed, and the rules; a section within them is about the protocol that it names."""
+        if isinstance(found, list):
+            return self._protocols(at, found), RulesConfig()
+        general = {key: value for key, value in found.items() if not isinstance(value, dict)}
+        section = self._values(at, general, _Rules, "of")
+        rules = RulesConfig(**{key: getattr(section, key) for key in RulesConfig.__struct_fields__})
+        of = {}
+        for name, value in found.items():
+            if isinstance(value, dict):
+                self._name((*at, name), name)
+                own = self._values((*at, name), value, RulesConfig, "of", "allow")
+                of[name] = msgspec.structs.replace(rules, **{key: getattr(own, key) for key in value})
+        for each in (rules, *of.values()):
+            if each.min_ids > each.max_ids:
+                self.fail(at, f"min_ids, {each.min_ids}, is above max_ids, {each.max_ids}.")
+        return self._protocols((*at, "install"), section.install), msgspec.structs.replace(rules, of=of)
 
     def _permits(self, at: tuple[str, ...], loopback: bool) -> dict[str, PermitConfig] | None:
         """Closed by default; only on one machine, and where no analyst is named, may everybody do everything."""
@@ -257,6 +314,8 @@ class _Reader:
                 protocols=tuple(section.protocols),
                 partners=tuple(section.partners),
                 cells=section.cells,
+                runs_a_day=section.runs_a_day,
+                decrypted=section.decrypted,
             )
         return permits
 
@@ -416,7 +475,10 @@ class _Reader:
             section = section[key]
         if not isinstance(section, dict):
             self.fail(at, f"must be a section, [{'.'.join(at)}].")
-        self._known(at, section, kind.__struct_fields__)
+        return self._values(at, section, kind)
+
+    def _values(self, at: tuple[str, ...], section: Mapping[str, Any], kind: type[S], *without: str) -> S:
+        self._known(at, section, [name for name in kind.__struct_fields__ if name not in without])
         for field in msgspec.structs.fields(kind):
             if field.name not in section:
                 if field.required:

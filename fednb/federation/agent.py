@@ -26,6 +26,7 @@ from fednb.federation.store import MemberStore
 from fednb.federation.tables import TableStore
 from fednb.policy.audit import AuditLog
 from fednb.policy.mode import MemberPolicy
+from fednb.policy.protocol_policy import ProtocolPolicy
 from fednb.policy.quota import QuotaLedger
 from fednb.protocols import lookup
 from fednb.protocols.base import Protocol
@@ -94,6 +95,7 @@ def start_party(
         threads=threads,
         executor=cluster.executor if cluster else None,
         book=book,
+        rules=ProtocolPolicy(settings.name, settings.rules, settings.analysts, home / "accounts"),
     )
     desk = Desk(tables, policy, store, lambda: host.lock())
     host = KernelHost(

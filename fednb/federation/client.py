@@ -184,7 +184,7 @@ class Federation:
             return RunResult(run, ended.results, ended.seconds, tuple(plain(notice) for notice in ended.notices))
         if ended.status == "cancelled":
             raise RunCancelled(f"run {run} was cancelled: {ended.error}", run=run)
-        raise rebuilt(ended.error, ended.error_type, ended.member, run=run)
+        raise rebuilt(ended.error, ended.error_type, ended.member, ended.rule, run=run)
 
     def start(
         self,

@@ -45,6 +45,7 @@ class _Failure:
     blames: str  # who failed first, as that seat saw it
     error: str
     error_type: str
+    rule: str = ""
 
 
 @dataclass
@@ -59,6 +60,7 @@ class _Run:
     failures: list[_Failure] = field(default_factory=list)
     results: dict[str, m.MemberResult] = field(default_factory=dict)
     receipts: dict[str, m.Receipt] = field(default_factory=dict)
+    label_sets: dict[str, str] = field(default_factory=dict)  # as their owners name them
     heads: list[Head] = field(default_factory=list)  # of the members' audit logs, when they joined
     cancelled: str | None = None
     playing: bool = False  # everybody has joined
@@ -336,9 +338,10 @@ class CoordinatorService:
                 run.fail(_Failure(player, error.member or player, str(error), type(error).__name__))
                 continue
             if isinstance(answer, m.Declined):
-                run.fail(_Failure(player, player, answer.error, answer.error_type))
+                run.fail(_Failure(player, player, answer.error, answer.error_type, answer.rule))
             else:
                 steps.append(answer.steps)
+                run.label_sets[player] = answer.label_set
                 if answer.head is not None:
                     run.heads.append(msgspec.structs.replace(answer.head, member=player))
         if run.failures:
@@ -398,27 +401,14 @@ class CoordinatorService:
             if not isinstance(error, FednbError):
                 log.exception("the coordinator's role failed")
             blames = getattr(error, "member", "") if isinstance(error, LinkError) else self._endpoint.me
-            run.fail(_Failure(self._endpoint.me, blames, explain(error), type(error).__name__))
+            rule = getattr(error, "rule", "")
+            run.fail(_Failure(self._endpoint.me, blames, explain(error), type(error).__name__, rule))
             run.receipts[self._endpoint.me] = self._book.run_ended(join, "failed", run.seat.crossed())
             return
         run.receipts[self._endpoint.me] = self._book.run_ended(join, "ok", run.seat.crossed())
-        tables = self._origins(run.request)
-        self._store.save(run.id, {**outcome.private, "tables": tables})
+        self._store.save(run.id, outcome.private)
         journal.forget()
         run.results[self._endpoint.me] = result
-
-    def _origins(self, request: m.StartRun) -> dict[str, str]:
-        """Each player's table; for a frame the table that was aligned, whatever has been derived from it since.
-
-        A label's decryption quota is kept under that name: a derived table opens no new account.
-        """
-        tables: dict[str, str] = {}
-        for player, ref in request.data.items():
-            if ref.table is not None:
-                tables[player] = ref.table
-            elif ref.frame is not None:
-                tables[player] = self._store.load(ref.frame)["tables"][player]
-        return tables
 
     def _watch(self, run: _Run, player: str, talk: Conversation) -> None:
         while True:
@@ -437,7 +427,7 @@ class CoordinatorService:
                     run.results[player] = said.result
                 return
             elif isinstance(said, m.MemberFailed):
-                run.fail(_Failure(player, said.member or player, said.error, said.error_type))
+                run.fail(_Failure(player, said.member or player, said.error, said.error_type, said.rule))
                 run.stop(f"{player} left the run: {said.error}")
                 return
 
@@ -451,7 +441,8 @@ class CoordinatorService:
     def _budget(self, run: _Run) -> Budget | None:
         """The decryption budget of the label set that this run learns from; None where no role uses a label.
 
-        Whose label that is the cast says, not the request: a label named for anybody else would open a new account.
+        Whose label that is the cast says, and which its owner: neither another party's name nor a table derived from
+        another, aligned anew, opens a new account.
         """
         request = run.request
         for role, (player, *_) in request.cast.items():
@@ -462,7 +453,9 @@ class CoordinatorService:
                 raise DataError(f"{player} was given the label's role without an aligned frame and a label's name.")
             frame = self._store.load(ref.frame)
             rows = int(frame["rows"]) if ref.rows is None else len(np.unique(ref.rows))
-            return self._quota.budget(f"{player}.{frame['tables'][player]}.{ref.label}", rows)
+            if not run.label_sets.get(player):
+                raise DataError(f"{player} does not say whose label it is. Install the same fednb at all members.")
+            return self._quota.budget(f"{player}.{run.label_sets[player]}", rows)
         return None
 
     def _verdict(self, run: _Run, seconds: float) -> m.RunEnded:
@@ -485,6 +478,7 @@ class CoordinatorService:
             error=first.error,
             error_type=first.error_type,
             member=first.blames or first.member,
+            rule=first.rule,
             seconds=seconds,
         )
 

@@ -19,7 +19,7 @@ def leaving(patience: float = SHUTDOWN_SECONDS) -> bool:
     """
     module = sys.modules.get("IPython.core.getipython")
     shell = module.get_ipython() if module is not None else None
-    if getattr(shell, "kernel", None) is None:
+    if shell is None or getattr(shell, "kernel", None) is None:
         return False
     deadline = time.monotonic() + patience
     while not shell.exit_now and time.monotonic() < deadline:  # set by the kernel's control thread

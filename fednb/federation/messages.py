@@ -299,6 +299,7 @@ class RunEnded(Message):
     error_type: str = ""
     member: str = ""  # who failed first
     seconds: float = 0.0
+    rule: str = ""  # that refused, where one did
     notices: list[str] = []  # what the owner of some rows should know of this run
     receipts: list[Receipt] = []  # one of each member that played, however it ended
 
@@ -351,6 +352,7 @@ class Joined(Message):
 
     steps: list[int] = []  # of a run to be resumed: where this member could continue from
     head: Head | None = None
+    label_set: Word = ""  # where it holds the label: "loans.default", whatever was derived from that table since
 
 
 class Declined(Message):
@@ -383,6 +385,7 @@ class MemberFailed(Message):
     error: str
     error_type: str = ""
     member: str = ""  # who failed first, as this member saw it
+    rule: str = ""  # of this member's, that refused
     receipt: Receipt | None = None
 
 

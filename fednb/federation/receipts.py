@@ -129,8 +129,9 @@ class Book:
         crossed: list[m.Crossing],
         public: Mapping[str, Any] | None = None,
         to: str = "",
+        refused: str = "",
     ) -> m.Receipt:
-        """`public` is what the member hands to the coordinator, `to`, as its result."""
+        """`public` is what the member hands to the coordinator, `to`; `refused` is the rule that ended the run."""
         if public:
             size = len(msgspec.json.encode(dict(public), enc_hook=_plain))
             crossed = [
@@ -138,7 +139,10 @@ class Book:
                 m.Crossing(to, f"result: {', '.join(sorted(public))}"[:200], 1, values_in(dict(public)), size),
             ]
         if self._audit:
-            self._audit.append("run ended", run=join.run, status=status, rule=run_rule(join), crossed=_rows(crossed))
+            why: dict[str, Any] = {"refused": refused} if refused else {}
+            self._audit.append(
+                "run ended", run=join.run, status=status, rule=run_rule(join), **why, crossed=_rows(crossed)
+            )
         return m.Receipt(self.member, join.run, status, run_rule(join), crossed, self.head())
 
     # ------------------------------------------------------------ cells

@@ -95,6 +95,7 @@ def simulate(
             coordinator=COORDINATOR,
             lookup=find,
             threads=threads,
+            guarded=False,
         )
 
     def close() -> None:

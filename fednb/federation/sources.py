@@ -38,6 +38,8 @@ _META = b"fednb"  # in a saved table's Parquet schema: its id and label columns
 class _Saved(msgspec.Struct, forbid_unknown_fields=True):
     id: tuple[str, ...] = ()
     label: str | None = None
+    origin: str = ""
+    of_cells: bool = True
 
 
 def header(table: TableConfig) -> list[str] | None:
@@ -97,7 +99,7 @@ def save(file: Path, frame: pd.DataFrame, table: TableConfig) -> None:
             f"table {table.name!r} cannot be saved: a column holds values of mixed or unknown types "
             f"({type(error).__name__}). Give every column one type."
         ) from None
-    meta = msgspec.json.encode(_Saved(id=table.id, label=table.label))
+    meta = msgspec.json.encode(_Saved(table.id, table.label, table.origin, table.of_cells))
     arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), _META: meta})
     draft = file.with_suffix(".draft")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
@@ -111,7 +113,7 @@ def saved(name: str, file: Path) -> TableConfig:
 
     meta = (pyarrow.parquet.read_schema(file).metadata or {}).get(_META, b"{}")
     found = msgspec.json.decode(meta, type=known(_Saved))
-    return TableConfig(name=name, id=found.id, label=found.label)
+    return TableConfig(name=name, id=found.id, label=found.label, origin=found.origin, of_cells=found.of_cells)
 
 
 def content_digest(columns: Columns) -> str:

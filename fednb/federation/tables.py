@@ -25,6 +25,7 @@ from fednb.errors import ConfigError, DataError
 from fednb.federation import sources, staging
 from fednb.federation.columns import Columns, Ids, InMemory, kind_of
 from fednb.federation.messages import ColumnInfo, Name, TableInfo
+from fednb.federation.row_keys import keys_of
 from fednb.federation.spill import FileMatrix
 from fednb.typed import known
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 1 << 30
 FEATURES_IN_MEMORY = 1 << 26  # bytes of features of one run, beyond which they are kept in a file
+OF_CELLS = "tables of cells"  # the origin of those whose rows are in no declared table
 
 
 class TableStore:
@@ -58,7 +60,7 @@ class TableStore:
         """Tables that are DataFrames already."""
         store = cls(member, {})
         for name, frame in frames.items():
-            store.save(name, frame, (), None)
+            store._keep(TableConfig(name=name), frame)
         return store
 
     def names(self) -> list[str]:
@@ -173,8 +175,36 @@ class TableStore:
         """Changes when the rows that this store reads of the table change."""
         return self._snapshot(name).digest
 
-    def save(self, name: str, frame: pd.DataFrame, id: Iterable[str], label: str | None) -> None:
-        """Keep a derived table under a name that no declared table has; a derived one of that name is replaced."""
+    def origin(self, name: str) -> str:
+        """The table whose rows a derived one has; any other is its own."""
+        return self.table(name).origin or name
+
+    def of_cells(self, name: str) -> bool:
+        """Whether a cell made this table, or the one that it comes from."""
+        return self.table(name).of_cells
+
+    def declared_label(self, name: str) -> str | None:
+        return self._declared[name].label if name in self._declared else None
+
+    def own_keys(
+        self, name: str, on: Sequence[str] = (), rows: npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.uint64]:
+        """[len(rows)] keys of ids by the columns that the table declares, else by `on`, as of the last alignment."""
+        columns = self.table(name).id or tuple(on) or self._aligned_on.get(name, ())
+        if not columns:
+            raise DataError(f"table {name!r} of {self.member} declares no id column. Align the tables again.")
+        found = self._columns(name)
+        self._require(name, found, columns)
+        keys = keys_of(found.ids(columns))
+        return keys if rows is None else keys[rows]
+
+    def save(
+        self, name: str, frame: pd.DataFrame, id: Iterable[str], label: str | None, source: str | None = None
+    ) -> None:
+        """Keep a derived table under a name that no declared table has; a derived one of that name is replaced.
+
+        source : the table that its rows come from; None: a cell made it, from what looks most like it.
+        """
         try:
             msgspec.convert(name, known(Name))
         except msgspec.ValidationError:
@@ -188,10 +218,18 @@ class TableStore:
             raise DataError(f"table {name!r}: {len(columns)} columns have names that are not text; rename them.")
         if len(set(frame.columns)) != len(frame.columns):
             raise DataError(f"table {name!r} has two columns of the same name; rename one.")
-        table = TableConfig(name=name, id=tuple(id), label=label)
-        for column in (*table.id, *([label] if label else [])):
+        ids = tuple(id)
+        for column in (*ids, *([label] if label else [])):
             if column not in frame.columns:
                 raise DataError(self._no_column(name, column, frame.columns))
+        if source is None:
+            origin, of_cells = self._find_origin(frame, ids), True
+        else:
+            origin, of_cells = self.origin(source), self.of_cells(source)
+        self._keep(TableConfig(name=name, id=ids, label=label, origin=origin, of_cells=of_cells), frame)
+
+    def _keep(self, table: TableConfig, frame: pd.DataFrame) -> None:
+        name = table.name
         with self._lock:
             self._cache.pop(name, None)
             if self._folder is None:
@@ -214,7 +252,23 @@ class TableStore:
         if derived and set(self._columns(name).names) != {*ids, *columns}:
             raise DataError(f"{self.member} has a table {name!r} already, with other columns; save under another name.")
         frame = self.read(source, ids).iloc[rows].reset_index(drop=True)
-        self.save(name, frame.assign(**{str(column): values for column, values in columns.items()}), ids, None)
+        frame = frame.assign(**{str(column): values for column, values in columns.items()})
+        self.save(name, frame, ids, None, source)
+
+    def _find_origin(self, frame: pd.DataFrame, ids: Sequence[str]) -> str:
+        """The declared table that has most of these rows, whatever a cell calls them; "" where none is declared."""
+        if not self._declared:
+            return ""
+        found, best = OF_CELLS, len(frame) // 2  # of the rows
+        keys = keys_of(InMemory(frame).ids(ids) if ids else ())
+        for name in self._declared:
+            try:
+                common = int(np.isin(keys, self.own_keys(name)).sum())
+            except DataError:
+                continue  # it declares no id, or cannot be read now
+            if common > best:
+                found, best = name, common
+        return found
 
     # ------------------------------------------------------------ reading
 

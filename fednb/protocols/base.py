@@ -19,6 +19,7 @@ import numpy.typing as npt
 from fednb.errors import QuotaExceeded
 from fednb.protocols.executor import Executor, Threads
 from fednb.wire.link import Link
+from fednb.wire.message import Message
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
@@ -155,6 +156,7 @@ class Role:
     # of "ids", "X", "y", "part": what the member must load before it plays; "missing": X may have NaN;
     # "parts": X is used some rows at a time, and may be larger than memory
     needs: tuple[str, ...] = ()
+    figures: bool = False  # its result, or what it learns, tells sums and figures of the very rows that it used
 
 
 @dataclass(frozen=True)
@@ -168,3 +170,7 @@ class Protocol:
     learns: Mapping[str, str]  # role -> what it learns, in words (the leakage table, shown in receipts)
     # role -> what its player could read besides, if the coordinator ran in the player's own organisation
     learns_with_key: Mapping[str, str] = field(default_factory=dict)
+    # (from, to), both roles -> the kinds of messages that pass; what is not declared a guarded party does not send
+    sends: Mapping[tuple[str, str], tuple[type[Message], ...]] = field(default_factory=dict)
+    # of "iterations", "batch", "leaf": the parameter that says how many, for owners' rules on them
+    limits: Mapping[str, str] = field(default_factory=dict)

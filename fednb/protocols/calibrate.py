@@ -36,6 +36,7 @@ from fednb.crypto.paillier import CipherVector, PublicKey
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.forecast import made_up
 from fednb.protocols.layout import Layout, largest
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -55,19 +56,27 @@ class CalibrateParams(Params):
 
 
 class Key(Message):
+    discloses = Disclosure("a public key")
+
     n: bytes  # the Paillier modulus, big-endian
 
 
 class Turn(Message):
+    discloses = Disclosure("whose turn it is", each="piece")
+
     together: bool = False
 
 
 class Probe(Message):
+    discloses = Disclosure("zeros", each="piece")
+
     data: np.ndarray  # uint8, to be sent back
 
 
 class Done(Message):
     """Measured."""
+
+    discloses = Disclosure("that it has measured", each="piece")
 
 
 def party(link: Link, data: Dataset, params: CalibrateParams, run: RunContext) -> Outcome:
@@ -223,6 +232,7 @@ PROTOCOL = Protocol(
     version=1,
     params=CalibrateParams,
     roles={"party": Role(party, many=True), "coordinator": Role(coordinator)},
+    sends={("coordinator", "party"): (Key, Turn, Probe), ("party", "coordinator"): (Probe, Done)},
     learns={"party": "nothing of the others", "coordinator": "how fast each member's machine and connection are"},
     learns_with_key={"party": "nothing more: no number of anybody's rows takes part"},
 )

@@ -43,6 +43,7 @@ from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols import ids as spelling
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.matching import SortedPoints, common
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -69,6 +70,8 @@ class Limits(typing.Protocol):
 class Announce(Message):
     """A party to the coordinator: what it brings."""
 
+    discloses = Disclosure("number of ids, and the shapes in which they are written")
+
     ids: int  # distinct, after normalisation
     formats: dict[str, int]  # shapes of ids as written -> rows
 
@@ -76,16 +79,22 @@ class Announce(Message):
 class Ring(Message):
     """The coordinator to every party."""
 
+    discloses = Disclosure("how many ids each party brings", sizes="ids")
+
     order: list[str]  # each sends its points to the next, the last to the first
     ids: list[int]  # by party, in that order
 
 
 class Points(Message):
+    discloses = Disclosure("ids", "blinded", each="piece")
+
     points: np.ndarray  # uint8 [m, 32], points of Curve25519; CHUNK of them, or what is left
 
 
 class Matches(Message):
     """The coordinator to the owner of a set."""
+
+    discloses = Disclosure("which of the owner's entries all parties have")
 
     positions: np.ndarray  # int64, ascending, in the order in which the owner sent its points
 
@@ -93,10 +102,14 @@ class Matches(Message):
 class Secret(Message):
     """The first party in the ring to every other: a key for the last check."""
 
+    discloses = Disclosure("a random key")
+
     key: bytes
 
 
 class Check(Message):
+    discloses = Disclosure("a keyed hash of the common ids", "blinded")
+
     digest: bytes  # keyed hash of the common ids, in order
 
 
@@ -290,6 +303,11 @@ PROTOCOL = Protocol(
     version=2,
     params=PsiParams,
     roles={"party": Role(party, many=True, needs=("ids",)), "coordinator": Role(coordinator)},
+    sends={
+        ("coordinator", "party"): (Ring, Matches),
+        ("party", "coordinator"): (Announce, Points),
+        ("party", "party"): (Points, Secret, Check),
+    },
     learns={
         "party": "the ids that all parties have; how many ids each party brought",
         "coordinator": "how many ids each party brought and how many they share; the shapes in which ids are written",

@@ -85,7 +85,7 @@ SUMMARY = Protocol(
     name="score_summary",
     version=1,
     params=NoParams,
-    roles={"active": Role(summarise, needs=("part",))},
+    roles={"active": Role(summarise, needs=("part",), figures=True)},
     learns={"active": "nothing new", "coordinator": "deciles and pooled counts of the scores"},
 )
 TABLE = Protocol(

@@ -61,6 +61,7 @@ from fednb.protocols.layout import GUARD, Layout, largest
 from fednb.protocols.separable import REACH, Floats, averaged, spread_of
 from fednb.protocols.steps import Block, Schedule, Stage
 from fednb.protocols.weights import Weighting
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -83,11 +84,15 @@ class LogisticParams(Params):
 
 
 class Key(Message):
+    discloses = Disclosure("a public key")
+
     n: bytes  # the Paillier modulus, big-endian
 
 
 class Shape(Message):
     """A party to the coordinator."""
+
+    discloses = Disclosure("numbers of rows and features")
 
     rows: int
     features: int  # numbers it will ask to decrypt each iteration
@@ -97,28 +102,42 @@ class Shape(Message):
 class Ready(Message):
     """Everybody's shapes fit together."""
 
+    discloses = Disclosure("that all shapes fit")
+
 
 class Scores(Message):
+    discloses = Disclosure("functions of each row's score", "encrypted", each="iteration")
+
     terms: Fresh  # [R·m] packed g_r(b), term after term, m ciphertexts each
 
 
 class Residuals(Message):
+    discloses = Disclosure("each row's residual", "encrypted", each="iteration", label=True)
+
     terms: Fresh  # [(R + 1)·m] packed f_0 - y, f_1 ... f_R
 
 
 class MaskedGradient(Message):
+    discloses = Disclosure("a gradient", "masked", each="iteration", decrypts=True)
+
     gradient: Fresh  # [features] slot k-1 of each holds the sum, behind a mask
 
 
 class Windows(Message):
+    discloses = Disclosure("a gradient", "masked", each="iteration")
+
     windows: np.ndarray  # uint64 [features]
 
 
 class Norm(Message):
+    discloses = Disclosure("the largest entry of a gradient", each="iteration")
+
     norm: float  # largest entry of the party's gradient, of the mean loss
 
 
 class Next(Message):
+    discloses = Disclosure("the largest entry of all gradients", each="iteration")
+
     stage: Stage
     norm: float  # the largest of all parties
 
@@ -487,10 +506,19 @@ PROTOCOL = Protocol(
     version=2,
     params=LogisticParams,
     roles={
-        "active": Role(active, needs=("X", "y", "parts")),
-        "passive": Role(passive, many=True, needs=("X", "parts")),
+        "active": Role(active, needs=("X", "y", "parts"), figures=True),
+        "passive": Role(passive, many=True, needs=("X", "parts"), figures=True),
         "coordinator": Role(coordinator),
     },
+    sends={
+        ("coordinator", "active"): (Key, Ready, Windows, Next),
+        ("coordinator", "passive"): (Key, Ready, Windows, Next),
+        ("passive", "active"): (Scores,),
+        ("active", "passive"): (Residuals,),
+        ("active", "coordinator"): (Shape, MaskedGradient, Norm),
+        ("passive", "coordinator"): (Shape, MaskedGradient, Norm),
+    },
+    limits={"iterations": "max_iter"},
     learns={
         "active": "its own gradient at each iteration; its own coefficients and the intercept",
         "passive": "its own gradient at each iteration; its own coefficients",

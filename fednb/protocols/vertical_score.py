@@ -31,6 +31,7 @@ from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunCo
 from fednb.protocols.features import Scaling, check_features
 from fednb.protocols.rows import Matrix, by_part
 from fednb.protocols.separable import sigmoid
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -43,10 +44,14 @@ class ScoreParams(Params):
 
 
 class Seed(Message):
+    discloses = Disclosure("a random seed")
+
     seed: bytes  # 32 random bytes
 
 
 class Partial(Message):
+    discloses = Disclosure("what features add to each row's score")
+
     part: np.ndarray  # uint64 [n], fixed point with 32 fraction bits, modulo 2**64
 
 
@@ -124,6 +129,7 @@ PROTOCOL = Protocol(
         "active": Role(active, needs=("X", "part", "parts")),
         "passive": Role(passive, many=True, needs=("X", "part", "parts")),
     },
+    sends={("passive", "passive"): (Seed,), ("passive", "active"): (Partial,)},
     learns={
         "active": "each row's score; with one passive party also that party's part of it",
         "passive": "nothing",

@@ -39,9 +39,13 @@ mode = "open"
 path = "loans.csv"
 id = "{id}"
 label = "default"
+[party.bank.protocols]
+min_ids = 1
 [party.agency.tables.invoices]
 path = "invoices.parquet"
 id = "sme_id"
+[party.agency.protocols]
+min_ids = 1
 """
 
 
