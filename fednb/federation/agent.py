@@ -27,6 +27,7 @@ from fednb.federation.tables import TableStore
 from fednb.policy.audit import AuditLog
 from fednb.policy.mode import MemberPolicy
 from fednb.policy.quota import QuotaLedger
+from fednb.policy.sandbox import Limits, Sandbox, find
 from fednb.protocols import lookup
 from fednb.protocols.base import Protocol
 from fednb.version import __version__
@@ -76,7 +77,8 @@ def start_party(
     """Serve as a party. Raises ConfigError for tables, protocols or a cluster not as the federation file says."""
     tables = TableStore(settings.name, settings.tables, home / "tables")
     tables.check()
-    find = finder(settings.protocols)
+    sandbox = _sandbox(settings, home)
+    find_protocol = finder(settings.protocols)
     policy = MemberPolicy(
         settings.name, settings.mode, settings.release, settings.accept_coordinator_at, settings.analysts
     )
@@ -89,7 +91,7 @@ def start_party(
         policy,
         store,
         coordinator=coordinator,
-        lookup=find,
+        lookup=find_protocol,
         threads=threads,
         executor=cluster.executor if cluster else None,
         book=book,
@@ -105,6 +107,7 @@ def start_party(
         pipe=pipe,
         attach=desk.attach,
         book=book,
+        sandbox=sandbox,
     )
     return Agent(host, tables.describe, cluster.close if cluster else lambda: None)
 
@@ -150,6 +153,19 @@ def start_coordinator(
         book=book,
     )
     return Agent(host, lambda: None, service.close)
+
+
+def _sandbox(settings: PartyConfig, home: Path) -> Sandbox | None:
+    """Raises ConfigError when kernels are to have one and none works here: then the party does not start."""
+    if settings.mode == "protocol-only" or settings.sandbox == "none":
+        return None
+    limits = settings.limits
+    files = [table.path for table in settings.tables.values() if table.path is not None]
+    return Sandbox(
+        find(settings.sandbox),
+        Limits(memory=limits.memory_mb << 20, cpu=limits.cpu_seconds, file=limits.file_mb << 20),
+        private=[home, *files],
+    )
 
 
 def _book(member: str, home: Path, sign: Callable[[bytes], bytes] | None, **details: object) -> Book:
