@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     party.add_argument("--managed", action="store_true", help=argparse.SUPPRESS)
 
     doctor = command("doctor", _doctor, "Say which members of a federation are up, and how far away.")
+    doctor.add_argument(
+        "--escapes", action="store_true", help="only try every known way out of the sandbox that kernels run in"
+    )
     runs = command("runs", _runs, "List the coordinator's runs, newest first.")
     for asking in (doctor, runs):
         asking.add_argument(
@@ -194,11 +197,15 @@ def _party(parsed: argparse.Namespace) -> int:
 def _doctor(parsed: argparse.Namespace) -> int:
     from fednb.crypto import backend
     from fednb.federation.connect import connect
+    from fednb.policy import sandbox
 
+    if parsed.escapes:
+        return _escapes()
     with connect(parsed.profile) as federation:
         found = federation.doctor()
     print(found.to_string(index=False))
     print(f"encrypted arithmetic on this machine: {backend.describe()}")
+    print(f"sandbox for kernels on this machine: {sandbox.describe()}")
     if "inside" in found:
         inside = next(filter(None, found["inside"]))
         print(f"the coordinator runs in {inside}'s organisation: {inside} could read what others send it encrypted")
@@ -208,6 +215,25 @@ def _doctor(parsed: argparse.Namespace) -> int:
         print(f"fednb: down: {', '.join(down)}", file=sys.stderr)
         return FAILED
     return OK
+
+
+def _escapes() -> int:
+    """Each way out, without a sandbox and with each one that works here. Fails when one leads out, or none works."""
+    from fednb.policy import bait, sandbox
+
+    working = [backend for backend in sandbox.BACKENDS if not sandbox.missing(backend)]
+    for backend in sandbox.BACKENDS:
+        print(f"{backend}: {sandbox.missing(backend) or 'works'}")
+    escaped = dict.fromkeys(working, 0)
+    for name, outcomes in bait.attempts(working):
+        words = [f"{backend}: {'ESCAPED' if outcomes[backend].escaped else 'held'}" for backend in working]
+        free = "possible without" if outcomes[None].escaped else "declined to everybody here"
+        print(f"  {name:<46} {free:<28} {'  '.join(words)}", flush=True)
+        for backend in working:
+            escaped[backend] += outcomes[backend].escaped
+    for backend, count in escaped.items():
+        print(f"{backend}: {count} escaped")
+    return OK if working and not any(escaped.values()) else FAILED
 
 
 def _runs(parsed: argparse.Namespace) -> int:

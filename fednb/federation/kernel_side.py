@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import secrets
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from IPython.core.interactiveshell import InteractiveShell
 
-PIPE = "FEDNB_PIPE"  # path of the agent's pipe
+PIPE = "FEDNB_PIPE"  # path of the agent's pipe; in a sandbox "fd:N", its descriptor
 MEMBER = "FEDNB_MEMBER"
 KIND = "FEDNB_KIND"  # "party" or "coordinator"
 PRELOAD = "FEDNB_PRELOAD"  # modules, comma-separated, whose public names the kernel starts with
@@ -182,7 +183,9 @@ def endpoint() -> Endpoint:
             raise NotConnected("this is not a kernel of a fednb member: there is no agent to ask.")
         from fednb.wire.pipe import PipeEndpoint
 
-        _endpoint = PipeEndpoint(Path(path), "kernel", os.environ[MEMBER])
+        number = path.removeprefix("fd:")
+        pipe = Path(path) if number == path else socket.socket(fileno=int(number))
+        _endpoint = PipeEndpoint(pipe, "kernel", os.environ[MEMBER])
     return _endpoint
 
 
