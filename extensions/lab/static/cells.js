@@ -160,14 +160,14 @@ class Mark {
     node.classList.add("fednb-lab-cell");
     node.dataset.fednbMembers = this.names.join(",");
     node.style.setProperty("--fednb-lab-edge", `repeating-linear-gradient(180deg, ${bands})`);
-    const header = node.querySelector(".jp-CellHeader");
-    if (!header) return; // not drawn yet: the cell is outside the view
-    if (!this._strip || this._strip.parentNode !== header) {
+    const input = node.querySelector(":scope > .jp-Cell-inputWrapper");
+    if (!input) return; // not drawn yet: the cell is outside the view
+    if (!this._strip || this._strip.parentNode !== node) {
       this._clearStrip();
       this._strip = make("div", { class: "strip", role: "group" });
       this._words = make("span", { class: "words", role: "status" });
       this._time = make("span", { class: "time", "aria-hidden": "true" });
-      header.append(this._strip);
+      node.insertBefore(this._strip, input);
     }
     const unknown = (name) => this._link.connected && !this._known(name);
     this._strip.setAttribute("aria-label", `Runs at ${this.names.join(", ")}`);

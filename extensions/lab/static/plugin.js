@@ -119,6 +119,7 @@ function activate(app, tracker, palette, toolbars, lab) {
       opened.delete(panel);
       follow();
     });
+    if (panel === tracker.currentWidget) follow();
   };
   tracker.forEach(open);
   tracker.widgetAdded.connect((_, panel) => open(panel));

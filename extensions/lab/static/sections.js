@@ -29,13 +29,14 @@ function folded(open, key, head, ...body) {
 export function members(link) {
   const shown = link.federation.members.filter((member) => member.kind !== "hub");
   return make("ul", {}, ...shown.map((member) => make("li", { "data-member": member.name },
-    make("div", { class: "line" }, name(link, member.name),
+    make("div", { class: "line" },
+      member.kind === "analyst" ? make("span", { text: member.name }) : name(link, member.name),
       make("span", { class: "end", text: member.up ? "up" : "down", "data-up": String(member.up) })),
     make("div", { class: "muted", text: [
       member.name === link.federation.me.split("#")[0] ? `${member.kind}, you` : member.kind,
       member.mode && `mode ${member.mode}`,
       member.version && `fednb ${member.version}`,
-      member.up && member.ms !== null && `${member.ms} ms`,
+      member.up && member.ms !== null && `${member.ms < 10 ? member.ms : Math.round(member.ms)}\u00a0ms`,
     ].filter(Boolean).join(" · ") }),
     member.why && make("div", { class: "bad", text: member.why }))));
 }
