@@ -53,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     demo = command("demo", _demo, "Two organisations, one risk model: the demo, in JupyterLab or headless.")
-    demo.add_argument("--headless", action="store_true", help="execute the notebook and print the result as JSON")
+    shown = demo.add_mutually_exclusive_group()
+    shown.add_argument("--headless", action="store_true", help="execute the notebook and print the result as JSON")
+    shown.add_argument("--members", action="store_true", help="start the members only, for a JupyterLab that is open")
     demo.add_argument("--rows", type=int, metavar="N", help="rows of the generated data (at least 2000)")
 
     up = command("up", _up, "Run a whole federation on this machine, each member its own process, until Ctrl-C.")
@@ -117,8 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--text", metavar="DIGEST", help="erase: which cell's text or output, as in the log")
     audit.add_argument("--reason", metavar="WHY", help="erase: written into the log")
 
-    kernels = command("kernels", _kernels, "Put fednb's kernels into Jupyter's list.")
-    kernels.add_argument("action", choices=["install"], help="install them, or renew what is installed")
+    kernels = command("kernels", _kernels, "Put fednb's kernels, and its extension of JupyterLab, where Jupyter looks.")
+    kernels.add_argument("action", choices=["install", "remove"], help="install or renew them; or take them away")
     where = kernels.add_mutually_exclusive_group()
     where.add_argument("--user", action="store_true", help="for this user (default outside a virtual environment)")
     where.add_argument("--sys-prefix", action="store_true", help="for this Python (default in a virtual environment)")
@@ -131,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(parsed: argparse.Namespace) -> int:
     from fednb.demo import main as run_demo
 
-    arguments = ["--headless"] if parsed.headless else []
+    arguments = [f"--{name}" for name in ("headless", "members") if getattr(parsed, name)]
     if parsed.rows is not None:
         arguments += ["--rows", str(parsed.rows)]
     return int(run_demo(arguments))
@@ -355,12 +357,20 @@ def _signed(home: MemberHome, head: Head) -> bool:
 
 
 def _kernels(parsed: argparse.Namespace) -> int:
-    from fednb.notebook import kernelspecs
+    from fednb.notebook import kernelspecs, labextension
 
     if parsed.profile and not parsed.party:
         raise ConfigError("--profile says where a party is; name the party with --party.")
     prefix = sys.prefix if parsed.sys_prefix else parsed.prefix and str(parsed.prefix.absolute())
-    for folder in kernelspecs.install(user=parsed.user, prefix=prefix, party=parsed.party, profile=parsed.profile):
+    where = {"user": parsed.user, "prefix": prefix}
+    if parsed.action == "remove":
+        changed = [*kernelspecs.remove(**where), *labextension.remove(**where)]
+    else:
+        changed = [
+            *kernelspecs.install(**where, party=parsed.party, profile=parsed.profile),
+            labextension.install(**where),
+        ]
+    for folder in changed:
         print(folder)
     return OK
 

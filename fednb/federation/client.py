@@ -77,10 +77,14 @@ class Federation:
                     "id": ", ".join(plain(c.name, 100) for c in info.columns if c.role == "id"),
                     "label": ", ".join(plain(c.name, 100) for c in info.columns if c.role == "label"),
                 }
-                for info in self._tables().tables
+                for info in self.describe().tables
             ],
             columns=["party", "table", "rows", "columns", "id", "label"],
         )
+
+    def describe(self) -> m.Tables:
+        """What `tables()` shows, as it came: every party's tables with their columns, and its mode."""
+        return self._ask(m.ListTables(), m.Tables)
 
     def align(
         self,
@@ -104,7 +108,7 @@ class Federation:
         if len(tables) < 2:
             raise DataError("an alignment needs the tables of two parties or more, such as {'bank': 'loans', ...}.")
         keys = id_columns(tables, on)
-        known = described(self._tables(), self.parties, tables, keys)
+        known = described(self.describe(), self.parties, tables, keys)
         request: dict[str, Any] = {
             "protocol": "psi",
             "cast": {"party": list(tables), "coordinator": [self.coordinator]},
@@ -142,7 +146,7 @@ class Federation:
             raise DataError("prepare takes one party's table, such as {'agency': 'register'}, and for_party another.")
         ((party, name),) = table.items()
         keys = id_columns(table, on)
-        described(self._tables(), self.parties, table, keys)
+        described(self.describe(), self.parties, table, keys)
         result = self.run(
             "psi_prepare",
             cast={"large": [party], "small": [for_party], "coordinator": [self.coordinator]},
@@ -263,7 +267,7 @@ class Federation:
         """The coordinator's runs, newest first, also those that other notebooks began."""
         import pandas as pd
 
-        found = self._ask(m.ListRuns(), m.Runs).runs
+        found = self.list_runs()
         return pd.DataFrame(
             [
                 {
@@ -281,6 +285,10 @@ class Federation:
             columns=["run", "title", "status", "started", "seconds", "by", "members", "error"],
         )
 
+    def list_runs(self, limit: int = 50) -> list[m.RunInfo]:
+        """What `runs()` shows, as it came."""
+        return self._ask(m.ListRuns(limit=limit), m.Runs).runs
+
     def receipts(self, run: str | None = None) -> pd.DataFrame:
         """What left each member in a run (by default the newest), to whom, how much, and under which rule.
 
@@ -289,11 +297,11 @@ class Federation:
         from fednb.federation.receipts import table
 
         if run is None:
-            found = self._ask(m.ListRuns(limit=1), m.Runs).runs
+            found = self.list_runs(1)
             if not found or found[0].status == "running":
                 return table([])
             run = found[0].run
-        elif any(info.run == run and info.status == "running" for info in self._ask(m.ListRuns(), m.Runs).runs):
+        elif any(info.run == run and info.status == "running" for info in self.list_runs()):
             raise DataError(f"run {run} is going on; its receipts come with its end.")
         (ended,) = [item for item in self.watch(run) if isinstance(item, m.RunEnded)]
         return table(ended.receipts)
@@ -302,7 +310,7 @@ class Federation:
         """What the latest trainings took, newest first, beside what `model.cost(...)` estimated where it was asked."""
         import pandas as pd
 
-        found = [info for info in self._ask(m.ListRuns(), m.Runs).runs if info.protocol in TRAININGS]
+        found = [info for info in self.list_runs() if info.protocol in TRAININGS]
         return pd.DataFrame(
             [
                 {
@@ -396,6 +404,3 @@ class Federation:
         self.endpoint.watch(lambda seen: back.set() if seen.name == self.coordinator and seen.up else None)
         if not self.members()[self.coordinator].up:
             back.wait(RECONNECT_SECONDS)
-
-    def _tables(self) -> m.Tables:
-        return self._ask(m.ListTables(), m.Tables)

@@ -190,12 +190,13 @@ class CoordinatorService:
         members = self._endpoint.members()
         found: list[m.TableInfo] = []
         missing: dict[str, str] = {}
+        modes: dict[str, str] = {}
 
-        def ask(party: str) -> list[m.TableInfo]:
+        def ask(party: str) -> m.Tables:
             talk = self._endpoint.open(party, f"member/describe-{secrets.token_hex(8)}")
             try:
                 talk.send(m.Describe())
-                return talk.recv(m.Tables, timeout=60).tables
+                return talk.recv(m.Tables, timeout=60)
             finally:
                 talk.close()
 
@@ -206,11 +207,13 @@ class CoordinatorService:
         with ThreadPoolExecutor(len(up)) as pool:
             for party, answer in [(party, pool.submit(ask, party)) for party in up]:
                 try:
-                    # a party describes its own tables only, whatever it says
-                    found += [msgspec.structs.replace(info, member=party) for info in answer.result()]
+                    said = answer.result()
+                    # a party describes its own tables and mode only, whatever it says
+                    found += [msgspec.structs.replace(info, member=party) for info in said.tables]
+                    modes[party] = said.modes.get(party, "")
                 except LinkError as error:
                     missing[party] = str(error)
-        return m.Tables(tables=found, missing=missing)
+        return m.Tables(tables=found, missing=missing, modes=modes)
 
     # ------------------------------------------------------------ runs
 

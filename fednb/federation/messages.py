@@ -204,6 +204,7 @@ class ListTables(Message):
 class Tables(Message):
     tables: list[TableInfo]
     missing: dict[str, str] = {}  # member -> why it did not answer
+    modes: dict[str, Word] = {}  # member -> the mode that its owner set
 
 
 # ---------------------------------------------------------------- runs: client <-> coordinator

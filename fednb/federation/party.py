@@ -74,6 +74,11 @@ class Tables(Origins, Protocol):
 class RunPolicy(Protocol):
     """What a party's owner allows in runs."""
 
+    @property
+    def mode(self) -> str:
+        """ "open", "protocol-only" and so on, as it is now."""
+        ...
+
     def check_run(self, join: m.Join) -> None:
         """Raises Refused, naming the rule."""
         ...
@@ -127,7 +132,7 @@ class PartyService:
             return
         request = talk.recv(m.Join, m.Describe)
         if isinstance(request, m.Describe):
-            talk.send(m.Tables(tables=self._tables.describe()))
+            talk.send(m.Tables(tables=self._tables.describe(), modes={self._endpoint.me: self._policy.mode}))
             return
         try:
             protocol = self._lookup(request.protocol)
