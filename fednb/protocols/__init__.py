@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from fednb.errors import DataError
 from fednb.protocols import (
     bin_stability,
+    boosting_score,
     calibrate,
     evaluation,
     model_part,
@@ -14,6 +15,7 @@ from fednb.protocols import (
     psi,
     scores,
     vertical_binning,
+    vertical_boosting,
     vertical_logistic,
     vertical_score,
     woe_table,
@@ -32,6 +34,8 @@ BUILT_IN: Mapping[str, Protocol] = {
         model_part.PROTOCOL,
         vertical_logistic.PROTOCOL,
         vertical_score.PROTOCOL,
+        vertical_boosting.PROTOCOL,
+        boosting_score.PROTOCOL,
         evaluation.PROTOCOL,
         calibrate.PROTOCOL,
         scores.SUMMARY,
