@@ -48,6 +48,9 @@ class Ring(Protocol):
     def join(self, vectors: Sequence[Vector]) -> Vector:
         """The vectors end to end."""
 
+    def take(self, a: Vector, index: Indices) -> Vector:
+        """a[index[i]]"""
+
     def multiply(self, a: Vector, b: Vector) -> Vector:
         """a[i]·b[i]"""
 
@@ -87,6 +90,9 @@ class GmpRing:
 
     def join(self, vectors: Sequence[list[Any]]) -> list[Any]:
         return [value for vector in vectors for value in vector]
+
+    def take(self, a: list[Any], index: Indices) -> list[Any]:
+        return [a[i] for i in index.tolist()]
 
     def multiply(self, a: list[Any], b: list[Any]) -> list[Any]:
         modulus = self._modulus

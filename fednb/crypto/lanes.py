@@ -102,6 +102,11 @@ class LaneRing:
         np.concatenate(vectors, out=out)
         return out
 
+    def take(self, a: Limbs, index: Indices) -> Limbs:
+        out = self._empty(len(index))
+        np.take(a, index, axis=0, out=out)
+        return out
+
     def multiply(self, a: Limbs, b: Limbs) -> Limbs:
         out = self._empty(len(a))
         _lanes.multiply(self._context, np.ascontiguousarray(a), np.ascontiguousarray(b), out)

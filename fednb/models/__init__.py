@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from fednb.models.binning import WoeBinning
+from fednb.models.boosting import SecureBoostClassifier, SecureBoostRegressor
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
 from fednb.models.logistic import VerticalLogisticRegression, Withheld
 from fednb.models.scores import Scores
 
-__all__ = ["Cost", "Evaluation", "Scores", "VerticalLogisticRegression", "Withheld", "WoeBinning"]
+__all__ = [
+    "Cost",
+    "Evaluation",
+    "Scores",
+    "SecureBoostClassifier",
+    "SecureBoostRegressor",
+    "VerticalLogisticRegression",
+    "Withheld",
+    "WoeBinning",
+]

@@ -207,7 +207,7 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         """The model that `save` wrote. DataError when the file or a party's part is not as it was saved."""
         import pandas as pd
 
-        kept = saved.read(Path(path))
+        kept = saved.read(Path(path), saved.SavedLogistic)
         try:
             model = cls(**saved.real_params(kept.params))
         except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""A regression on disk: what the analyst may know in a file, each party's part with that party.
+"""A model on disk: what the analyst may know in a file, each party's part with that party.
 
 The file is JSON with a format version, the schema (features by party, label), a seal of each party's part and a
 checksum over all of it. Reading it runs no code: it is decoded into one strict struct.
@@ -11,11 +11,12 @@ import hmac
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import msgspec
 
 from fednb.errors import DataError
+from fednb.federation.views import Importance
 from fednb.typed import known
 from fednb.version import __version__
 
@@ -48,9 +49,36 @@ class SavedLogistic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     operations: dict[str, int]
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SavedBoosting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A `SecureBoostClassifier` or `SecureBoostRegressor` as it is saved; its trees lie with the parties."""
+
+    kind: Literal["SecureBoostClassifier", "SecureBoostRegressor"]
+    format: Literal[1] = 1
+    fednb: str = __version__
+    params: dict[str, Any]
+    run: str
+    label: str
+    objective: str
+    features: dict[str, list[str]]
+    seals: dict[str, str]
+    classes: list[float]
+    rounds: int
+    metric: str
+    history: dict[str, list[float]]
+    importance: list[Importance]
+    rows: int
+    notes: list[str]
+    seconds: float
+    bytes: int
+    operations: dict[str, int]
+
+
+Saved = TypeVar("Saved", bound=SavedLogistic | SavedBoosting)
+
+
+class _File(msgspec.Struct, Generic[Saved], frozen=True, forbid_unknown_fields=True):
     checksum: str
-    model: SavedLogistic
+    model: Saved
 
 
 class _Seal(msgspec.Struct, frozen=True):  # a party whose policy releases coefficients shows them with its part again
@@ -63,7 +91,7 @@ def keep(federation: Federation, run: str, parties: list[str]) -> tuple[str, dic
     return result.run, {party: result.read(party, _Seal).seal for party in parties}
 
 
-def check(federation: Federation, saved: SavedLogistic) -> None:
+def check(federation: Federation, saved: SavedLogistic | SavedBoosting) -> None:
     """Raises DataError unless each party still has its part as it was saved."""
     absent = [party for party in saved.seals if party not in federation.parties]
     if absent:
@@ -86,7 +114,7 @@ def _ask(federation: Federation, run: str, parties: list[str], action: str) -> A
     )
 
 
-def write(path: Path, saved: SavedLogistic) -> None:
+def write(path: Path, saved: SavedLogistic | SavedBoosting) -> None:
     """Only its owner can read the file; what was there is replaced in one step."""
     draft = path.with_name(path.name + ".draft")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -96,7 +124,7 @@ def write(path: Path, saved: SavedLogistic) -> None:
     os.replace(draft, path)
 
 
-def read(path: Path) -> SavedLogistic:
+def read(path: Path, kind: type[Saved]) -> Saved:
     """Raises DataError for anything but a whole file of this format."""
     try:
         if path.stat().st_size > MOST_BYTES:
@@ -105,15 +133,16 @@ def read(path: Path) -> SavedLogistic:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     try:
-        file = msgspec.json.decode(content, type=known(_File))
+        file = msgspec.json.decode(content, type=known(_File[kind]))  # type: ignore[valid-type]
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no model that fednb {__version__} can read: {error}") from None
     if not hmac.compare_digest(file.checksum.encode(), _checksum(file.model).encode()):
         raise DataError(f"{path} was changed since it was saved: its checksum does not fit. Save the model again.")
-    return file.model
+    model: Saved = file.model
+    return model
 
 
-def _checksum(saved: SavedLogistic) -> str:
+def _checksum(saved: SavedLogistic | SavedBoosting) -> str:
     return hashlib.sha256(msgspec.json.encode(saved, order="deterministic")).hexdigest()
 
 

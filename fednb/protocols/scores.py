@@ -33,6 +33,8 @@ class TableParams(Params):
 def summarise(link: Link, data: Dataset, params: NoParams, run: RunContext) -> Outcome:
     """Deciles and a histogram of the scores (probabilities in [0, 1])."""
     scores = _scores(data)
+    if scores.ndim != 1 or not bool(((scores >= 0) & (scores <= 1)).all()):
+        raise DataError(f"{link.me} holds no probabilities of one class; a summary is of those. Save them as a table.")
     if len(scores) < 2 * MIN_ROWS:
         raise DataError(f"{link.me} has {len(scores)} scores; a summary needs at least {2 * MIN_ROWS}.")
     ordered = np.sort(scores)
@@ -47,7 +49,11 @@ def summarise(link: Link, data: Dataset, params: NoParams, run: RunContext) -> O
 
 def tabulate(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Outcome:
     """Hand the scores to their owner as a table with the ids of their rows."""
-    return Outcome(public={"table": params.name}, table=(params.name, {params.column: _scores(data)}))
+    scores = _scores(data)
+    columns = {params.column: scores}
+    if scores.ndim == 2:  # one column for each class
+        columns = {f"{params.column}_{i}": scores[:, i] for i in range(scores.shape[1])}
+    return Outcome(public={"table": params.name}, table=(params.name, columns))
 
 
 def _scores(data: Dataset) -> np.ndarray:
