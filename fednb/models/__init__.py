@@ -6,6 +6,7 @@ from fednb.models.binning import WoeBinning
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
 from fednb.models.logistic import VerticalLogisticRegression, Withheld
+from fednb.models.scorecard import Scorecard
 from fednb.models.scores import Scores
 
-__all__ = ["Cost", "Evaluation", "Scores", "VerticalLogisticRegression", "Withheld", "WoeBinning"]
+__all__ = ["Cost", "Evaluation", "Scorecard", "Scores", "VerticalLogisticRegression", "Withheld", "WoeBinning"]

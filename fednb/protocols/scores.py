@@ -47,7 +47,10 @@ def summarise(link: Link, data: Dataset, params: NoParams, run: RunContext) -> O
 
 def tabulate(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Outcome:
     """Hand the scores to their owner as a table with the ids of their rows."""
-    return Outcome(public={"table": params.name}, table=(params.name, {params.column: _scores(data)}))
+    table = {params.column: _scores(data)}
+    if "points" in data.part:  # of a scorecard
+        table["points"] = np.asarray(data.part["points"], dtype=np.float64)
+    return Outcome(public={"table": params.name}, table=(params.name, table))
 
 
 def _scores(data: Dataset) -> np.ndarray:
