@@ -21,6 +21,7 @@ from fednb.errors import DataError, FednbError, NotConnected
 from fednb.federation import messages as m
 from fednb.federation import text_progress
 from fednb.federation.arrow import from_arrow, to_arrow
+from fednb.federation.card import PartyCard
 from fednb.wire.endpoint import Conversation, Endpoint, Presence
 from fednb.wire.message import Message
 
@@ -109,7 +110,16 @@ class PartyFed:
         import pandas as pd
 
         values = self._ask(m.ReadModel(run), m.ModelPart).values
+        if "coef" not in values:
+            raise DataError(f"run {run} made a scorecard; fed.scorecard({run!r}) shows this party's points.")
         return pd.Series(np.asarray(values["coef"], dtype=np.float64), index=list(values["columns"]), name=run)
+
+    def scorecard(self, run: str) -> PartyCard:
+        """This party's own part of a scorecard: its points as a table, as JSON, and as a Python function."""
+        values = self._ask(m.ReadModel(run), m.ModelPart).values
+        if "card" not in values:
+            raise DataError(f"run {run} made no scorecard.")
+        return PartyCard(self._member, values)
 
     def _roles(
         self, table: pd.DataFrame, id: str | Sequence[str] | None, label: str | None

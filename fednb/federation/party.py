@@ -281,7 +281,8 @@ class PartyService:
             self._check_unchanged(ref.table, part, "prepared. Prepare it")
             return Dataset(part=part)
         if ref.frame is None:
-            return Dataset(part=part)
+            learnt_from = str(part.get("frame") or "") if "origin" in needs else ""
+            return Dataset(part=part, origin=self._store.load(learnt_from) if learnt_from else {})
         table, rows = self.rows(ref)
         features: Any = None
         columns: tuple[str, ...] = ()
@@ -349,8 +350,11 @@ class PartyService:
             private |= {"table": name, "index": np.arange(len(rows)), "digest": self._tables.digest(name)}
         self._store.save(join.run, private)
         public = dict(result.public)
-        if "coef" in private and self._policy.releases("coefficients"):
-            public["coef"] = np.asarray(private["coef"], dtype=np.float64)
+        if self._policy.releases("coefficients"):
+            if "coef" in private:
+                public["coef"] = np.asarray(private["coef"], dtype=np.float64)
+            if "card" in private:
+                public["card"] = private["card"]
         return m.MemberResult(
             role=result.role,
             public=public,

@@ -7,11 +7,13 @@ from fednb.models.boosting import SecureBoostClassifier, SecureBoostRegressor
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
 from fednb.models.logistic import VerticalLogisticRegression, Withheld
+from fednb.models.scorecard import Scorecard
 from fednb.models.scores import Scores
 
 __all__ = [
     "Cost",
     "Evaluation",
+    "Scorecard",
     "Scores",
     "SecureBoostClassifier",
     "SecureBoostRegressor",

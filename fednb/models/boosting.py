@@ -162,9 +162,9 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         `load` puts them together again: in another session, and on new rows after a fresh alignment.
         """
         check_is_fitted(self, "run_")
-        run, seals = saved.keep(federation, self.run_, list(self.feature_names_in_))
+        run, seals = saved.keep(federation, dict.fromkeys(self.feature_names_in_, self.run_))
         model = saved.SavedBoosting(
-            kind=type(self).__name__,  # type: ignore[arg-type]
+            estimator=type(self).__name__,  # type: ignore[arg-type]
             params=saved.plain_params(self.get_params()),
             run=run,
             label=self.label_,
@@ -191,12 +191,9 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         import pandas as pd
 
         kept = saved.read(Path(path), saved.SavedBoosting)
-        if kept.kind != cls.__name__:
-            raise DataError(f"{path} holds a {kept.kind}: use {kept.kind}.load.")
-        try:
-            model = cls(**kept.params)
-        except (TypeError, ValueError):
-            raise DataError(f"{path} has parameters that {cls.__name__} does not know.") from None
+        if kept.estimator != cls.__name__:
+            raise DataError(f"{path} holds a {kept.estimator}: use {kept.estimator}.load.")
+        model = saved.made(cls, kept, path)
         saved.check(federation, kept)
         model.run_, model.label_, model.objective_ = kept.run, kept.label, kept.objective
         if kept.classes:

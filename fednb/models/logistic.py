@@ -116,13 +116,17 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         earlier = self._earlier(frame, y) if self.warm_start else None
         cost = getattr(self, "cost_", None)
         expected = cost if cost and cost.rows == len(frame) and not resume else None
-        result = federation.resume(resume) if resume else federation.run(
-            "vertical_logistic",
-            cast={"active": [active], "passive": passive, "coordinator": [federation.coordinator]},
-            data=frame.refs(label=(active, label), part=earlier, drop=drop),
-            params=self._params(warm_start=earlier is not None),
-            title=f"{type(self).__name__} on {', '.join(frame.parties)}",
-            estimate=expected.to_message() if expected else None,
+        result = (
+            federation.resume(resume)
+            if resume
+            else federation.run(
+                "vertical_logistic",
+                cast={"active": [active], "passive": passive, "coordinator": [federation.coordinator]},
+                data=frame.refs(label=(active, label), part=earlier, drop=drop),
+                params=self._params(warm_start=earlier is not None),
+                title=f"{type(self).__name__} on {', '.join(frame.parties)}",
+                estimate=expected.to_message() if expected else None,
+            )
         )
         self._learned(frame, result, active, label)
         if expected:
@@ -181,7 +185,7 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         `load` puts them together again: in another session, and on new rows after a fresh alignment.
         """
         check_is_fitted(self, "run_")
-        run, seals = saved.keep(federation, self.run_, list(self.feature_names_in_))
+        run, seals = saved.keep(federation, dict.fromkeys(self.feature_names_in_, self.run_))
         model = saved.SavedLogistic(
             params=saved.plain_params(self.get_params()),
             run=run,
@@ -208,10 +212,7 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         import pandas as pd
 
         kept = saved.read(Path(path), saved.SavedLogistic)
-        try:
-            model = cls(**saved.real_params(kept.params))
-        except (TypeError, ValueError):
-            raise DataError(f"{path} has parameters that {cls.__name__} does not know.") from None
+        model = saved.made(cls, kept, path)
         saved.check(federation, kept)
         model.run_ = kept.run
         model.label_ = kept.label

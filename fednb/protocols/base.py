@@ -37,6 +37,7 @@ class Dataset:
     columns: tuple[str, ...] = ()  # [d]
     label: str | None = None
     part: Mapping[str, Any] = field(default_factory=dict)  # this member's part of an earlier run (a model's weights)
+    origin: Mapping[str, Any] = field(default_factory=dict)  # of the run that made the rows `part` learnt from
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class Role:
 
     play: RoleFunction
     many: bool = False  # several members may play it
-    # of "ids", "X", "y", "part": what the member must load before it plays; "missing": X may have NaN;
+    # of "ids", "X", "y", "part", "origin": what the member must load before it plays; "missing": X may have NaN;
     # "parts": X is used some rows at a time, and may be larger than memory
     needs: tuple[str, ...] = ()
     figures: bool = False  # its result, or what it learns, tells sums and figures of the very rows that it used

@@ -53,6 +53,8 @@ def tabulate(link: Link, data: Dataset, params: TableParams, run: RunContext) ->
     columns = {params.column: scores}
     if scores.ndim == 2:  # one column for each class
         columns = {f"{params.column}_{i}": scores[:, i] for i in range(scores.shape[1])}
+    if "points" in data.part:  # of a scorecard
+        columns["points"] = np.asarray(data.part["points"], dtype=np.float64)
     return Outcome(public={"table": params.name}, table=(params.name, columns))
 
 
