@@ -34,6 +34,7 @@ from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunCo
 from fednb.protocols.binned import goes_left
 from fednb.protocols.objectives import Objective
 from fednb.protocols.trees import LEAF, Floats, Forest, Truths
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -46,6 +47,8 @@ class BoostingScoreParams(Params):
 
 
 class Directions(Message):
+    discloses = Disclosure("which way each row goes at each node", each="piece")
+
     left: np.ndarray  # uint8 [rows, ceil(nodes/8)] packed bits, of the next rows and all the sender's nodes
 
 
@@ -213,6 +216,7 @@ PROTOCOL = Protocol(
         "active": Role(active, needs=("X", "missing", "part")),
         "passive": Role(passive, many=True, needs=("X", "missing", "part")),
     },
+    sends={("passive", "active"): (Directions,)},
     learns={
         "active": "each row's prediction, and its directions at the nodes that their owners do not rule out",
         "passive": "nothing",
