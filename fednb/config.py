@@ -21,13 +21,34 @@ from fednb.errors import ConfigError
 from fednb.typed import known
 
 S = TypeVar("S", bound=msgspec.Struct)
-Mode = Literal["open", "protocol-only"]
+Mode = Literal["open", "guarded", "protocol-only"]
+Role = Literal["id", "key", "measure", "hidden"]
 
 MODES = ("open", "guarded", "protocol-only")
+ROLES = ("id", "key", "measure", "hidden")
 RELEASES = ("coefficients",)
 SANDBOXES = ("auto", "bubblewrap", "landlock", "none")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _RESERVED = {"hub": "the relay itself", "all": "every party, in %%party all"}
+
+
+class ColumnConfig(msgspec.Struct, frozen=True):
+    """What analysts of a guarded party may do with a column."""
+
+    role: Role
+    cuts: tuple[float, ...] = ()  # of a numeric column: where filters and groups may divide it; (): by rows
+
+
+class GuardConfig(msgspec.Struct, frozen=True):
+    """What a guarded party releases. The defaults are safe ones."""
+
+    k: int = 10  # rows (ids, where one has several rows) behind every figure, and outside its set
+    p_percent: float = 10.0  # the second largest must not know the largest's value better than this
+    largest_two: float = 90.0  # percent of a sum that its two largest may have
+    leverage: float = 0.2  # of any row's variance, explained by everything released
+    digits: int = 4  # significant ones of every figure but counts
+    releases: int = 2000  # answers in 24 hours, to all analysts
+    refusals: int = 200  # in 24 hours, of those that depend on values
 
 
 class TableConfig(msgspec.Struct, frozen=True):
@@ -43,6 +64,7 @@ class TableConfig(msgspec.Struct, frozen=True):
     separator: str = ","  # of a CSV file
     origin: str = ""  # of a derived table: the one whose rows it has, as far as is known
     of_cells: bool = False  # made by somebody's cell, or from such a table: what its columns are called says nothing
+    roles: Mapping[str, ColumnConfig] = {}  # of columns, at a guarded party
 
 
 class PermitConfig(msgspec.Struct, frozen=True):
@@ -102,6 +124,7 @@ class PartyConfig(msgspec.Struct, frozen=True):
     sandbox: str = "auto"  # around kernels; "none" in open mode only
     limits: LimitsConfig = LimitsConfig()
     tables: Mapping[str, TableConfig] = {}
+    guard: GuardConfig = GuardConfig()
     analysts: Mapping[str, PermitConfig] | None = None  # by analyst; None (on loopback): everybody may do all
     rules: RulesConfig = RulesConfig()
 
