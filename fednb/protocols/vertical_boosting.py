@@ -334,9 +334,9 @@ class _Active(_Party):
             {
                 "forest": self.forest.to_part(),
                 "base": self.base,
-                "margins": self.margins,
-                "slots": self.slots,
-                "history": self.history,
+                "margins": self.margins.copy(),
+                "slots": list(self.slots),
+                "history": {name: list(losses) for name, losses in self.history.items()},
             },
         )
         self.run.progress("train", step + 1, params.n_estimators, **losses)
