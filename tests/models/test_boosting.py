@@ -142,7 +142,11 @@ def test_importances_are_xgboosts_under_names_that_only_their_owner_knows(model:
 
 @pytest.mark.parametrize(
     ("label", "objective", "figure"),
-    [("loss", "reg:squarederror", "rmse"), ("claims", "count:poisson", "rmse"), ("grade", "multi:softprob", "log_loss")],
+    [
+        ("loss", "reg:squarederror", "rmse"),
+        ("claims", "count:poisson", "rmse"),
+        ("grade", "multi:softprob", "log_loss"),
+    ],
 )
 def test_amounts_counts_and_classes(whole: VerticalFrame, label: str, objective: str, figure: str) -> None:
     train, test = of(whole, label).split(0.3, 0)
