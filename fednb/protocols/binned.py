@@ -33,6 +33,10 @@ class Offer:
     last: Integers  # [c] ... and the last one that parts the same rows
     allowed: Integers  # [c] where missing values may go; 0: only its sums are needed
 
+    def cut(self, place: int, default_left: bool) -> int:
+        """The last bin that goes left, as a scan from the side away from the missing values finds it."""
+        return int((self.last if default_left else self.bin)[place])
+
 
 class Binned:
     """Columns X [n, d] of one party, cut on the first `training` rows. DataError for infinite values."""

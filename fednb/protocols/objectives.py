@@ -55,6 +55,8 @@ class Objective:
             return np.asarray(logs - logs.mean(), dtype=np.float64)
         mean = float(np.average(y, weights=self._weights(y))) if base_score is None else base_score
         if self.name == "binary:logistic":
+            if base_score is None and self.scale_pos_weight != 1:
+                return np.array([4 * mean - 2])  # XGBoost's: one Newton step from 1/2
             if not 0 < mean < 1:
                 raise DataError(f"base_score is a probability between 0 and 1, not {mean:g}.")
             return np.array([math.log(mean / (1 - mean))])

@@ -134,12 +134,16 @@ class Forest:
     left: list[int] = field(default_factory=list)  # LEAF, or a node; the right child is the next one
     owner: list[int] = field(default_factory=list)  # 0: the active party; p: the p-th passive one
     feature: list[int] = field(default_factory=list)  # column, or alias
-    place: list[int] = field(default_factory=list)  # which of its owner's nodes
+    place: list[int] = field(default_factory=list)  # which of its owner's nodes, as they were made
     threshold: list[float] = field(default_factory=list)  # the active party's: below it, left
     default_left: list[bool] = field(default_factory=list)
     weight: list[float] = field(default_factory=list)
     gain: list[float] = field(default_factory=list)
     cover: list[float] = field(default_factory=list)  # sum of hessians
+
+    def __post_init__(self) -> None:
+        inner = [owner for owner, left in zip(self.owner, self.left, strict=True) if left != LEAF]
+        self._owned = {owner: inner.count(owner) for owner in set(inner)}  # inner nodes of each party
 
     def __len__(self) -> int:
         return len(self.left)
@@ -154,6 +158,8 @@ class Forest:
         """Make `node` an inner one, of children `left` and `left + 1`."""
         self.left[node], self.owner[node], self.feature[node] = left, owner, feature
         self.gain[node], self.default_left[node] = gain, default_left
+        self.place[node] = self._owned.get(owner, 0)
+        self._owned[owner] = self.place[node] + 1
 
     def keep(self, rounds: int) -> None:
         """Forget all trees after the first `rounds`."""

@@ -40,8 +40,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta
@@ -55,15 +55,15 @@ from fednb.protocols import sampling
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.binned import MISSING_LEFT, MISSING_RIGHT, Binned, Offer
 from fednb.protocols.boosting_score import Directions, received, send_directions
+from fednb.protocols.growth import NUMBER_BITS, Growth, Rows, in_units, packed, purest, unpacked
 from fednb.protocols.objectives import MOST_CLASSES, POISSON_STEP, Name, Objective, check_target
+from fednb.protocols.offers import Priced, check_sums, own_sums
+from fednb.protocols.own_nodes import OwnNodes
 from fednb.protocols.tree_report import drawn, importance
-from fednb.protocols.trees import LEAF, Choice, Floats, Forest, Integers, Node, Options, Rules, Truths, best_split
+from fednb.protocols.trees import Choice, Forest, Integers, Options, Rules, Truths, best_split
 from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
-
-FRACTION_BITS = 30  # of g and h, in units that make the largest one 1
-NUMBER_BITS = FRACTION_BITS + 2
 
 Share = Annotated[float, Meta(gt=0, le=1)]
 Least = Annotated[float, Meta(ge=0)]
@@ -184,24 +184,11 @@ class _Party:
             raise DataError(f"monotone constraints name {link.me}'s {', '.join(strange)}, which this frame lacks.")
         signs = params.monotone_constraints.get(link.me, {})
         self.signs = np.array([signs.get(name, 0) for name in data.columns], dtype=np.int64)
-        self.where = np.empty((0, 0), dtype=np.int64)  # node of each row, in each tree of the round
-        self.trees: dict[int, int] = {}  # tree of each node of the round
-        self.sample = np.empty(0, dtype=np.bool_)  # of the rows that are trained on
         self.earlier: Mapping[str, Any] | None = None
         if params.warm_start:
             if list(data.part.get("columns", ())) != list(data.columns):
                 raise DataError(f"{link.me} holds no trees on these columns to go on from. Fit without warm_start.")
             self.earlier = data.part
-
-    def rows_of(self, node: int) -> Integers:
-        """The rows that are in a node, sampled or not."""
-        return np.flatnonzero(self.where[self.trees[node]] == node)
-
-    def sampled(self, node: int) -> Integers:
-        """Those of them whose gradients count."""
-        rows = self.rows_of(node)
-        rows = rows[rows < self.trained]
-        return rows[self.sample[rows]]
 
 
 def active(link: Link, data: Dataset, params: BoostingParams, run: RunContext) -> Outcome:
@@ -231,9 +218,9 @@ class _Split:
     owner: int  # 0: one's own; p: the p-th passive party's
     option: int  # place among the owner's splits on offer, over all nodes
     feature: int  # column, or alias
+    bin: int  # of one's own: the last one that goes left
     choice: Choice
-    G: int  # of the left child, in units
-    H: int
+    sums: list[int]  # g and h of the left child, in units
 
 
 class _Active(_Party):
@@ -252,7 +239,6 @@ class _Active(_Party):
         self.base = self.objective.base(training, params.base_score)
         self.margins = np.tile(self.base, (len(self.X), 1))
         self.forest = Forest()
-        self.slots = [0] * len(self.passives)  # nodes of each passive party so far
         self.history: dict[str, list[float]] = {
             name: [] for name in ("loss", "validation_loss")[: 1 + bool(params.validation)]
         }
@@ -291,7 +277,6 @@ class _Active(_Party):
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.forest = Forest.from_part(state["forest"])
         self.base, self.margins = np.array(state["base"]), np.array(state["margins"])
-        self.slots = [int(count) for count in state["slots"]]
         self.history = {name: [float(x) for x in values] for name, values in state["history"].items()}
 
     def _go_on(self, part: Mapping[str, Any]) -> None:
@@ -305,9 +290,6 @@ class _Active(_Party):
             raise DataError(
                 f"the earlier fit has {len(self.forest.roots)} rounds already. Ask for a larger n_estimators."
             )
-        inner = np.asarray(self.forest.left) != LEAF
-        owners = np.asarray(self.forest.owner)[inner]
-        self.slots = [int((owners == p).sum()) for p in range(1, 1 + len(self.passives))]
         for rows, directions in received(self.link, self.forest, self.X):
             self.margins[rows] = self.forest.margins(self.forest.leaves(directions), self.base)
 
@@ -329,18 +311,26 @@ class _Active(_Party):
         rng = np.random.default_rng([params.random_state, step])
         g, h = self.objective.gradients(self.margins[: self.trained], self.y[: self.trained])
         if params.sampling_method == "goss":
-            self.sample, factors = sampling.one_sided(g, h, params.top_rate, params.other_rate, rng)
+            sample, factors = sampling.one_sided(g, h, params.top_rate, params.other_rate, rng)
         else:
-            self.sample, factors = sampling.uniform(self.trained, params.subsample, rng)
-        self.units, self.values = _in_units(g * factors[:, None], h * factors[:, None])
+            sample, factors = sampling.uniform(self.trained, params.subsample, rng)
         looked_at = sampling.columns(sum(self.widths), params.colsample_bytree, rng)
-        self.looked_at = np.split(looked_at, np.cumsum(self.widths)[:-1])
+        self.looked_at = [np.flatnonzero(own) for own in np.split(looked_at, np.cumsum(self.widths)[:-1])]
+        units, values = in_units(g * factors[:, None], h * factors[:, None])
+        self.growth = Growth(
+            self.forest, self.rules, params.learning_rate, len(self.X), sample, units, values * sample[:, None]
+        )
         self.together = bool(self.passives) and step >= params.active_trees
         for member in self.passives:
             self.link.send(member, Next(what="together" if self.together else "alone", rounds=step))
         if self.together:
             self._send_gradients()
-        self._grow(step)
+        nodes, depth = self.growth.roots, 0
+        while nodes:
+            depth += 1
+            self.run.check()
+            nodes = self._level(nodes, last=depth == params.max_depth)
+        self.margins += self.growth.steps()
         losses = {"loss": self.objective.loss(self.margins[: self.trained], self.y[: self.trained])}
         if params.validation:
             losses["validation_loss"] = self.objective.loss(self.margins[self.trained :], self.y[self.trained :])
@@ -351,131 +341,99 @@ class _Active(_Party):
             {
                 "forest": self.forest.to_part(),
                 "base": self.base,
-                "margins": self.margins,
-                "slots": self.slots,
-                "history": self.history,
+                "margins": self.margins.copy(),
+                "history": {name: list(losses) for name, losses in self.history.items()},
             },
         )
         self.run.progress("train", step + 1, params.n_estimators, **losses)
 
     def _send_gradients(self) -> None:
-        plain = self.packing.pack(self.values[self.sample])
+        sample = self.growth.sample
+        plain = self.packing.pack(self.growth.values[sample])
         pairs = self.key.encrypt(plain, 0, self.run.threads)
         self.run.count("encrypt", len(plain))
-        for member, looked_at in zip(self.passives, self.looked_at[1:], strict=True):
-            self.link.send(
-                member, Gradients(sample=np.packbits(self.sample), features=np.packbits(looked_at), pairs=pairs)
-            )
+        for member, width, looked_at in zip(self.passives, self.widths[1:], self.looked_at[1:], strict=True):
+            features = np.packbits(np.isin(np.arange(width), looked_at))
+            self.link.send(member, Gradients(sample=np.packbits(sample), features=features, pairs=pairs))
 
-    def _grow(self, step: int) -> None:
-        params, forest = self.params, self.forest
-        first = len(forest)
-        self.where = np.empty((len(self.base), len(self.X)), dtype=np.int64)
-        self.trees = {}
-        self.nodes: dict[int, Node] = {}
-        roots = []
-        for tree in range(len(self.base)):
-            roots.append(self._add(tree, np.flatnonzero(self.sample), (-np.inf, np.inf)))
-            self.where[tree] = roots[-1]
-        forest.roots.append(roots)
-        open_nodes, depth = roots, 0
-        while open_nodes:
-            depth += 1
-            self.run.check()
-            taken = self._choose(open_nodes)
-            sides = self._sides(taken, first)
-            stands = {split.node: self._stands(split, sides[split.node]) for split in taken}
-            opened = []
-            for split in taken:
-                if stands[split.node]:
-                    opened += self._split(split, sides[split.node], last=depth == params.max_depth)
-            if self.together:
-                self._send_levels(sides, taken, [s.node for s in taken if stands[s.node]], first, set(opened))
-            open_nodes = opened
-        for tree in range(len(self.base)):
-            self.margins[:, tree] += np.asarray(forest.weight)[self.where[tree]]
-
-    def _add(self, tree: int, rows: Integers, bounds: tuple[float, float]) -> int:
-        """A new leaf of these sampled rows."""
-        G, H = self._totals(tree, rows) * self.units
-        weight = float(self.rules.weight(G, H, *bounds)) * self.params.learning_rate
-        node = self.forest.add(weight, float(H))
-        self.nodes[node], self.trees[node] = Node(float(G), float(H), *bounds), tree
-        return node
-
-    def _totals(self, tree: int, rows: Integers) -> Integers:
-        """Sums of g and h, in units."""
-        return np.asarray(self.values[rows, 2 * tree : 2 * tree + 2].sum(axis=0), dtype=np.int64)
-
-    def _choose(self, open_nodes: Sequence[int]) -> list[_Split]:
-        """The best split of each node that has one, of all that anybody offers."""
-        sampled = {node: self.sampled(node) for node in open_nodes}
-        self.own: dict[int, Offer] = {}
-        offers = [[self._own_offer(node, sampled[node]) for node in open_nodes]]
+    def _level(self, nodes: Sequence[int], *, last: bool) -> list[int]:
+        """Split what is worth it of the nodes; the children that are looked at next."""
+        growth = self.growth
+        splits = self._choose(nodes)
+        sides = self._sides(splits)
+        standing = [split for split in splits if self._stands(split.node, sides[split.node])]
+        opened = []
+        for split in standing:
+            children = growth.split(split.node, sides[split.node], split.choice, split.owner, split.feature)
+            if split.owner == 0:
+                self.forest.threshold[split.node] = self.binned.threshold(split.feature, split.bin)
+            enough = 2 * self.params.min_leaf
+            opened += [] if last else [child for child in children if len(growth.sampled(child)) >= enough]
         if self.together:
-            offers += [self._read_sums(p, open_nodes, sampled) for p in range(1, len(self.widths))]
-        taken = []
-        for i, node in enumerate(open_nodes):
+            self._send_levels(splits, {split.node for split in standing}, sides, set(opened))
+        return opened
+
+    def _choose(self, nodes: Sequence[int]) -> list[_Split]:
+        """The best split of each node that has one, of all that anybody offers."""
+        sampled = {node: self.growth.sampled(node) for node in nodes}
+        own = {node: self.binned.offer(rows, self.looked_at[0], self.params.min_leaf) for node, rows in sampled.items()}
+        offers = [[self._price_own(node, own[node], sampled[node]) for node in nodes]]
+        if self.together:
+            offers += [self._read_sums(p, nodes, sampled) for p in range(1, len(self.widths))]
+        splits = []
+        for i, node in enumerate(nodes):
             parts = [offer[i] for offer in offers]
-            choice = best_split(self.rules, self.nodes[node], Options.join([options for options, _, _ in parts]))
+            options = Options.join([part.options for part in parts])
+            choice = best_split(self.rules, self.growth.nodes[node], options)
             if choice is None:
                 continue
             place, owner = choice.option, 0
-            while place >= len(parts[owner][0].G):
-                place -= len(parts[owner][0].G)
+            while place >= len(parts[owner].sums):
+                place -= len(parts[owner].sums)
                 owner += 1
-            options, sums, start = parts[owner]
-            left = sums[place]
-            if choice.default_left:
-                inner = slice(*np.searchsorted(options.feature, [options.feature[place], options.feature[place] + 1]))
-                left = left + self._totals(self.trees[node], sampled[node]) - sums[inner][-1]
-            feature = int(options.feature[place]) - sum(self.widths[:owner])
-            taken.append(_Split(node, owner, start + place, feature, choice, int(left[0]), int(left[1])))
-        return taken
+            part = parts[owner]
+            splits.append(
+                _Split(
+                    node=node,
+                    owner=owner,
+                    option=part.start + place,
+                    feature=int(part.options.feature[place]) - sum(self.widths[:owner]),
+                    bin=own[node].cut(place, choice.default_left) if owner == 0 else 0,
+                    choice=choice,
+                    sums=part.left(place, choice),
+                )
+            )
+        return splits
 
-    def _own_offer(self, node: int, rows: Integers) -> tuple[Options, Integers, int]:
-        columns, tree = np.flatnonzero(self.looked_at[0]), self.trees[node]
-        offer = self.binned.offer(rows, columns, self.params.min_leaf)
-        starts = self.binned.starts(columns)[:-1]
-        found = []
-        for number in (2 * tree, 2 * tree + 1):
-            running = np.cumsum(self.binned.sums(rows, columns, self.values[:, number].astype(np.float64)))
-            before = np.concatenate([[0.0], running])[starts]
-            found.append((running[starts[offer.column] + offer.bin] - before[offer.column]).astype(np.int64))
-        sums = np.column_stack(found)
-        self.own[node] = offer
-        return self._options(node, rows, 0, offer.counts, offer.missing, offer.allowed, sums), sums, 0
+    def _price_own(self, node: int, offer: Offer, rows: Integers) -> Priced:
+        tree, columns = self.growth.trees[node], self.looked_at[0]
+        sums = own_sums(self.binned, offer, rows, columns, self.growth.values[:, 2 * tree : 2 * tree + 2])
+        return self._priced(0, node, rows, sums, offer.counts, offer.missing, offer.allowed, 0)
 
-    def _options(
-        self, node: int, rows: Integers, p: int, counts: Integers, missing: Truths, allowed: Integers, sums: Integers
-    ) -> Options:
-        """A party's offer for a node, with sums in units, as `best_split` takes it."""
-        numbers = np.flatnonzero(self.looked_at[p]) + sum(self.widths[:p])
-        ends = np.cumsum(counts)
-        absent = np.zeros((len(counts), 2), dtype=np.int64)
-        parted = missing & (counts > 0)
-        absent[parted] = self._totals(self.trees[node], rows) - sums[ends[parted] - 1]
-        column = np.repeat(np.arange(len(counts)), counts)
-        left, aside = sums * self.units, absent[column] * self.units
-        return Options(
-            feature=numbers[column],
-            place=np.arange(len(column)) - (ends - counts)[column],
-            G=left[:, 0],
-            H=left[:, 1],
-            missing_G=aside[:, 0],
-            missing_H=aside[:, 1],
-            right=(allowed & MISSING_RIGHT) > 0,
-            left=(allowed & MISSING_LEFT) > 0,
-            sign=self.all_signs[numbers][column],
+    def _priced(
+        self,
+        p: int,
+        node: int,
+        rows: Integers,
+        sums: Integers,
+        counts: Integers,
+        missing: Truths,
+        allowed: Integers,
+        start: int,
+    ) -> Priced:
+        numbers = self.looked_at[p] + sum(self.widths[:p])
+        total = self.growth.totals(self.growth.trees[node], rows)
+        if p:
+            check_sums(self.passives[p - 1], counts, sums, total)
+        return Priced.of(
+            sums, total, self.growth.units, counts, missing, allowed, numbers, self.all_signs[numbers], start
         )
 
-    def _read_sums(
-        self, p: int, open_nodes: Sequence[int], sampled: Mapping[int, Integers]
-    ) -> list[tuple[Options, Integers, int]]:
-        """What the p-th passive party offers for each node. UnexpectedMessage for sums that gradients cannot have."""
+    def _read_sums(self, p: int, nodes: Sequence[int], sampled: Mapping[int, Integers]) -> list[Priced]:
+        """What the p-th passive party offers for each node. UnexpectedMessage for what gradients cannot add up to."""
         member = self.passives[p - 1]
         said = self.link.recv(member, Sums)
-        shape = (len(open_nodes), int(self.looked_at[p].sum()))
+        shape = (len(nodes), len(self.looked_at[p]))
         sound = said.counts.shape == said.missing.shape == shape and said.counts.dtype == np.int64
         sound = sound and bool((said.counts >= 0).all() and (said.counts <= self.trained).all())
         total = int(said.counts.sum()) if sound else -1
@@ -487,133 +445,79 @@ class _Active(_Party):
         except CryptoError as error:
             raise UnexpectedMessage(f"{member} sent sums that cannot be used: {error}", member=member) from None
         self.run.count("decrypt", count)
-        plain = [key.signed(m) for m in self.key.decrypt(c, self.run.threads)]
-        every = self.packing.unpack(plain, total)
+        every = self.packing.unpack([key.signed(m) for m in self.key.decrypt(c, self.run.threads)], total)
         found, start = [], 0
-        for i, node in enumerate(open_nodes):
-            size, tree = int(said.counts[i].sum()), self.trees[node]
-            sums = every[start : start + size, 2 * tree : 2 * tree + 2]
-            self._check_sums(member, said.counts[i], sums, int(self._totals(tree, sampled[node])[1]))
-            allowed = said.allowed[start : start + size]
-            missing = said.missing[i].astype(np.bool_)
-            options = self._options(node, sampled[node], p, said.counts[i], missing, allowed.astype(np.int64), sums)
-            found.append((options, sums, start))
-            start += size
+        for node, counts, missing in zip(nodes, said.counts, said.missing.astype(np.bool_), strict=True):
+            tree, here = self.growth.trees[node], slice(start, start + int(counts.sum()))
+            sums = every[here, 2 * tree : 2 * tree + 2]  # of one output; those of others are not looked at
+            allowed = said.allowed[here].astype(np.int64)
+            found.append(self._priced(p, node, sampled[node], sums, counts, missing, allowed, start))
+            start = here.stop
         return found
 
-    def _check_sums(self, member: str, counts: Integers, sums: Integers, most: int) -> None:
-        """h is positive: running sums of it rise, and end below the node's."""
-        h = sums[:, 1]
-        falls = np.diff(h) < 0
-        ends = np.cumsum(counts)[:-1] - 1
-        falls[ends[(ends >= 0) & (ends < len(falls))]] = False  # another feature begins
-        if falls.any() or (h < 0).any() or (h > most).any():
-            raise UnexpectedMessage(f"{member} sent sums that no rows' gradients have", member=member)
-
-    def _sides(self, taken: Sequence[_Split], first: int) -> dict[int, Truths]:
+    def _sides(self, splits: Sequence[_Split]) -> dict[int, Truths]:
         """Which of each split node's rows go left, by whoever owns the split."""
         sides: dict[int, Truths] = {}
-        rows = {split.node: self.rows_of(split.node) for split in taken}
-        asked = {p: [split for split in taken if split.owner == p] for p in range(1, len(self.widths))}
-        for p, splits in asked.items() if self.together else ():
+        rows = {split.node: self.growth.of(split.node) for split in splits}
+        for split in splits:
+            if split.owner == 0:
+                way = split.choice.default_left
+                sides[split.node] = self.binned.goes_left(rows[split.node], split.feature, split.bin, way)
+        if not self.together:
+            return sides
+        asked = {member: [s for s in splits if s.owner == p] for p, member in enumerate(self.passives, 1)}
+        for member, theirs in asked.items():
             self.link.send(
-                self.passives[p - 1],
+                member,
                 Splits(
-                    nodes=np.array([split.node - first for split in splits], dtype=np.int64),
-                    splits=np.array([split.option for split in splits], dtype=np.int64),
-                    default_left=np.array([split.choice.default_left for split in splits], dtype=np.uint8),
+                    nodes=np.array([split.node - self.growth.first for split in theirs], dtype=np.int64),
+                    splits=np.array([split.option for split in theirs], dtype=np.int64),
+                    default_left=np.array([split.choice.default_left for split in theirs], dtype=np.uint8),
                 ),
             )
-        for split in taken:
-            if split.owner == 0:
-                bin = self._own_bin(split)
-                sides[split.node] = self.binned.goes_left(
-                    rows[split.node], split.feature, bin, split.choice.default_left
-                )
-        for p, splits in asked.items():
-            if splits:
-                member = self.passives[p - 1]
-                parts = _read_sides(
-                    member, self.link.recv(member, Sides).left, [len(rows[split.node]) for split in splits]
-                )
-                for split, left in zip(splits, parts, strict=True):
+        for member, theirs in asked.items():
+            if theirs:
+                bits = self.link.recv(member, Sides).left
+                parts = unpacked(member, bits, [len(rows[split.node]) for split in theirs])
+                for split, left in zip(theirs, parts, strict=True):
                     self._check_side(member, split, rows[split.node], left)
                     sides[split.node] = left
         return sides
 
-    def _own_bin(self, split: _Split) -> int:
-        offer: Offer = self.own[split.node]
-        return int((offer.last if split.choice.default_left else offer.bin)[split.option])
-
     def _check_side(self, member: str, split: _Split, rows: Integers, left: Truths) -> None:
-        """The rows that go left are those whose sums were sent, and no fewer than min_leaf on either side."""
-        trained = rows < self.trained
-        here = rows[trained]
-        sampled = self.sample[here]
-        goes = here[left[trained] & sampled]
-        stays = int(sampled.sum()) - len(goes)
-        if min(len(goes), stays) < self.params.min_leaf or self._totals(self.trees[split.node], goes).tolist() != [
-            split.G,
-            split.H,
-        ]:
+        """The rows that go left are those whose sums were sent, and no fewer than min_leaf are on either side."""
+        growth = self.growth
+        goes, stays = growth.counted(rows[left]), growth.counted(rows[~left])
+        sums = growth.totals(growth.trees[split.node], goes).tolist()
+        if min(len(goes), len(stays)) < self.params.min_leaf or sums != split.sums:
             raise UnexpectedMessage(f"{member} sent other rows left than those whose sums it sent", member=member)
 
-    def _stands(self, split: _Split, left: Truths) -> bool:
+    def _stands(self, node: int, left: Truths) -> bool:
         """False when a child would hold too much of one class."""
-        if self.params.purity is None or self.params.objective not in ("binary:logistic", "multi:softprob"):
+        if self.params.purity is None or not self.classes:
             return True
-        rows = self.rows_of(split.node)
-        for side in (rows[left], rows[~left]):
-            labels = self.y[side[side < self.trained]].astype(np.int64)
-            if len(labels) and np.bincount(labels).max() > self.params.purity * len(labels):
-                return False
-        return True
-
-    def _split(self, split: _Split, goes_left: Truths, *, last: bool) -> list[int]:
-        """Give a node its children; those that are looked at next."""
-        node, tree, forest = split.node, self.trees[split.node], self.forest
-        rows = self.rows_of(node)
-        children = []
-        for side, bounds in zip((rows[goes_left], rows[~goes_left]), split.choice.bounds, strict=True):
-            trained = side[side < self.trained]
-            child = self._add(tree, trained[self.sample[trained]], bounds)
-            self.where[tree, side] = child
-            enough = int(self.sample[trained].sum()) >= 2 * self.params.min_leaf
-            children += [child] if enough and not last else []
-        left = len(forest) - 2
-        choice = split.choice
-        forest.split(
-            node, left, owner=split.owner, feature=split.feature, gain=choice.gain, default_left=choice.default_left
+        rows = self.growth.of(node)
+        return all(
+            purest(self.y[side[side < self.trained]]) <= self.params.purity for side in (rows[left], rows[~left])
         )
-        if split.owner == 0:
-            forest.threshold[node] = self.binned.threshold(split.feature, self._own_bin(split))
-        else:
-            forest.place[node] = self.slots[split.owner - 1]
-            self.slots[split.owner - 1] += 1
-        return children
 
     def _send_levels(
-        self,
-        sides: Mapping[int, Truths],
-        taken: Sequence[_Split],
-        standing: Sequence[int],
-        first: int,
-        opened: set[int],
+        self, splits: Sequence[_Split], standing: set[int], sides: Mapping[int, Truths], opened: set[int]
     ) -> None:
-        """Tell each passive party which nodes are looked at next, and only where their rows are."""
-        left = {node: self.forest.left[node] for node in standing}
-        shown = [node for node in standing if left[node] in opened or left[node] + 1 in opened]
+        """Tell each passive party which nodes are looked at next; where other rows are stays untold."""
+        first, left = self.growth.first, self.forest.left
+        shown = [node for node in sorted(standing) if left[node] in opened or left[node] + 1 in opened]
         for p, member in enumerate(self.passives, 1):
             self.link.send(
                 member,
                 Level(
-                    kept=np.array([s.node in left for s in taken if s.owner == p], dtype=np.uint8),
+                    kept=np.array([split.node in standing for split in splits if split.owner == p], dtype=np.uint8),
                     nodes=np.array(shown, dtype=np.int64) - first,
                     children=np.array([left[node] for node in shown], dtype=np.int64) - first,
                     open=np.array(
                         [[left[node] + side in opened for side in (0, 1)] for node in shown], dtype=np.uint8
                     ).reshape(-1, 2),
-                    left=_packed([sides[node] for node in shown]),
+                    left=packed([sides[node] for node in shown]),
                 ),
             )
 
@@ -648,70 +552,7 @@ class _Active(_Party):
         )
 
 
-def _in_units(g: Floats, h: Floats) -> tuple[Floats, Integers]:
-    """[2] units, powers of two, and [n, 2·outputs] whole numbers of them: g and h of each output in turn."""
-    units, parts = [], []
-    for values in (g, h):
-        largest = float(np.abs(values).max(initial=0.0)) or 1.0
-        unit = 2.0 ** (np.ceil(np.log2(largest)) - FRACTION_BITS)
-        units.append(unit)
-        parts.append(np.rint(values / unit).astype(np.int64))
-    return np.array(units), np.stack(parts, axis=2).reshape(len(g), -1)
-
-
-def _packed(sides: Sequence[Truths]) -> np.ndarray:
-    return np.packbits(np.concatenate(sides)) if sides else np.empty(0, dtype=np.uint8)
-
-
-def _read_sides(member: str, bits: np.ndarray, sizes: Sequence[int]) -> list[Truths]:
-    """The rows of each node, from packed bits."""
-    if bits.dtype != np.uint8 or bits.shape != (-(-sum(sizes) // 8),):
-        raise UnexpectedMessage(f"{member} sent sides of other rows than the nodes have", member=member)
-    whole = np.unpackbits(bits, count=sum(sizes)).astype(np.bool_)
-    return np.split(whole, np.cumsum(sizes)[:-1]) if sizes else []
-
-
 # ------------------------------------------------------------ a passive party
-
-
-@dataclass
-class _Own:
-    """The nodes that split on this party's features, in the order in which they were made."""
-
-    round: list[int] = field(default_factory=list)
-    column: list[int] = field(default_factory=list)
-    threshold: list[float] = field(default_factory=list)
-    default_left: list[bool] = field(default_factory=list)
-    ancestor: list[int] = field(default_factory=list)  # the nearest of them above, or -1 ...
-    side: list[bool] = field(default_factory=list)  # ... and which of its children leads here (1: left)
-
-    def add(self, *values: Any) -> int:
-        for name, value in zip(_OWN, values, strict=True):
-            getattr(self, name).append(value)
-        return len(self.round) - 1
-
-    def keep(self, rounds: int) -> None:
-        """Forget what was made in later rounds."""
-        count = sum(made < rounds for made in self.round)
-        for name in _OWN:
-            del getattr(self, name)[count:]
-
-    def to_part(self) -> dict[str, Any]:
-        return {name: np.array(getattr(self, name), dtype=kind) for name, kind in _OWN.items()}
-
-    @classmethod
-    def from_part(cls, part: Mapping[str, Any]) -> Self:
-        return cls(**{name: np.asarray(part[name]).tolist() for name in _OWN})
-
-
-_OWN: Mapping[str, Any] = {
-    "round": np.int64,
-    "column": np.int64,
-    "threshold": np.float64,
-    "default_left": np.bool_,
-    "ancestor": np.int64,
-    "side": np.bool_,
-}
 
 
 class _Passive(_Party):
@@ -720,7 +561,7 @@ class _Passive(_Party):
         (self.active,) = link.cast["active"]
         if not data.columns:
             raise DataError(f"{link.me} has no features in this frame. Leave it out, or align a table that has some.")
-        self.own = _Own()
+        self.own = OwnNodes()
         self.done = 0
         self.order = _numbering(len(data.columns))
 
@@ -736,7 +577,7 @@ class _Passive(_Party):
         if kept is not None:
             if "ancestor" not in kept:
                 raise DataError(f"{self.link.me} was not a passive party of that model. Fit without warm_start.")
-            self.own, self.order = _Own.from_part(kept), np.array(kept["order"], dtype=np.int64)
+            self.own, self.order = OwnNodes.from_part(kept), np.array(kept["order"], dtype=np.int64)
         self.link.send(
             self.active,
             Columns(rows=len(self.X), trained=self.trained, signs=np.ascontiguousarray(self.signs[self.order])),
@@ -764,9 +605,9 @@ class _Passive(_Party):
         count = len(self.order)
         if said.sample.shape != (-(-self.trained // 8),) or said.features.shape != (-(-count // 8),):
             raise UnexpectedMessage(f"{self.active} sent gradients of other rows or features", member=self.active)
-        self.sample = np.unpackbits(said.sample, count=self.trained).astype(np.bool_)
+        sample = np.unpackbits(said.sample, count=self.trained).astype(np.bool_)
         self.looked_at = self.order[np.flatnonzero(np.unpackbits(said.features, count=count))]
-        rows = np.flatnonzero(self.sample)
+        rows = np.flatnonzero(sample)
         try:
             c = self.key.accept(said.pairs, count=len(rows), scale=0, threads=self.run.threads)
         except CryptoError as error:
@@ -774,9 +615,8 @@ class _Passive(_Party):
                 f"{self.active} sent gradients that cannot be used: {error}", member=self.active
             ) from None
         self.pairs = self.key.ring.load(c.data)
-        self.position = np.cumsum(self.sample) - 1  # of a sampled row's ciphertext
-        self.where = np.tile(np.arange(self.outputs)[:, None], (1, len(self.X)))
-        self.trees = {tree: tree for tree in range(self.outputs)}
+        self.position = np.cumsum(sample) - 1  # of a sampled row's ciphertext
+        self.rows = Rows(range(self.outputs), len(self.X), sample)
         self.above: dict[int, tuple[int, bool]] = dict.fromkeys(range(self.outputs), (-1, False))
         whole = self._sum(rows)  # the same rows in every tree's root
         self.open = dict.fromkeys(range(self.outputs), whole)
@@ -791,7 +631,9 @@ class _Passive(_Party):
     def _level(self) -> None:
         """Offer splits of all open nodes, say who goes left at one's own, and open the next."""
         nodes = sorted(self.open)
-        offers = {node: self.binned.offer(self.sampled(node), self.looked_at, self.params.min_leaf) for node in nodes}
+        offers = {
+            node: self.binned.offer(self.rows.sampled(node), self.looked_at, self.params.min_leaf) for node in nodes
+        }
         self._send_sums(nodes, offers)
         mine = self._read_splits(nodes, offers)
         said = self.link.recv(self.active, Level)
@@ -841,17 +683,17 @@ class _Passive(_Party):
                 raise strange
             if not offer.allowed[place] & (MISSING_LEFT if default_left else MISSING_RIGHT):
                 raise strange
-            bins = offer.last if default_left else offer.bin
-            mine.append((node, int(self.looked_at[offer.column[place]]), int(bins[place]), bool(default_left)))
+            column = int(self.looked_at[offer.column[place]])
+            mine.append((node, column, offer.cut(place, bool(default_left)), bool(default_left)))
         if mine:
-            sides = [self.binned.goes_left(self.rows_of(node), column, bin, way) for node, column, bin, way in mine]
-            self.link.send(self.active, Sides(left=_packed(sides)))
+            sides = [self.binned.goes_left(self.rows.of(node), column, bin, way) for node, column, bin, way in mine]
+            self.link.send(self.active, Sides(left=packed(sides)))
         return mine
 
     def _open_children(self, said: Level, made: Mapping[int, int]) -> dict[int, Vector]:
         """Put rows into the nodes that are looked at next, and sum them up: the smaller child, then what is left."""
         nodes, children = said.nodes.tolist(), said.children.tolist()
-        known = max(self.trees) + 1
+        known = max(self.rows.trees) + 1
         sound = len(set(nodes)) == len(nodes) and set(nodes) <= set(self.open) and said.open.shape == (len(nodes), 2)
         if (
             not sound
@@ -859,17 +701,15 @@ class _Passive(_Party):
             or any(b - a < 2 for a, b in zip([known - 2, *children], children, strict=False))
         ):
             raise UnexpectedMessage(f"{self.active} sent a level that cannot be read", member=self.active)
-        rows = [self.rows_of(node) for node in nodes]
+        sizes = [len(self.rows.of(node)) for node in nodes]
         opened: dict[int, Vector] = {}
-        for node, child, left, here, is_open in zip(
-            nodes, children, _read_sides(self.active, said.left, list(map(len, rows))), rows, said.open, strict=True
+        for node, child, left, is_open in zip(
+            nodes, children, unpacked(self.active, said.left, sizes), said.open, strict=True
         ):
-            tree = self.trees[node]
-            for side, goes in enumerate((left, ~left)):
-                self.trees[child + side] = tree
+            self.rows.part(node, left, child)
+            for side in (0, 1):
                 self.above[child + side] = (made[node], side == 0) if node in made else self.above[node]
-                self.where[tree, here[goes]] = child + side
-            sampled = [self.sampled(child + side) for side in (0, 1)]
+            sampled = [self.rows.sampled(child + side) for side in (0, 1)]
             small = int(len(sampled[1]) < len(sampled[0]))
             sums = self._sum(sampled[small])
             if is_open[small]:

@@ -18,7 +18,7 @@ import fednb
 from fednb.errors import DataError, FednbError, LinkError, PeerLost
 from fednb.federation import launch
 from fednb.federation.messages import RunEnded, RunEvent
-from fednb.models import VerticalLogisticRegression
+from fednb.models import SecureBoostClassifier, VerticalLogisticRegression
 
 SECONDS = 60.0
 FILE = """
@@ -210,6 +210,34 @@ def test_a_run_survives_the_restart_of_its_notebook_but_not_an_interrupt(
     finally:
         client.stop_channels()
         notebook.shutdown_kernel(now=True)
+
+
+@pytest.mark.slow
+def test_boosting_cut_off_between_two_trees_resumes_to_the_same_model(
+    running: launch.Running, federation: fednb.Federation
+) -> None:
+    train, test = align(federation).split(0.3, 0)
+    params = {"n_estimators": 12, "subsample": 0.8, "max_depth": 2}
+    whole = SecureBoostClassifier(**params).fit(train, y="bank.default", eval_frame=test)
+    rows = train.followed_by(test)
+    run = federation.start(
+        "vertical_boosting",
+        cast={"active": ["bank"], "passive": ["agency"]},
+        data=rows.refs(label=("bank", "default")),
+        params={**params, "validation": len(test)},
+    )
+    until_step(federation, run, 3)
+    running.members["agency"].send_signal(signal.SIGKILL)
+    ended = end_of(federation, run)
+    assert ended.status == "failed" and ended.member == "agency"
+    restart(running, "agency")
+    wait_until_up(federation, "agency")
+    resumed = SecureBoostClassifier(**params).fit(train, y="bank.default", eval_frame=test, resume=run)
+    steps = [item.event.step for item in federation.watch(run) if is_step_of(item, "bank")]
+    assert steps.count(1) == 1 and steps[-1] == 12, "it went on, it did not begin anew"
+    assert resumed.history_.equals(whole.history_)
+    assert sorted(resumed.feature_importances_["gain"]) == sorted(whole.feature_importances_["gain"])
+    assert resumed.evaluate(test).log_loss == whole.evaluate(test).log_loss
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ class World:
 
 
 def trees(world: World, fitted: Mapping[str, Outcome]) -> list[dict[str, Any]]:
-    """Every node, in XGBoost's order: column of the joined table, cut, children, direction of missing values, figures."""
+    """Every node, in XGBoost's order: column of the joined table, cut, children, missing values, figures."""
     part = fitted["bank"].private
     forest = Forest.from_part(part)
     starts = np.cumsum([0, *world.widths])
