@@ -376,6 +376,21 @@ class Exchange:
                 if talk.stream:
                     talk.stream.probe()
 
+    def take_up(self, identity: Identity, roster: Roster) -> None:
+        """The member's home was changed: conversations with whom it no longer knows by any key are over."""
+        known, self.identity, self.roster = self.roster, identity, roster
+        with self.board.lock:
+            talks = [*self._sessions.values(), *(talk for queue in self._opening.values() for talk in queue)]
+            for key in [key for key in self._half_open if _strange(known, roster, key[0])]:
+                del self._half_open[key]
+        for talk in talks:
+            if _strange(known, roster, talk.peer):
+                why = f"{talk.peer} is on the roster of {self.address} no longer, or with other keys"
+                if talk.stream:  # the other end waits for us
+                    session = talk.stream.seal.session
+                    self._outbox.append((talk.peer, gone_record(identity, self.address, talk.peer, session, why)))
+                self._drop(talk, PeerLost, why)
+
     def fail_all(self, error: type[LinkError], text: str) -> None:
         """Every conversation is over."""
         with self.board.lock:
@@ -475,3 +490,9 @@ class Exchange:
                 if not talk.stream.confirmed and talk.hello_at is not None:
                     times.append(talk.hello_at)
         return min(times, default=None)
+
+
+def _strange(before: Roster, now: Roster, address: str) -> bool:
+    """Whether none of the keys by which a peer was known are on the roster any more."""
+    old, new = before.get(identity_of(address)), now.get(identity_of(address))
+    return old is None or new is None or not old.keys & new.keys

@@ -39,6 +39,7 @@ class Line:
     """A member's connection."""
 
     route: bytes  # ZeroMQ's name for it
+    key: bytes  # [32] the CURVE key that it came in with
     address: str
     incarnation: bytes
     version: str
@@ -170,7 +171,8 @@ class Hub:
             if len(request) == 7 and request[2] == b"fednb" and request[5] == b"CURVE":
                 member = self.roster.by_curve_key(request[6])
             head = [b"1.0", request[1] if len(request) > 1 else b""]
-            name, refusal = (member.name, "") if member else self._invited(request)
+            # with the key: a name that gets other keys keeps no connection of the old ones
+            name, refusal = (f"{member.name} {request[6].hex()}", "") if member else self._invited(request)
             if refusal:
                 self.dropped += 1
                 log.warning("refused a connection: %s", refusal)
@@ -216,20 +218,20 @@ class Hub:
 
     def _handle(self, frames: list[zmq.Frame]) -> None:
         try:
-            name = str(frames[-1].get("User-Id"))  # what ZAP found out, whatever the message claims
+            found = str(frames[-1].get("User-Id"))  # what ZAP found out, whatever the message claims
         except zmq.ZMQError:
-            name = ""
+            found = ""
         route = frames[0].bytes
-        if name.startswith(_INVITED):
+        if found.startswith(_INVITED):
             said = frames[1].buffer if len(frames) == 2 else memoryview(b"")
-            self._enrol(route, bytes.fromhex(name.removeprefix(_INVITED)), said)
+            self._enrol(route, bytes.fromhex(found.removeprefix(_INVITED)), said)
             return
+        name, _, key = found.partition(" ")
         line = self._lines.get(route)
-        if name not in self.roster or (line and identity_of(line.address) != name):
+        if not self._good(name, bytes.fromhex(key)) or (line and identity_of(line.address) != name):
             self.dropped += 1
             if line:
-                self._refuse(route, f"{name} was removed from this federation")
-                self._down(line, "was removed from the federation")
+                self._cut(line)
             return
         said = frames[1].buffer if len(frames) == 2 else memoryview(b"")
         kind, rest = bytes(said[:1]), said[1:]
@@ -238,7 +240,7 @@ class Hub:
         elif kind == relay.PING and line:
             self._pong(line, rest)
         elif kind == relay.ANNOUNCE:
-            self._welcome(route, name, rest)
+            self._welcome(route, bytes.fromhex(key), name, rest)
         elif kind == relay.BYE and line:
             self._down(line, "stopped")
         elif line is None:
@@ -266,18 +268,37 @@ class Hub:
             if error.errno == zmq.EHOSTUNREACH and line.lost_at is None:
                 line.lost_at = time.monotonic()
 
-    def _welcome(self, route: bytes, name: str, data: memoryview) -> None:
+    def _good(self, name: str, key: bytes) -> bool:
+        member = self.roster.by_curve_key(key)
+        return member is not None and member.name == name
+
+    def _cut(self, line: Line) -> None:
+        """A connection of a member, or of keys, that are no longer on the roster."""
+        name = identity_of(line.address)
+        if name in self.roster:
+            log.warning("refused a connection: it uses keys that %s has no longer", name)
+            self._refuse(line.route, f"{name} has other keys now, and this connection uses those that it had before")
+            self._down(line, "uses keys that are no longer good")
+        else:
+            log.warning("refused a connection: %s was removed from the roster", name)
+            self._refuse(line.route, f"{name} was removed from this federation")
+            self._down(line, "was removed from the federation")
+
+    def _welcome(self, route: bytes, key: bytes, name: str, data: memoryview) -> None:
         wire = relay.version_of(data)
         if wire != WIRE_VERSION:
+            self.dropped += 1
+            log.warning("refused a connection: %s speaks version %s of the wire format", name, wire)
             self._refuse(route, f"this hub speaks version {WIRE_VERSION} of the wire format, {name} version {wire}")
             return
         announce = relay.unpack(data, relay.Announce)
         if announce is None or not self._may_use(name, announce.address) or len(announce.incarnation) != 16:
             self.dropped += 1
+            log.warning("refused a connection: %s announced itself wrongly", name)
             self._refuse(route, f"{name} announced itself wrongly")
             return
         old = self._by_address.get(announce.address)
-        line = Line(route, announce.address, announce.incarnation, announce.version)
+        line = Line(route, key, announce.address, announce.incarnation, announce.version)
         if old and old.incarnation != line.incarnation:
             if old.lost_at is None:
                 self._refuse(old.route, f"another process connected as {line.address}; only one may be at work")
@@ -324,16 +345,18 @@ class Hub:
         except ConfigError as error:
             log.error("the changed roster is not taken up: %s", error)
             return
-        for name in self.roster.keys() ^ roster.keys():
-            log.info("%s is %s the roster", name, "now on" if name in roster else "off")
+        for name in self.roster.keys() | roster.keys():
+            if name not in roster or name not in self.roster:
+                log.info("%s is %s the roster", name, "now on" if name in roster else "off")
+            elif self.roster[name] != roster[name]:
+                log.info("the keys of %s on the roster have changed", name)
         self.roster = roster
 
     def _tick(self, now: float) -> None:
         self._reread()
         for line in list(self._lines.values()):
-            if identity_of(line.address) not in self.roster:
-                self._refuse(line.route, f"{identity_of(line.address)} was removed from this federation")
-                self._down(line, "was removed from the federation")
+            if not self._good(identity_of(line.address), line.key):
+                self._cut(line)
             elif not self._send(line.route, relay.TICK):
                 line.lost_at = line.lost_at or now
                 if now - line.lost_at >= RETURN_SECONDS:
