@@ -16,12 +16,14 @@ import time
 from dataclasses import dataclass
 
 import zmq
+from zmq.utils import monitor
 
 from fednb.errors import ConfigError
 from fednb.version import __version__
 from fednb.wire import WIRE_VERSION, relay
 from fednb.wire.enrolment import Enrolled, Invitations, stamp
 from fednb.wire.keys import MemberHome, Roster
+from fednb.wire.refusals import Refusals
 from fednb.wire.switchboard import identity_of
 
 log = logging.getLogger("fednb.hub")
@@ -58,6 +60,7 @@ class Hub:
         self._folder = home.folder
         self._stamp = stamp(home.folder)
         self._invitations = Invitations(home.folder)
+        self._refusals = Refusals(log)
         self.routed = 0  # records passed on
         self.dropped = 0  # messages that were malformed, unauthorised or undeliverable
         self._lines: dict[bytes, Line] = {}
@@ -74,6 +77,10 @@ class Hub:
         self._gatekeeper = self._context.socket(zmq.REP)  # ZAP looks for it before any connection comes in
         self._gatekeeper.bind("inproc://zeromq.zap.01")
         self._router = self._context.socket(zmq.ROUTER)
+        # who does not even speak CURVE, or not with this hub's key, never comes as far as the gatekeeper
+        self._strangers = self._router.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        )
         try:
             self._configure(home)
             self._router.bind(bind)
@@ -111,11 +118,13 @@ class Hub:
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._gatekeeper, zmq.POLLIN)
         poller.register(self._wake_out, zmq.POLLIN)
+        poller.register(self._strangers, zmq.POLLIN)
         next_tick = time.monotonic() + TICK_SECONDS
         try:
             while not self._stop.is_set():
                 poller.poll(max(0, int((next_tick - time.monotonic()) * 1000) + 1))
                 self._admit()
+                self._note_strangers()
                 self._serve()
                 self._take_ended()
                 if time.monotonic() >= next_tick:
@@ -150,7 +159,8 @@ class Hub:
         self.roster = Roster(member for member in self.roster.values() if member.name != name)
 
     def _release(self) -> None:
-        for socket in (self._router, self._gatekeeper):
+        self._router.disable_monitor()
+        for socket in (self._strangers, self._router, self._gatekeeper):
             socket.close()
         self._context.term()
         with self._wake_lock:
@@ -175,10 +185,16 @@ class Hub:
             name, refusal = (f"{member.name} {request[6].hex()}", "") if member else self._invited(request)
             if refusal:
                 self.dropped += 1
-                log.warning("refused a connection: %s", refusal)
+                self._refusals.note(f"a connection: {refusal}")
                 self._gatekeeper.send_multipart([*head, b"400", b"unknown key", b"", b""])
             else:
                 self._gatekeeper.send_multipart([*head, b"200", b"OK", name.encode(), b""])
+
+    def _note_strangers(self) -> None:
+        while self._strangers.poll(0):
+            monitor.recv_monitor_message(self._strangers, zmq.NOBLOCK)
+            self.dropped += 1
+            self._refusals.note("a connection: it does not speak CURVE, or expects a hub with another key")
 
     def _invited(self, request: list[bytes]) -> tuple[str, str]:
         """The user id of a connection under an invitation's key, which no member can have, or why it is refused."""
@@ -196,7 +212,7 @@ class Hub:
             refusal = self._invitations.take(invitation, said[1:], self.roster)
         if refusal or invitation is None:
             self.dropped += 1
-            log.warning("refused an enrolment: %s", refusal)
+            self._refusals.note(f"an enrolment: {refusal}")
             self._refuse(route, refusal)
             return
         log.info("%s enrolled; compare its fingerprint, then confirm it", invitation.name)
@@ -276,11 +292,11 @@ class Hub:
         """A connection of a member, or of keys, that are no longer on the roster."""
         name = identity_of(line.address)
         if name in self.roster:
-            log.warning("refused a connection: it uses keys that %s has no longer", name)
+            self._refusals.note(f"a connection: it uses keys that {name} has no longer")
             self._refuse(line.route, f"{name} has other keys now, and this connection uses those that it had before")
             self._down(line, "uses keys that are no longer good")
         else:
-            log.warning("refused a connection: %s was removed from the roster", name)
+            self._refusals.note(f"a connection: {name} was removed from the roster")
             self._refuse(line.route, f"{name} was removed from this federation")
             self._down(line, "was removed from the federation")
 
@@ -288,13 +304,13 @@ class Hub:
         wire = relay.version_of(data)
         if wire != WIRE_VERSION:
             self.dropped += 1
-            log.warning("refused a connection: %s speaks version %s of the wire format", name, wire)
+            self._refusals.note(f"a connection: {name} speaks version {wire} of the wire format")
             self._refuse(route, f"this hub speaks version {WIRE_VERSION} of the wire format, {name} version {wire}")
             return
         announce = relay.unpack(data, relay.Announce)
         if announce is None or not self._may_use(name, announce.address) or len(announce.incarnation) != 16:
             self.dropped += 1
-            log.warning("refused a connection: %s announced itself wrongly", name)
+            self._refusals.note(f"a connection: {name} announced itself wrongly")
             self._refuse(route, f"{name} announced itself wrongly")
             return
         old = self._by_address.get(announce.address)
