@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+import msgspec
+
 from fednb.errors import ConfigError, FednbError, NotConnected, PeerLost
 from fednb.version import __version__
 
@@ -101,11 +103,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     join.add_argument("--home", type=Path, metavar="HOME", help="default: a folder of the member's name")
 
-    members = command("members", _members, "Who is on a member's own roster: list, add, confirm or revoke.")
+    members = command("members", _members, "Who is on a member's own roster, and with which keys.")
     members.add_argument("home", type=Path, metavar="HOME")
-    members.add_argument("action", nargs="?", choices=["list", "card", "add", "confirm", "revoke"], default="list")
-    members.add_argument("who", nargs="?", default="", help="confirm, revoke: a name; add: a card")
+    members.add_argument(
+        "action", nargs="?", default="list",
+        choices=["list", "card", "add", "confirm", "revoke", "rotate", "switch", "retire"],
+        help="rotate: make new keys; add: the card of one who did, too; switch: use them; retire: drop another's old",
+    )  # fmt: skip
+    members.add_argument("who", nargs="?", default="", help="confirm, revoke, retire: a name; add: a card")
     members.add_argument("fingerprint", nargs="?", default="", help="confirm, add: as its owner read it out")
+    members.add_argument(
+        "--days", type=float, default=7.0, help="add, of one who changes keys: how long the old are good (default: 7)"
+    )
 
     audit = command("audit", _audit, "Check, export or erase from a member's audit log.")
     audit.add_argument("action", choices=["verify", "export", "erase"])
@@ -280,21 +289,37 @@ def _join(parsed: argparse.Namespace) -> int:
 
 
 def _members(parsed: argparse.Namespace) -> int:
-    from fednb.wire import enrolment
+    from fednb.wire import enrolment, rotation
     from fednb.wire.keys import MemberHome
 
     home = MemberHome.load(parsed.home)
-    if parsed.action == "card":
+    changed = "Running members take it up within a second or two."
+    if parsed.action == "rotate":
+        card = rotation.rotate(home)
+        print(msgspec.json.encode(card).decode())
+        print(f"fingerprint of the new keys, to be read out: {card.member.fingerprint}", file=sys.stderr)
+    elif parsed.action == "switch":
+        print(f"{home.name} uses the keys {rotation.switch(home).identity.fingerprint} now. {changed}")
+    elif parsed.action == "retire":
+        rotation.retire(home, parsed.who)
+        print(f"the old keys of {parsed.who} are no longer good. {changed}")
+    elif parsed.action == "add" and (succession := rotation.read_card(parsed.who)) is not None:
+        if not 0 < parsed.days <= 366:
+            raise ConfigError("old keys stay good for some days, a year at most.")
+        rotation.succeed(home, succession, parsed.fingerprint, parsed.days)
+        print(f"{succession.member.name} may use both keys for {parsed.days:g} days. {changed}")
+    elif parsed.action == "card":
         print(enrolment.card(home))
         print(f"fingerprint, to be read out: {home.identity.fingerprint}", file=sys.stderr)
     elif parsed.action == "list":
         for state, found in (("confirmed", home.roster), ("proposed", enrolment.proposed(home.folder))):
             for name, member in found.items():
                 # the fingerprint of proposed keys is not shown: it has to come from the other end
-                print(f"{name:<20} {member.kind:<12} {member.fingerprint if state == 'confirmed' else state}")
+                print(f"{name:<20} {member.kind:<12} {member.fingerprint if state == 'confirmed' else state}", end="")
+                print(f", then {member.successor.fingerprint}" if member.successor else "")
     elif parsed.action == "revoke":
         enrolment.revoke(home, parsed.who)
-        print(f"{parsed.who} is off the roster. A running hub cuts it off at once; restart any other member.")
+        print(f"{parsed.who} is off the roster. {changed}")
     else:
         if parsed.action == "add":
             member = enrolment.read_card(parsed.who)
@@ -304,7 +329,7 @@ def _members(parsed: argparse.Namespace) -> int:
                 raise ConfigError(f"no keys of {parsed.who!r} wait to be confirmed; waiting: {', '.join(waiting)}.")
             member = waiting[parsed.who]
         enrolment.confirm(home, member, parsed.fingerprint)
-        print(f"{member.name} is on the roster. A running hub lets it in at once; restart any other member.")
+        print(f"{member.name} is on the roster. {changed}")
     return OK
 
 
@@ -350,8 +375,11 @@ def _audit(parsed: argparse.Namespace) -> int:
 
 
 def _signed(home: MemberHome, head: Head) -> bool:
+    from fednb.wire.rotation import former
+
     try:
-        return home.roster[home.name].verifies(bytes.fromhex(head.signature), head.signed)
+        signature = bytes.fromhex(head.signature)
+        return any(keys.verifies(signature, head.signed) for keys in (home.roster[home.name], *former(home)))
     except ValueError:
         return False
 

@@ -246,7 +246,7 @@ class _Reader:
         top = self._section(("federation",), _Federation)
         loopback = self._loopback(top.hub)
         coordinator = self._coordinator(top.coordinator, loopback)
-        parties = {name: self._party(name, loopback) for name in self._names(("party",))}
+        parties = {name: self._party(name, loopback, coordinator.decryption_quota) for name in self._names(("party",))}
         analysts = tuple(self._names(("analyst",))) or ("analyst",)
         for name in analysts:
             if "analyst" in self.content:
@@ -296,13 +296,13 @@ class _Reader:
             organisation=section.organisation or "",
         )
 
-    def _party(self, name: str, loopback: bool) -> PartyConfig:
+    def _party(self, name: str, loopback: bool, quota: float) -> PartyConfig:
         at = ("party", name)
         section = self._section(at, _Party)
         for index, what in enumerate(section.release):
             if what not in RELEASES:
                 self.fail((*at, "release"), f"item {index + 1}, {what!r}, is not one of {_listed(RELEASES)}.")
-        install, rules = self._rules((*at, "protocols"), section.protocols)
+        install, rules = self._rules((*at, "protocols"), section.protocols, quota)
         mode = self._mode((*at, "mode"), section.mode or "protocol-only", loopback)
         return PartyConfig(
             name=name,
@@ -318,12 +318,17 @@ class _Reader:
             analysts=self._permits((*at, "analysts"), loopback),
         )
 
-    def _rules(self, at: tuple[str, ...], found: list[str] | dict[str, Any]) -> tuple[tuple[str, ...], RulesConfig]:
-        """What is installed, and the rules; a section within them is about the protocol that it names."""
+    def _rules(
+        self, at: tuple[str, ...], found: list[str] | dict[str, Any], quota: float
+    ) -> tuple[tuple[str, ...], RulesConfig]:
+        """What is installed, and the rules; a section within them is about the protocol that it names.
+
+        quota : of decryptions, as this file has the coordinator keep it: the party's own, unless it says otherwise.
+        """
         if isinstance(found, list):
-            return self._protocols(at, found), RulesConfig()
+            return self._protocols(at, found), RulesConfig(decrypted_per_row=quota)
         general = {key: value for key, value in found.items() if not isinstance(value, dict)}
-        section = self._values(at, general, _Rules, "of")
+        section = self._values(at, {"decrypted_per_row": quota, **general}, _Rules, "of")
         rules = RulesConfig(**{key: getattr(section, key) for key in RulesConfig.__struct_fields__})
         of = {}
         for name, value in found.items():

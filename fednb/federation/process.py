@@ -149,7 +149,7 @@ def run_member(
                         run_folder=sockets,
                         pipe=lambda path: PipeServer(path, home.name),
                         threads=threads,
-                        sign=home.identity.sign,
+                        sign=endpoint.sign,
                     )
                 except ConfigError as error:  # a table, seen only when it is opened, is not as the file says
                     raise ConfigError(placed(federation.path, str(error))) from None
@@ -162,7 +162,7 @@ def run_member(
                     pipe=lambda path: PipeServer(path, home.name),
                     preload=preload,
                     threads=threads,
-                    sign=home.identity.sign,
+                    sign=endpoint.sign,
                 )
             try:
                 tables = list(federation.parties[home.name].tables) if home.name in federation.parties else []

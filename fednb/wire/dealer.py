@@ -22,6 +22,7 @@ from fednb.errors import ConfigError, FednbError, LinkError, VersionMismatch
 from fednb.version import __version__
 from fednb.wire import WIRE_VERSION, relay
 from fednb.wire.endpoint import Conversation, Presence
+from fednb.wire.enrolment import stamp
 from fednb.wire.exchange import Exchange
 from fednb.wire.keys import MemberHome
 from fednb.wire.switchboard import Handler, Switchboard, identity_of
@@ -54,6 +55,7 @@ class DealerEndpoint:
             raise ConfigError(f"{home.folder} does not say where the hub is: write its address into the file `hub`")
         self.me = f"{home.name}#{secrets.token_hex(3)}" if home.kind == "analyst" else home.name
         self._home = home
+        self._stamp = stamp(home.folder)
         self._grace = grace
         self._incarnation = os.urandom(16)
         self._board = Switchboard(self.me)
@@ -79,6 +81,7 @@ class DealerEndpoint:
         self._ping_number = 0
         self._ping_sent = 0.0
         self._next_ping = 0.0
+        self._next_look = 0.0
         self._context = zmq.Context()
         self._socket, self._events = self._connect()
         self._thread = threading.Thread(target=self._run, name=f"{self.me}: wire", daemon=True)
@@ -155,6 +158,10 @@ class DealerEndpoint:
     def watch(self, callback: Callable[[Presence], None]) -> None:
         self._watchers.append(callback)
 
+    def sign(self, data: bytes) -> bytes:
+        """64 bytes, Ed25519, by this member's present keys."""
+        return self._home.identity.sign(data)
+
     def close(self) -> None:
         """Say goodbye: what was sent gets up to LINGER_SECONDS to arrive."""
         with self._board.lock:
@@ -221,9 +228,7 @@ class DealerEndpoint:
             os.close(into)
 
     def _loop(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._events, zmq.POLLIN)
-        poller.register(self._wake_out, zmq.POLLIN)
+        poller = self._poller()
         while True:
             now = time.monotonic()
             if self._finished(now):
@@ -237,12 +242,56 @@ class DealerEndpoint:
                 self._watch_connection(now)
             self._receive(now)
             self._keep_time(now)
+            if self._reread(now):
+                poller = self._poller()
             self._flush()
             if self._linked:
                 self._exchange.pump(self._post, lambda: bool(self._unsent), now)
 
+    def _poller(self) -> zmq.Poller:
+        poller = zmq.Poller()
+        poller.register(self._events, zmq.POLLIN)
+        poller.register(self._wake_out, zmq.POLLIN)
+        return poller
+
+    def _reread(self, now: float) -> bool:
+        """Take up what the owner changed in this home meanwhile; True when it has a new socket then."""
+        if now < self._next_look:
+            return False
+        self._next_look = now + PING_SECONDS
+        changed = stamp(self._home.folder)
+        if changed == self._stamp or self._failure is not None:
+            return False
+        self._stamp = changed
+        try:
+            home = MemberHome.load(self._home.folder)
+            if home.roster.hub != self._home.roster.hub or home.name != self._home.name:
+                raise ConfigError("it has another hub or name")
+        except ConfigError as error:
+            log.error("the changed roster of %s is not taken up: %s", self._home.name, error)
+            return False
+        rekeyed = home.identity.fingerprint != self._home.identity.fingerprint
+        self._exchange.take_up(home.identity, home.roster)
+        for address in [address for address in self._present if identity_of(address) not in home.roster]:
+            self._leave(address, f"was taken off the roster of {self._home.name}")
+        self._home = home
+        log.info("%s has taken up its changed roster", self._home.name)
+        if not rekeyed:
+            if self._linked:
+                self._announce(now)  # the answer says who of the new ones is up
+            return False
+        # to the hub this is the same process, which lost its connection: conversations go on
+        self._socket.disable_monitor()
+        self._events.close()
+        self._socket.close()
+        self._lost_at = now
+        self._set_linked(False)
+        self._socket, self._events = self._connect()
+        log.info("%s uses its new keys", self._home.name)
+        return True
+
     def _timeout_ms(self, now: float) -> int:
-        times = [self._next_ping]
+        times = [self._next_ping, self._next_look]
         if self._stop_at is not None:
             times.append(self._stop_at)
         if self._linked and not self._unsent:
