@@ -5,8 +5,23 @@ from __future__ import annotations
 from fednb.models.binning import WoeBinning
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
-from fednb.models.logistic import VerticalLogisticRegression, Withheld
+from fednb.models.fit_quality import FitQuality
+from fednb.models.linear import VerticalLinearRegression
+from fednb.models.logistic import VerticalLogisticRegression
+from fednb.models.poisson import VerticalPoissonRegression
+from fednb.models.regression import Withheld
 from fednb.models.scorecard import Scorecard
 from fednb.models.scores import Scores
 
-__all__ = ["Cost", "Evaluation", "Scorecard", "Scores", "VerticalLogisticRegression", "Withheld", "WoeBinning"]
+__all__ = [
+    "Cost",
+    "Evaluation",
+    "FitQuality",
+    "Scorecard",
+    "Scores",
+    "VerticalLinearRegression",
+    "VerticalLogisticRegression",
+    "VerticalPoissonRegression",
+    "Withheld",
+    "WoeBinning",
+]

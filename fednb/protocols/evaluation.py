@@ -123,6 +123,8 @@ def assess(
 def active(link: Link, data: Dataset, params: EvaluationParams, run: RunContext) -> Outcome:
     if "scores" not in data.part:
         raise DataError(f"{link.me} holds no scores of that run; predict first.")
+    if data.part.get("family", "logistic") != "logistic":
+        raise DataError(f"{link.me}'s scores of that run are no probabilities; use the model's own evaluate.")
     if data.y is None:
         raise DataError(f"{link.me} brought no label to evaluate against.")
     run.progress("evaluate", 0, 1)

@@ -31,7 +31,7 @@ class TableParams(Params):
 
 
 def summarise(link: Link, data: Dataset, params: NoParams, run: RunContext) -> Outcome:
-    """Deciles and a histogram of the scores (probabilities in [0, 1])."""
+    """Deciles and a histogram of the scores."""
     scores = _scores(data)
     if len(scores) < 2 * MIN_ROWS:
         raise DataError(f"{link.me} has {len(scores)} scores; a summary needs at least {2 * MIN_ROWS}.")
@@ -40,8 +40,11 @@ def summarise(link: Link, data: Dataset, params: NoParams, run: RunContext) -> O
     summary |= {f"p{10 * k}": smooth_quantile(ordered, k / 10) for k in range(1, 10)}
     bins = min(20, len(scores) // MIN_ROWS)
     inner = [smooth_quantile(ordered, k / bins) for k in range(1, bins)]
-    # the outer edges are the range of a probability: the true minimum is one row's score
-    edges, counts = pooled(scores, np.unique([0.0, *inner, 1.0]))
+    # the outer edges are the range of a probability, or means of ten rows: the true minimum is one row's score
+    outer = (0.0, 1.0)
+    if data.part.get("family", "logistic") != "logistic":
+        outer = (smooth_quantile(ordered, 0.0), smooth_quantile(ordered, 1.0))
+    edges, counts = pooled(np.clip(scores, *outer), np.unique([outer[0], *inner, outer[1]]))
     return Outcome(public={"rows": len(scores), "summary": summary, "edges": edges.tolist(), "counts": counts.tolist()})
 
 
