@@ -258,7 +258,8 @@ class PartyService:
             if not ref.label:
                 raise DataError(f"{self._endpoint.me} was given the label's role without the name of a label.")
             label = self._tables.label(table, ref.label, rows)
-        return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part)
+        parts = tuple(self._store.load(run) for run in ref.parts)
+        return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part, parts=parts)
 
     def rows(self, ref: m.DataRef) -> tuple[str, npt.NDArray[np.int64]]:
         """Which table a frame's rows lie in, and their positions there, in the frame's order."""

@@ -89,14 +89,16 @@ class VerticalLogisticRegression(VerticalRegression):
         self.bounds = bounds
         self.key_bits = key_bits
 
-    def fit(self, frame: VerticalFrame, y: str, *, resume: str | None = None) -> Self:
+    def fit(self, frame: VerticalFrame, y: str, *, resume: str | None = None, positive: float | None = None) -> Self:
         """Train on the frame's rows; `y` is the label, written "party.column".
 
         Features are all columns of the frame except ids, declared labels and y. `resume` is the id of a fit of the
         same frame that was cut off (`fed.runs()` lists it): it goes on from its last step, to the same model.
-        Raises DataError (the message names party and column), QuotaExceeded, Refused, RunFailed.
+        `positive` is the value of the label to learn against all others, where it is not 0 and 1. Raises DataError (the
+        message names party and column), QuotaExceeded, Refused, RunFailed.
         """
         self._bounds: dict[str, dict[str, Interval]] = self._bounds_of(frame, y)
+        self._positive = None if positive is None else float(positive)
         return super().fit(frame, y, resume=resume)
 
     def cost(self, frame: VerticalFrame, y: str) -> Cost:
@@ -106,7 +108,7 @@ class VerticalLogisticRegression(VerticalRegression):
         machine is, and nothing of its data. Kept as `cost_`: the next fit of as many rows notes what it came to.
         """
         active, label = frame.find_label(y)
-        self._bounds = self._bounds_of(frame, y)
+        self._bounds, self._positive = self._bounds_of(frame, y), None
         params = msgspec.convert(self._params(), known(LogisticParams))
         self.cost_ = estimate(frame, self._features(frame, active, label), active, params)
         return self.cost_
@@ -122,6 +124,7 @@ class VerticalLogisticRegression(VerticalRegression):
             "clip": None if self.clip is None else float(self.clip),
             "class_weight": _class_weight(self.class_weight),
             "bounds": self._bounds,
+            "positive": self._positive,
             "key_bits": int(self.key_bits),
         }
 

@@ -30,7 +30,7 @@ from fednb.protocols import four_steps
 from fednb.protocols.base import Dataset, Protocol
 from fednb.protocols.evaluation import auc
 from fednb.protocols.family import Factors, Family, Floats, Solver, Target
-from fednb.protocols.features import check_label
+from fednb.protocols.features import check_label, check_numbers
 from fednb.protocols.four_steps import FitParams
 from fednb.protocols.layout import Sigmoid
 from fednb.protocols.separable import REACH, averaged, spread_of
@@ -48,6 +48,7 @@ class LogisticParams(FitParams):
     sigmoid: Literal["staged", "coarse", "fine"] = "staged"
     class_weight: Literal["balanced"] | tuple[float, float] | None = None  # of class 0 and class 1
     bounds: dict[str, dict[str, Bound]] = {}  # party -> column -> of its coefficient
+    positive: float | None = None  # the label's value that is learnt against all others; None: labels are 0 and 1
 
 
 class Logistic(Sigmoid, Family):
@@ -67,7 +68,11 @@ class Logistic(Sigmoid, Family):
         self.weight_bits = self._weighting.bits
 
     def target(self, party: str, data: Dataset) -> tuple[Target, Dataset]:
-        y = check_label(party, data.y, data.label, 0 if data.X is None else len(data.X))
+        rows = 0 if data.X is None else len(data.X)
+        found = data.y
+        if self.params.positive is not None:
+            found = (check_numbers(party, data.y, data.label, rows) == self.params.positive).astype(np.float64)
+        y = check_label(party, found, data.label, rows)
         weights = self._weighting.rows(y)
         return Target(y, np.ones(len(y)) if weights is None else weights, np.zeros(len(y))), data
 
