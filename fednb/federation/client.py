@@ -33,7 +33,7 @@ M = TypeVar("M", bound=Message)
 log = logging.getLogger("fednb.client")
 
 STATUS_SECONDS = 5.0  # a question about the state of things is answered by then, or not
-TRAININGS = ("vertical_logistic",)  # protocols whose cost is worth a table
+TRAININGS = ("vertical_logistic", "vertical_linear", "vertical_poisson")  # protocols whose cost is worth a table
 RECONNECT_SECONDS = 60.0  # how long to look for a coordinator that went away while a run is watched
 
 

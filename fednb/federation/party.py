@@ -295,7 +295,8 @@ class PartyService:
             if not ref.label:
                 raise DataError(f"{self._endpoint.me} was given the label's role without the name of a label.")
             label = self._tables.label(table, ref.label, rows)
-        return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part)
+        parts = tuple(self._store.load(run) for run in ref.parts)
+        return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part, parts=parts)
 
     def _used(self, join: m.Join, data: Dataset) -> Used | None:
         """Which rows those are; None where a role reads none of a table."""

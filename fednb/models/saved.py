@@ -40,11 +40,12 @@ class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     seals: dict[str, str]
 
 
-class SavedLogistic(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="VerticalLogisticRegression"):
-    """A `VerticalLogisticRegression` as it is saved."""
+class SavedRegression(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What regressions have."""
 
     coef: dict[str, list[float]]  # of the parties that release them
     intercept: float
+    figures: dict[str, float] = {}  # of the label, where it was trained on in another unit
     iterations: int
     converged: bool
     history: dict[str, list[float]]
@@ -72,6 +73,18 @@ class SavedBoosting(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True
     operations: dict[str, int]
 
 
+class SavedLogistic(SavedRegression, frozen=True, kw_only=True, tag="VerticalLogisticRegression"):
+    """A `VerticalLogisticRegression` as it is saved."""
+
+
+class SavedLinear(SavedRegression, frozen=True, kw_only=True, tag="VerticalLinearRegression"):
+    """A `VerticalLinearRegression` as it is saved."""
+
+
+class SavedPoisson(SavedRegression, frozen=True, kw_only=True, tag="VerticalPoissonRegression"):
+    """A `VerticalPoissonRegression` as it is saved."""
+
+
 class SavedCard(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="Scorecard"):
     """A `Scorecard` as it is saved; its features are those on the card."""
 
@@ -83,7 +96,7 @@ class SavedCard(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, ta
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checksum: str
-    model: SavedLogistic | SavedBoosting | SavedCard
+    model: SavedLogistic | SavedLinear | SavedPoisson | SavedBoosting | SavedCard
 
 
 S = TypeVar("S", bound=Saved)

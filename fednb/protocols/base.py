@@ -37,6 +37,7 @@ class Dataset:
     columns: tuple[str, ...] = ()  # [d]
     label: str | None = None
     part: Mapping[str, Any] = field(default_factory=dict)  # this member's part of an earlier run (a model's weights)
+    parts: tuple[Mapping[str, Any], ...] = ()  # of several earlier runs
     origin: Mapping[str, Any] = field(default_factory=dict)  # of the run that made the rows `part` learnt from
 
 

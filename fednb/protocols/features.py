@@ -118,15 +118,24 @@ def check_training(party: str, X: Matrix, columns: Sequence[str]) -> None:
         )
 
 
-def check_label(party: str, label: npt.NDArray[Any] | None, column: str | None, rows: int) -> Floats:
-    """[n] of 0 and 1. DataError, naming party and column, for anything else."""
-    name = repr(column or "label")
+def check_numbers(party: str, label: npt.NDArray[Any] | None, column: str | None, rows: int) -> Floats:
+    """[n] finite numbers. DataError, naming party and column, for anything else."""
     if label is None or label.shape != (rows,):
         raise DataError(f"{party} brought no label for its {rows} rows.")
     y = np.asarray(label, dtype=np.float64)
-    absent = int(np.isnan(y).sum())
-    if absent:
-        raise DataError(f"{party}'s label {name} is missing in {absent} rows. Leave these rows out, then align again.")
+    for wrong, what in ((np.isnan(y), "missing"), (np.isinf(y), "infinite")):
+        if wrong.any():
+            raise DataError(
+                f"{party}'s label {column or 'label'!r} is {what} in {int(wrong.sum())} rows. Leave these rows out, "
+                "then align again."
+            )
+    return y
+
+
+def check_label(party: str, label: npt.NDArray[Any] | None, column: str | None, rows: int) -> Floats:
+    """[n] of 0 and 1. DataError, naming party and column, for anything else."""
+    name = repr(column or "label")
+    y = check_numbers(party, label, column, rows)
     other = int(((y != 0) & (y != 1)).sum())
     if other:
         raise DataError(

@@ -21,15 +21,51 @@ from fednb.protocols.separable import COARSE, FINE, Expansion, Floats
 from fednb.protocols.steps import Stage
 
 GUARD = 2  # zero bits below every number: a window is right up to one unit, and rounding to 4 makes it exact
-CARRY_SCALE = 8  # fraction bits of the factors that carry one passive party's scores into another's residuals
 SLOT_BITS = 64  # the most that a packing has
 LEAST_FRACTION = 3  # bits
 _SPREAD = (np.sqrt(3.0), (np.sqrt(5.0) - 1.0) / 2.0, np.sqrt(2.0))  # by term, row and column
 PADDING = 128  # rows that filling up the last ciphertext may add; more than any packing has slots
 
-# The coarse stage only has to come near: with fewer bits, more rows share a ciphertext and products cost less.
-_FRACTION = {"coarse": 10, "fine": 14}  # bits of encrypted numbers
-_FACTOR_BITS = {"coarse": 10, "fine": 13}  # of plaintext factors, with sign
+
+@dataclass(frozen=True)
+class Digits:
+    """Bits of the numbers of one stage."""
+
+    fraction: int  # of encrypted numbers
+    factor: int  # of plaintext factors, with sign
+    whole: int  # residuals are below 2**whole; with several passive parties, which are added, below 2**(whole + 2)
+    score: int = 1  # scores are below 2**(score - 1)
+    carry: int = 8  # fraction bits of the factors that carry one passive party's scores into another's residuals
+
+
+class Numbers(Protocol):
+    """What of a family its layout depends on."""
+
+    def terms(self, stage: Stage) -> int:
+        """R, the number of products beside f_0."""
+        ...
+
+    def digits(self, stage: Stage) -> Digits: ...
+
+
+class Sigmoid:
+    """The logistic family's."""
+
+    # The coarse stage only has to come near: with fewer bits, more rows share a ciphertext and products cost less.
+    _DIGITS = {"coarse": Digits(10, 10, 2), "fine": Digits(14, 13, 2)}
+
+    @staticmethod
+    def expansion(stage: Stage) -> Expansion:
+        return FINE if stage == "fine" else COARSE
+
+    def terms(self, stage: Stage) -> int:
+        return self.expansion(stage).terms
+
+    def digits(self, stage: Stage) -> Digits:
+        return self._DIGITS["fine" if stage == "fine" else "coarse"]
+
+
+SIGMOID = Sigmoid()
 
 
 class KeySize(Protocol):
@@ -43,26 +79,35 @@ class KeySize(Protocol):
 class Layout:
     """How numbers are packed in one stage; everybody computes the same from public figures."""
 
-    expansion: Expansion
+    terms: int  # R, the number of products beside f_0
+    digits: Digits
     packing: Packing
     rows: int
     fraction: int  # bits of scores and of what residuals are made of
     scale: int  # of residuals
 
     @classmethod
-    def of(cls, stage: Stage, key: KeySize, rows: int, passives: int, weight_bits: int = 0) -> Self:
+    def of(
+        cls,
+        stage: Stage,
+        key: KeySize,
+        rows: int,
+        passives: int,
+        weight_bits: int = 0,
+        numbers: Numbers = SIGMOID,
+    ) -> Self:
         """`weight_bits`: a row's weight multiplies its residuals by at most 2**weight_bits."""
-        expansion, kind = (FINE, "fine") if stage == "fine" else (COARSE, "coarse")
-        fraction, right_bits = _FRACTION[kind], _FACTOR_BITS[kind]
-        carry, whole_bits = (0, 2) if passives == 1 else (CARRY_SCALE, 4)
-        products = max(expansion.terms + 1, passives * expansion.terms) * (rows + PADDING)
+        digits, terms = numbers.digits(stage), numbers.terms(stage)
+        fraction, right_bits = digits.fraction, digits.factor
+        carry, whole_bits = (0, digits.whole) if passives == 1 else (digits.carry, digits.whole + 2)
+        products = max(terms + 1, passives * terms) * (rows + PADDING)
         whole_bits += weight_bits
         # where a slot has no room for all, the last bits of fractions go: their rounding is averaged over many rows
         needed = 1 + whole_bits + fraction + GUARD + carry + right_bits - 1 + (products - 1).bit_length()
         fraction = max(min(fraction, fraction + SLOT_BITS - needed), LEAST_FRACTION)
         scale = fraction + GUARD + carry
         packing = Packing.plan(key.bits, products, 1 + whole_bits + scale, right_bits)
-        return cls(expansion, packing, rows, fraction, scale)
+        return cls(terms, digits, packing, rows, fraction, scale)
 
     @property
     def carry_scale(self) -> int:
@@ -85,8 +130,8 @@ class Layout:
         return self.packing.pack(self.pad(exact.T).reshape(-1))
 
     def pack_scores(self, terms: Floats) -> list[int]:
-        """Terms [n, t] in (-1, 1) at the scale of scores."""
-        exact = fixed_point.encode(terms, self.fraction, self.fraction + 2) << GUARD
+        """Terms [n, t], below 2**(digits.score - 1), at the scale of scores."""
+        exact = fixed_point.encode(terms, self.fraction, self.fraction + 1 + self.digits.score) << GUARD
         return self.packing.pack(self.pad(exact.T).reshape(-1))
 
     def parts(self) -> list[tuple[slice, Self]]:

@@ -66,6 +66,6 @@ PROTOCOL = Protocol(
     name="prediction_error",
     version=1,
     params=NoParams,
-    roles={"active": Role(active, needs=("y", "part"))},
+    roles={"active": Role(active, needs=("y", "part"), figures=True)},
     learns={"active": "nothing new", "coordinator": "errors of the predictions over all rows"},
 )

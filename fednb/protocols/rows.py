@@ -29,6 +29,24 @@ class Matrix(Protocol):
         ...
 
 
+class Without:
+    """X [n, d] without one of its columns."""
+
+    def __init__(self, X: Matrix, column: int) -> None:
+        self._X = X
+        self._kept = [j for j in range(X.shape[1]) if j != column]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._X.shape[0], len(self._kept)
+
+    def __getitem__(self, which: Any, /) -> Floats:
+        if isinstance(which, tuple):
+            rows, j = which
+            return self._X[rows, self._kept[j]]
+        return self._X[which][:, self._kept]
+
+
 def parts(n: int) -> list[slice]:
     """0..n in parts of nearly equal size, ROWS_AT_ONCE at most. Everybody in a run computes the same."""
     return slices(n, -(-n // ROWS_AT_ONCE))

@@ -61,7 +61,9 @@ def active(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> O
         # a passive party in the active one's seat would learn what the others add to each row
         raise DataError(f"{link.me} was not the active party of this model; scores belong to the one that was.")
     linear = gather(link, own, run) + float(data.part["intercept"])
-    return Outcome(private={"scores": sigmoid(linear), "linear": linear}, public={"rows": len(own)})
+    family = str(data.part.get("family", "logistic"))
+    private = {"scores": _mean(family, linear, data.part), "linear": linear, "family": family}
+    return Outcome(private=private, public={"rows": len(own)})
 
 
 def passive(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> Outcome:
@@ -101,6 +103,13 @@ def contribute(link: Link, own: Floats, run: RunContext) -> None:
     (active,) = link.cast["active"]
     link.send(active, Partial(part))
     run.progress("score", 1, 1)
+
+
+def _mean(family: str, linear: Floats, part: Mapping[str, Any]) -> Floats:
+    """What the model expects of each row: a probability, a number in the label's unit, or a rate."""
+    if family == "linear":
+        return linear * float(part["label_scale"]) + float(part["label_centre"])
+    return np.exp(linear) if family == "poisson" else sigmoid(linear)
 
 
 def _encode(part: Floats) -> np.ndarray:

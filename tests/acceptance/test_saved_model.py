@@ -1,4 +1,4 @@
-"""A model, a binning and a scorecard outlive the processes that made them: members stop, start again, and score new rows."""
+"""A model, a binning and a scorecard outlive the processes that made them: members start again, and score new rows."""
 
 from __future__ import annotations
 

@@ -22,7 +22,16 @@ from fednb.federation.receipts import Book
 from fednb.federation.runs import RunStore
 from fednb.federation.store import MemberStore
 from fednb.federation.tables import TableStore
-from fednb.models import Scorecard, SecureBoostClassifier, SecureBoostRegressor, VerticalLogisticRegression, WoeBinning
+from fednb.models import (
+    Scorecard,
+    SecureBoostClassifier,
+    SecureBoostRegressor,
+    VerticalLinearRegression,
+    VerticalLogisticRegression,
+    VerticalOneVsRest,
+    VerticalPoissonRegression,
+    WoeBinning,
+)
 from fednb.models.evaluation import evaluate
 from fednb.policy import audit
 from fednb.policy.audit import AuditLog
@@ -150,6 +159,9 @@ def everything(world: World) -> None:
     card.score(train)
     card.reasons(train, "reasons")
     card.override("bank.a", 1, 1.0, "a test", federation)
+    VerticalLinearRegression(max_iter=2).fit(train, y="bank.a").evaluate(test)
+    VerticalPoissonRegression(max_iter=2).fit(world.align().split(0.3, 0)[0], y="bank.default")
+    VerticalOneVsRest(VerticalLogisticRegression(max_iter=1)).fit(train, "bank.default").evaluate(train)
     SecureBoostClassifier(n_estimators=2, max_depth=2).fit(train, y="bank.default").predict_proba(test)
     SecureBoostRegressor(n_estimators=1, max_depth=2).fit(train, y="bank.a").evaluate(test)
     large = federation.prepare({"agency": "invoices"}, for_party="bank", on="id")
