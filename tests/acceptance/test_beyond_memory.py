@@ -12,8 +12,7 @@ import fednb
 from fednb.federation import launch
 from fednb.models import VerticalLogisticRegression
 
-ROWS, FEATURES = 100_000, 100
-NUMBERS = 8 * ROWS * FEATURES / 2**20  # MB of the agency's features
+ROWS, FEATURES = 300_000, 30  # 69 MB of features, more than a party keeps in memory
 FILE = """
 [federation]
 hub = "tcp://127.0.0.1:0"
@@ -54,7 +53,7 @@ def test_a_party_trains_on_more_than_it_loads(tmp_path: Path, monkeypatch: pytes
         assert model.evaluate(frame).auc > 0.8
         folder = running.home / "agency"
         left = [file.name for file in folder.rglob("*") if file.is_file() and file.stat().st_size > 2**22]
-    # tables of powers, ciphertexts and factors of one part of the rows; the features alone would be 76 MB each time
-    print(aligned, trained)
-    assert trained - aligned < 2 * NUMBERS
+    # read whole, the same takes 470 MB to align and 1,740 MB to train; the process alone has 150 MB
+    assert aligned < 300
+    assert trained < 450
     assert not left
