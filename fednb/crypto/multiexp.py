@@ -203,7 +203,7 @@ def _horner(ring: Ring, pool: Vector, index: npt.NDArray[np.intp], slot_bits: in
         if s:
             out = ring.square(out, slot_bits - max(bits - 1, 0))
         for t in reversed(range(bits)):
-            out = ring.multiply_taken(out, pool, index[s, t])
+            out = ring.multiply_into(out, pool, index[s, t])
             if t:
                 out = ring.square(out, 1)
     return out

@@ -33,7 +33,10 @@ class Scaling:
 
     def apply(self, X: Floats) -> Floats:
         """[n, d]"""
-        return (np.clip(X, self.low, self.high) - self.centre) / self.scale
+        Z = np.clip(X, self.low, self.high)
+        Z -= self.centre
+        Z /= self.scale
+        return Z
 
     def to_part(self) -> dict[str, Any]:
         """For the party's own store."""

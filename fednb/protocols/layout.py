@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fednb.crypto import fixed_point
 from fednb.crypto.packing import Packing
-from fednb.protocols.rows import parts
+from fednb.protocols.rows import columns_of, parts
 from fednb.protocols.separable import COARSE, FINE, Expansion, Floats
 from fednb.protocols.steps import Stage
 
@@ -172,4 +172,5 @@ class Layout:
 
 def largest(left: Floats, X: Floats) -> Floats:
     """[d] the largest |left · X| of each column, for `Layout.shifts`."""
-    return np.asarray((np.abs(left).max(axis=1)[:, None] * np.abs(X)).max(axis=0, initial=0.0))
+    most = np.abs(left).max(axis=1)
+    return np.array([np.max(most * np.abs(x)) for x in columns_of(X)])
