@@ -58,7 +58,11 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
     C : inverse strength of the penalty, > 0.
     penalty : "l2", 0.5 * w'w; "l1", sum(abs(w)), which makes coefficients exactly zero; or "elasticnet".
     l1_ratio : for "elasticnet" only: l1_ratio * L1 + (1 - l1_ratio) * L2.
-    max_iter : at most this many full-batch iterations.
+    max_iter : at most this many iterations.
+    batch_size : rows of an iteration, nearly; None: all. Batches are spread over the frame and taken in turn, steps are
+        not accelerated, and (without L1) coefficients are the mean of those after each of the later iterations. For
+        many rows: what the rows of one batch cannot tell apart stays in the coefficients. Training ends with max_iter
+        more often than by tol.
     tol : stop when the largest entry of the mean gradient is below this.
     standardize : scale each feature to mean 0 and standard deviation 1.
     clip : winsorise at this many standard deviations; None: leave tails (may diverge, which is detected).
@@ -84,6 +88,7 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         penalty: Literal["l2", "l1", "elasticnet"] = "l2",
         l1_ratio: float | None = None,
         max_iter: int = 20,
+        batch_size: int | None = None,
         tol: float = 5e-4,
         standardize: bool = True,
         clip: float | None = 4.0,
@@ -95,6 +100,7 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         self.penalty = penalty
         self.l1_ratio = l1_ratio
         self.max_iter = max_iter
+        self.batch_size = batch_size
         self.tol = tol
         self.standardize = standardize
         self.clip = clip
@@ -116,13 +122,17 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
         earlier = self._earlier(frame, y) if self.warm_start else None
         cost = getattr(self, "cost_", None)
         expected = cost if cost and cost.rows == len(frame) and not resume else None
-        result = federation.resume(resume) if resume else federation.run(
-            "vertical_logistic",
-            cast={"active": [active], "passive": passive, "coordinator": [federation.coordinator]},
-            data=frame.refs(label=(active, label), part=earlier, drop=drop),
-            params=self._params(warm_start=earlier is not None),
-            title=f"{type(self).__name__} on {', '.join(frame.parties)}",
-            estimate=expected.to_message() if expected else None,
+        result = (
+            federation.resume(resume)
+            if resume
+            else federation.run(
+                "vertical_logistic",
+                cast={"active": [active], "passive": passive, "coordinator": [federation.coordinator]},
+                data=frame.refs(label=(active, label), part=earlier, drop=drop),
+                params=self._params(warm_start=earlier is not None),
+                title=f"{type(self).__name__} on {', '.join(frame.parties)}",
+                estimate=expected.to_message() if expected else None,
+            )
         )
         self._learned(frame, result, active, label)
         if expected:
@@ -146,6 +156,7 @@ class VerticalLogisticRegression(BaseEstimator):  # type: ignore[misc]
             "C": float(self.C),
             "l1_ratio": _l1_ratio(self.penalty, self.l1_ratio),
             "max_iter": int(self.max_iter),
+            "batch_size": None if self.batch_size is None else int(self.batch_size),
             "tol": float(self.tol),
             "standardize": bool(self.standardize),
             "clip": None if self.clip is None else float(self.clip),

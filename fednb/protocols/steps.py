@@ -72,19 +72,24 @@ class Block:
     def rows(self) -> int:
         return self.X.shape[0]
 
-    def scores(self, at: Floats | None = None) -> Floats:
-        """[n] at the look-ahead point, or at other coefficients."""
-        w = self.v if at is None else at
-        return by_part(lambda rows: self.X[rows] @ w, self.rows)
+    def scores(self) -> Floats:
+        """[n] at the look-ahead point."""
+        return scores(self.X, self.v)
 
-    def step(self, loss_gradient: Floats) -> float:
-        """Move by the gradient of the loss at v; returns the largest entry of the objective's, per row."""
-        gradient = loss_gradient + self.penalty * self.v
+    def step(self, loss_gradient: Floats, rows: int | None = None) -> float:
+        """Move by the gradient of the loss at v; returns the largest entry of the objective's, per row.
+
+        With a gradient of some `rows` only, the step is not accelerated: momentum would add up their noise.
+        """
+        share = 1.0 if rows is None else rows / self.rows
+        gradient = loss_gradient / share + self.penalty * self.v
         if self._inverse is not None:
             w = self.v - self._inverse @ gradient
         else:
             w = lasso(self._quadratic, self.v, gradient, self.threshold, self.w)
             gradient = _least_subgradient(gradient, self.v, self.threshold)
+        if share < 1.0:
+            self._t = 1.0
         t = (1.0 + math.sqrt(1.0 + 4.0 * self._t**2)) / 2.0
         self.v = w + (self._t - 1.0) / t * (w - self.w)
         self.w, self._t = w, t
@@ -110,6 +115,11 @@ class Block:
         self.w, self.v, self._t = np.array(state["w"]), np.array(state["v"]), float(state["t"])
         self._least = float(state["least"])
         self._bound(float(state["caution"]))
+
+
+def scores(X: Matrix, w: Floats) -> Floats:
+    """[n] X·w"""
+    return by_part(lambda rows: X[rows] @ w, X.shape[0])
 
 
 def _squares(X: Matrix, weights: Floats | None) -> Floats:

@@ -55,11 +55,13 @@ from fednb.crypto.paillier import CipherVector, Fresh, PrivateKey, PublicKey
 from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols import warm
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
+from fednb.protocols.batches import Batches, choose
 from fednb.protocols.evaluation import auc
 from fednb.protocols.features import Standardised, check_features, check_label, check_training, fit_scaling
 from fednb.protocols.layout import GUARD, Layout, largest
+from fednb.protocols.rows import Matrix
 from fednb.protocols.separable import REACH, Floats, averaged, spread_of
-from fednb.protocols.steps import Block, Schedule, Stage
+from fednb.protocols.steps import Block, Schedule, Stage, scores
 from fednb.protocols.weights import Weighting
 from fednb.wire.link import Link
 from fednb.wire.message import Message
@@ -77,6 +79,7 @@ class LogisticParams(Params):
     clip: Annotated[float, Meta(gt=0)] | None = 4.0  # winsorise at this many standard deviations
     sigmoid: Literal["staged", "coarse", "fine"] = "staged"
     class_weight: Literal["balanced"] | tuple[float, float] | None = None  # of class 0 and class 1
+    batch_size: Annotated[int, Meta(ge=100)] | None = None  # rows of an iteration, nearly; None: all
     warm_start: bool = False  # from the coefficients of the run that each party's data names as its part
     key_bits: Annotated[int, Meta(ge=256, le=4096)] = 2048
     insecure_short_key: bool = False  # for tests: keys below 2048 bits
@@ -133,9 +136,11 @@ class _Party:
         self.columns = data.columns
         X = check_features(link.me, data.X, data.columns)
         check_training(link.me, X, data.columns)
-        if X.shape[1] >= X.shape[0]:
-            raise DataError(f"{link.me} has {X.shape[1]} features for {X.shape[0]} rows. {_MORE_ROWS}")
         self.X, self.rows = X, X.shape[0]
+        self.batches = Batches(self.rows, params.batch_size, run.name)
+        if X.shape[1] >= self.batches.smallest:
+            raise DataError(f"{link.me} has {X.shape[1]} features for {self.batches.smallest} rows. {_MORE_ROWS}")
+        self.averaged: Floats | None = None
         self.scaling = fit_scaling(X, standardize=params.standardize, clip=params.clip)
         self.weighting = Weighting.of(params.class_weight)
         self.earlier = warm.coefficients(link.me, data, self.scaling) if params.warm_start else None
@@ -162,6 +167,7 @@ class _Party:
             step, state = saved
             block.restore(state)
             self.history = [float(x) for x in state["history"]]
+            self.averaged = None if state.get("averaged") is None else np.array(state["averaged"])
         params = self.params
         self.key = _accept_key(self.link.recv(self.coordinator, Key), params, self.coordinator)
         rows, features = block.X.shape
@@ -170,7 +176,8 @@ class _Party:
         self.stage = saved[1]["stage"] if saved else Schedule.first(params.sigmoid)
 
     def layout(self) -> Layout:
-        return Layout.of(self.stage, self.key, self.rows, len(self.passives), self.weighting.bits)
+        rows = self.batches.size(len(self.history))
+        return Layout.of(self.stage, self.key, rows, len(self.passives), self.weighting.bits)
 
     def accept(self, member: str, terms: Fresh, count: int, scale: int) -> CipherVector:
         """A peer's ciphertexts, of the length and scale that both computed."""
@@ -186,7 +193,7 @@ class _Party:
 
     def finish(self, gradient: Floats) -> None:
         """Take the step, and hear what comes next."""
-        norm = self.block.step(gradient)
+        norm = self.block.step(gradient, self.batches.size(len(self.history)))
         self.link.send(self.coordinator, Norm(norm))
         order = self.link.recv(self.coordinator, Next)
         self.block.heed(order.norm)
@@ -195,8 +202,25 @@ class _Party:
         self.stage = order.stage
         self.history.append(order.norm)
         step = len(self.history)
-        self.run.journal.save(step, {**self.block.state(), "history": list(self.history), "stage": self.stage})
+        self._average(step)
+        state = {**self.block.state(), "history": list(self.history), "stage": self.stage, "averaged": self.averaged}
+        self.run.journal.save(step, state)
         self.run.progress("train", step, self.params.max_iter)
+
+    def _average(self, step: int) -> None:
+        """Steps by batches end near the optimum and not at it; their mean over the second half lies nearer.
+
+        (Polyak and Juditsky 1992.) A mean has no zeros, so an L1 penalty goes without.
+        """
+        first = self.params.max_iter // 2 + 1
+        if self.batches.count == 1 or self.params.l1_ratio > 0 or step < first:
+            return
+        before = self.block.w if self.averaged is None else self.averaged
+        self.averaged = before + (self.block.w - before) / (step - first + 1)
+
+    def coefficients(self) -> Floats:
+        """Of the model, when training is over."""
+        return np.array(self.block.w if self.averaged is None else self.averaged)
 
     def part(self, coef: Floats) -> dict[str, Any]:
         """What scoring needs, for the party's own store."""
@@ -212,16 +236,16 @@ class _Gradient:
     Products of a part are added up under encryption, and only the sum over all rows is ever decrypted.
     """
 
-    def __init__(self, me: _Party, layout: Layout, left: Callable[[slice], Floats]) -> None:
-        self._me, self._layout, self._left = me, layout, left
+    def __init__(self, me: _Party, layout: Layout, X: Matrix, left: Callable[[slice], Floats]) -> None:
+        self._me, self._layout, self._X, self._left = me, layout, X, left
         # the same fraction bits in every part, or their products would not add up
-        reach = [largest(left(rows), me.block.X[rows]) for rows, _ in layout.parts()]
+        reach = [largest(left(rows), X[rows]) for rows, _ in layout.parts()]
         self._shift = layout.shifts(np.max(reach, axis=0))
         self._sums: list[CipherVector] = []
 
     def add(self, rows: slice, part: Layout, c: CipherVector) -> None:
         """The products of some rows."""
-        run, key, X, shift = self._me.run, self._me.key, self._me.block.X[rows], self._shift
+        run, key, X, shift = self._me.run, self._me.key, self._X[rows], self._shift
         left = self._left(rows)
         width = max(1, FACTORS_AT_ONCE // left.size)
         products = []
@@ -254,14 +278,15 @@ def active(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -
     y = check_label(link.me, data.y, data.label, me.rows)
     weights = me.weighting.rows(y)
     me.begin(intercept=True, weights=weights)
-    block, passives = me.block, me.passives
+    passives = me.passives
     u = np.ones(len(y)) if weights is None else weights
     while me.stage != "stop":
         me.finish(_active_gradient(me, y, u))
-    coef, intercept = block.w[:-1].copy(), float(block.w[-1])
-    scores = block.scores(block.w)
+    w = me.coefficients()
+    coef, intercept = w[:-1], float(w[-1])
+    scored = scores(me.block.X, w)
     converged = me.history[-1] <= params.tol
-    notes = _notes(params, len(passives), converged, me.history[-1], float(np.abs(scores).max()), auc(y, scores))
+    notes = _notes(params, len(passives), converged, me.history[-1], float(np.abs(scored).max()), auc(y, scored))
     said = {
         "coef": coef.tolist(),
         "intercept": intercept,
@@ -281,7 +306,7 @@ def passive(link: Link, data: Dataset, params: LogisticParams, run: RunContext) 
     me.begin()
     while me.stage != "stop":
         me.finish(_passive_gradient(me, active))
-    return Outcome(private=me.part(me.block.w.copy()), public=me.public())
+    return Outcome(private=me.part(me.coefficients()), public=me.public())
 
 
 def coordinator(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -> Outcome:
@@ -297,13 +322,16 @@ def coordinator(link: Link, data: Dataset, params: LogisticParams, run: RunConte
         schedule.restore(saved[1])
     shapes = {member: link.recv(member, Shape) for member in parties}
     rows = _check_shapes(shapes, schedule.iteration)
+    batches = Batches(rows, params.batch_size, run.name)
+    _check_features(shapes, batches.smallest)
     for member in parties:
         # before hours of work, and before any of the quota is gone
         run.budget.expect(member, shapes[member].features * (params.max_iter - schedule.iteration))
     for member in parties:
         link.send(member, Ready())
     while schedule.stage != "stop":
-        layout = Layout.of(schedule.stage, secret.public, rows, len(parties) - 1, weighting.bits)
+        size = batches.size(schedule.iteration)
+        layout = Layout.of(schedule.stage, secret.public, size, len(parties) - 1, weighting.bits)
         for member in parties:
             asked = link.recv(member, MaskedGradient).gradient
             link.send(member, _decrypt(member, asked, shapes[member].features, secret, layout.packing, run))
@@ -321,9 +349,11 @@ def coordinator(link: Link, data: Dataset, params: LogisticParams, run: RunConte
 
 def _active_gradient(me: _Party, y: Floats, u: Floats) -> Floats:
     """[d + 1] of rows with labels y [n] that count u [n] times."""
-    layout, X, passives = me.layout(), me.block.X, me.passives
+    batch = me.batches.rows(len(me.history))
+    layout, X, passives = me.layout(), choose(me.block.X, batch), me.passives
+    y, u = y[batch], u[batch]
     expansion, others = layout.expansion, len(passives) - 1
-    a = me.block.scores()
+    a = scores(X, me.block.v)
     spread = spread_of(a)
     # one number for all rows of a ciphertext, so every row carries with the mean weight
     carry = u.mean() * expansion.carry(a, spread, others) if others else None
@@ -335,7 +365,7 @@ def _active_gradient(me: _Party, y: Floats, u: Floats) -> Floats:
     def left(rows: slice) -> Floats:
         return np.tile(u[rows, None] * expanded(rows.start, rows.stop)[:, 1:], len(passives))
 
-    gradient, known = _Gradient(me, layout, left), np.zeros(X.shape[1])
+    gradient, known = _Gradient(me, layout, X, left), np.zeros(X.shape[1])
     for rows, part in layout.parts():
         f = expanded(rows.start, rows.stop)
         count = expansion.terms * part.length
@@ -353,7 +383,8 @@ def _active_gradient(me: _Party, y: Floats, u: Floats) -> Floats:
 
 def _passive_gradient(me: _Party, active: str) -> Floats:
     """[d]"""
-    layout, b = me.layout(), me.block.scores()
+    X = choose(me.block.X, me.batches.rows(len(me.history)))
+    layout, b = me.layout(), scores(X, me.block.v)
     expansion = layout.expansion
 
     def left(rows: slice) -> Floats:
@@ -363,7 +394,7 @@ def _passive_gradient(me: _Party, active: str) -> Floats:
         terms = part.pack_scores(expansion.basis(b[rows]))
         me.link.send(active, Scores(me.encrypt(terms, layout.score_scale)))
 
-    gradient, parts = _Gradient(me, layout, left), layout.parts()
+    gradient, parts = _Gradient(me, layout, X, left), layout.parts()
     offer(*parts[0])
     for i, (rows, part) in enumerate(parts):
         for following in parts[i + 1 : i + 2]:  # before it waits: both sides always have a part to work on
@@ -418,7 +449,7 @@ def _decrypt(
 
 _MORE_ROWS = (
     "A gradient would be solvable for the labels, so more rows than features are needed: "
-    "align more rows or leave columns out."
+    "align more rows, take larger batches, or leave columns out."
 )
 
 
@@ -436,10 +467,13 @@ def _check_shapes(shapes: Mapping[str, Shape], iteration: int) -> int:
                 f"{member} would continue after iteration {shape.resumed}, the coordinator after {iteration}. "
                 "Start the run anew."
             )
-    features = sum(shape.features for shape in shapes.values())
-    if features > min(rows):
-        raise DataError(f"there are {features} features and {min(rows)} rows. {_MORE_ROWS}")
     return rows.pop()
+
+
+def _check_features(shapes: Mapping[str, Shape], rows: int) -> None:
+    features = sum(shape.features for shape in shapes.values())
+    if features > rows:
+        raise DataError(f"there are {features} features and {rows} rows in an iteration. {_MORE_ROWS}")
 
 
 def _check_norm(member: str, norm: float) -> float:
