@@ -69,7 +69,7 @@ export function runs(link, open, { show, cancel }) {
         run.bytes > 0 && bytes(run.bytes),
         run.estimate !== null && `expected ${seconds(run.estimate)}`,
         !run.mine && `by ${run.by}`].filter(Boolean).join(" · ") }),
-      run.error && make("div", { class: "bad", text: run.error }),
+      run.error && make("div", { class: run.status === "failed" ? "bad" : "muted", text: run.error }),
       going && run.mine && make("div", { class: "actions" },
         make("button", { class: "button", type: "button", text: "Cancel", "data-key": `cancel/${run.run}`,
           "aria-label": `Cancel ${run.title}`, onclick: () => cancel(run.run) })));
