@@ -26,7 +26,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, 
 from fednb.federation import launch
 from fednb.notebook import kernelspecs, labextension
 
-SECONDS = 60.0
+SECONDS = 15.0
 FILE = """
 [federation]
 hub = "tcp://127.0.0.1:0"
@@ -154,6 +154,8 @@ def jupyter(federation: Federation, tmp_path_factory: pytest.TempPathFactory) ->
         "FEDNB_PROFILE": os.fspath(federation.running),
     }
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0"]
+    # nothing is looked up outside
+    command += ["--LabApp.extension_manager=readonly", "--JupyterNotebookApp.extension_manager=readonly"]
     command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home / 'work'}"]
     server = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     said: list[str] = []
@@ -173,7 +175,7 @@ def jupyter(federation: Federation, tmp_path_factory: pytest.TempPathFactory) ->
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
-        assert ready.wait(SECONDS) and address, "".join(said)
+        assert ready.wait(60) and address, "".join(said)
         yield Jupyter(home / "work", address[0], token)
     finally:
         server.send_signal(signal.SIGTERM)
@@ -263,8 +265,13 @@ class Book:
         """Show it, and wait until its kernel has answered."""
         self.page.goto(address)
         self.page.wait_for_selector(".jp-Notebook .jp-Cell .cm-content")
-        self.page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+        self.idle()
         return self
+
+    def idle(self) -> None:
+        """Wait until there is a kernel, and nothing that it does."""
+        expect(self.page.locator(".jp-Toolbar-kernelName").first).not_to_have_text(re.compile("No Kernel"))
+        expect(self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible()
 
     def cell(self, number: int) -> Locator:
         return self.page.locator(".jp-Notebook .jp-Cell").nth(number)

@@ -126,8 +126,9 @@ def test_a_restarted_kernel_is_not_connected_and_can_be_again(book: Any, jupyter
     assert book.page.locator(".jp-Notebook .jp-Cell").count() <= 2, "the cell that was there was run, and no other"
     book.page.get_by_role("menuitem", name="Kernel", exact=True).click()
     book.page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
-    book.page.get_by_role("button", name="Restart", exact=True).click()
+    book.page.locator(".jp-Dialog button.jp-mod-accept").click()
     expect(book.sidebar()).to_contain_text("Not connected")
+    book.idle()
     book.sidebar().get_by_role("button", name="Connect").click()
     expect(book.section("members").locator("[data-member=bank]")).to_be_visible()
 
