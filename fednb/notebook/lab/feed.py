@@ -120,17 +120,20 @@ class Feed:
         return ADVICE if self._session.connector is None else "It connects at the first cell that needs a federation."
 
     def _members(self, federation: Federation) -> lab.FederationNews:
+        seen_now = federation.members()
+        me = seen_now.get(federation.me.partition("#")[0])
+        reached = me is None or me.up  # without the hub, nobody knows how anybody is
         members = [
             lab.Member(
                 name=name,
                 kind=seen.kind,
-                up=seen.up,
+                up=seen.up and reached,
                 version=plain(seen.version, 100),
                 ms=None if seen.seconds is None else round(1000 * seen.seconds, 1),
                 mode=plain(self._modes.get(name, ""), 40),
                 why=plain(self._missing.get(name, ""), 300) if seen.up else "",
             )
-            for name, seen in sorted(federation.members().items())
+            for name, seen in sorted(seen_now.items())
         ]
         return lab.FederationNews(
             connected=True,
@@ -139,6 +142,7 @@ class Feed:
             parties=list(federation.parties),
             members=members,
             attached=self._session.attached,
+            advice="" if reached else "The hub does not answer. It is looked for; nothing needs to be done here.",
         )
 
     def _list_tables(self, federation: Federation) -> None:

@@ -1,6 +1,6 @@
 """One run, followed for the page: read as its events come, told at most a few times a second.
 
-    events ── reader ──> progress ── painter ──> news
+events ── reader ──> progress ── painter ──> news
 """
 
 from __future__ import annotations

@@ -21,12 +21,12 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, expect, sync_playwright
 
 from fednb.federation import launch
 from fednb.notebook import kernelspecs, labextension
 
-SECONDS = 15.0
+SECONDS = 40.0
 FILE = """
 [federation]
 hub = "tcp://127.0.0.1:0"
@@ -72,6 +72,8 @@ class Federation:
         hub = self.running.members["hub"]
         hub.kill()
         hub.wait(SECONDS)
+        if hub.stdin:
+            hub.stdin.close()
         try:
             yield
         finally:
@@ -214,11 +216,16 @@ def watched(new_page: Callable[..., Page]) -> Iterator[Callable[..., Page]]:
     """Pages on which nothing may go wrong that is ours, and no dialog may open."""
     wrong: list[str] = []
 
+    def answer(dialog: Dialog) -> None:
+        if dialog.type != "beforeunload":  # which the front end asks about unsaved changes
+            wrong.append(f"a dialog opened: {dialog.message}")
+        dialog.accept()
+
     def make(**options: Any) -> Page:
         page = new_page(**options)
         page.on("pageerror", lambda error: wrong.append(str(error.stack)) if "fednb" in str(error.stack) else None)
         page.on("console", lambda said: wrong.append(said.text) if said.type == "error" and ours(said) else None)
-        page.on("dialog", lambda dialog: wrong.append(f"a dialog opened: {dialog.message}"))
+        page.on("dialog", answer)
         return page
 
     yield make

@@ -72,8 +72,8 @@ def test_python_stays_python_under_the_magic_line(book: Any, jupyter: Any) -> No
         book.page.keyboard.press("Control+End")
         book.page.keyboard.press("Enter")
         book.page.keyboard.type("return [x, 'text']")
-    colours = """cell => [...cell.querySelectorAll('.cm-line')].slice(-2).map(line =>
-        [line.textContent, ...[...line.querySelectorAll('span')].map(span => [span.textContent, getComputedStyle(span).color])])"""
+    colours = """cell => [...cell.querySelectorAll('.cm-line')].slice(-2).map(line => [line.textContent,
+        ...[...line.querySelectorAll('span')].map(span => [span.textContent, getComputedStyle(span).color])])"""
     expect(book.cell(0).locator(".cm-line").last).to_have_text("    return [x, 'text']")
     assert book.cell(0).evaluate(colours) == book.cell(1).evaluate(colours)
 
@@ -107,6 +107,7 @@ def test_a_page_reloaded_in_mid_run_shows_the_progress_again_and_can_cancel(
     expect(run).to_contain_text("work 2 of 10")
     book.page.reload()
     book.page.wait_for_selector(".jp-Notebook .jp-Cell .cm-content")
+    book.sidebar()
     expect(run).to_contain_text("work 2 of 10")
     gate.open_gate(2)
     expect(run).to_contain_text("work 3 of 10")
@@ -180,8 +181,8 @@ say(kind="tables", tables=[dict(member=bad, name=bad, rows=1, more=0, columns=[d
 say(kind="runs", runs=[dict(run="r", title=bad, protocol=bad, status="running", seconds=1.0, started=0.0, by=bad,
     members=[bad], mine=True, bytes=1, estimate=None, error=bad,
     overlap=dict(matched=1, ids={bad: 1}, duplicates={}, notes=[bad]))])
-say(kind="run", run="r", over=False, receipts=[], progress=dict(title=bad, state=bad, silent="", done=0.5, figures=[bad],
-    metric=bad, log=False, last=0, curves=[[[1, 1], [2, 2]]],
+say(kind="run", run="r", over=False, receipts=[], progress=dict(title=bad, state=bad, silent="", done=0.5,
+    figures=[bad], metric=bad, log=False, last=0, curves=[[[1, 1], [2, 2]]],
     members=[dict(name=bad, mark=bad, colour=bad, role=bad, doing=bad, waits=False, traffic=bad, operations=bad)]))
 say(kind="note", text=bad, failed=True)
 say(kind="prophecy", text=bad)
