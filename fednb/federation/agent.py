@@ -18,6 +18,7 @@ from fednb.federation import messages as m
 from fednb.federation.cluster import Cluster
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.desk import Desk
+from fednb.federation.gate_desk import GateDesk
 from fednb.federation.kernel_host import KernelHost, Pipe
 from fednb.federation.party import PartyService
 from fednb.federation.receipts import Book
@@ -94,7 +95,8 @@ def start_party(
         executor=cluster.executor if cluster else None,
         book=book,
     )
-    desk = Desk(tables, policy, store, lambda: host.lock())
+    gate = GateDesk(tables, policy, settings.guard, home, book) if settings.mode == "guarded" else None
+    desk = Desk(tables, policy, store, lambda: host.lock(), gate)
     host = KernelHost(
         endpoint,
         policy,
@@ -106,7 +108,13 @@ def start_party(
         attach=desk.attach,
         book=book,
     )
-    return Agent(host, tables.describe, cluster.close if cluster else lambda: None)
+
+    def close() -> None:
+        for each in (cluster, gate):
+            if each is not None:
+                each.close()
+
+    return Agent(host, tables.describe, close)
 
 
 def start_coordinator(

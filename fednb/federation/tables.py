@@ -73,6 +73,7 @@ class TableStore:
             if header is None:
                 continue  # a database is asked when it is used: it may come up later than this member
             wanted = {"id": table.id, "label": (table.label,) if table.label else (), "columns": table.columns or ()}
+            wanted["roles"] = tuple(table.roles)
             for key, columns in wanted.items():
                 for column in columns:
                     if column not in header:
@@ -236,6 +237,7 @@ class TableStore:
                 frame = sources.read(table, self._file(name), text)
             except (ConfigError, DataError) as error:
                 raise DataError(f"table {name!r} of {self.member} cannot be read: {error}") from None
+            frame = frame.drop(columns=[c for c, role in table.roles.items() if role.role == "hidden" and c in frame])
             digest = hashlib.sha256(stamp.encode()).hexdigest() if stamp else sources.content_digest(frame)
             made = self._cache[name] = _Snapshot(f"{stamp} {text}", frame, digest)
             self._cache.move_to_end(name)
