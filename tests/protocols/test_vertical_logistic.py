@@ -580,12 +580,12 @@ def test_batches_come_near_the_model_of_all_rows(training: Make, widths: tuple[i
     scores = reference.decision_function(standardised(t.parts))
     assert abs(roc_auc_score(t.y, linear(t, out)) - roc_auc_score(t.y, scores)) < 0.002
     assert np.abs(coefficients(t, out) - reference.coef_[0]).max() < 0.12
-    sent = [len(m.terms) for s, r, m in t.tape.messages if isinstance(m, vl.Residuals) and r == "agency"]
+    sent = [len(m.terms) for s, r, m in t.tape.messages if isinstance(m, fs.Residuals) and r == "agency"]
     assert len(sent) == 24
     t.params["batch_size"] = None
     t.tape.messages.clear()
     t.fit()
-    all_rows = [len(m.terms) for s, r, m in t.tape.messages if isinstance(m, vl.Residuals) and r == "agency"]
+    all_rows = [len(m.terms) for s, r, m in t.tape.messages if isinstance(m, fs.Residuals) and r == "agency"]
     assert all_rows[0] > 4 * sent[0]
 
 
