@@ -41,6 +41,7 @@ class TableConfig(msgspec.Struct, frozen=True):
     label: str | None = None
     columns: tuple[str, ...] | None = None  # None: all
     separator: str = ","  # of a CSV file
+    mock: Mapping[str, tuple[float | str, ...]] = {}  # of invented rows, by column: least and most, or all texts
 
 
 class PermitConfig(msgspec.Struct, frozen=True):
@@ -69,6 +70,7 @@ class PartyConfig(msgspec.Struct, frozen=True):
     protocols: tuple[str, ...] = ()  # "module:attribute" of protocols that the owner installed
     accept_coordinator_at: tuple[str, ...] = ()  # parties in whose organisation the secret key may lie
     dask: str = ""  # the scheduler of the party's own Dask cluster, for heavy work; "": this machine's threads
+    approval: bool = False  # cells run that the owner approved, each in a kernel of its own
     sandbox: str = "auto"  # around kernels; "none" in open mode only
     limits: LimitsConfig = LimitsConfig()
     tables: Mapping[str, TableConfig] = {}
@@ -119,6 +121,7 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True):
     label: str | None = None
     columns: list[str] | None = None
     separator: str = ","
+    mock: dict[str, list[float | str]] = {}
 
 
 class _Party(msgspec.Struct, forbid_unknown_fields=True):
@@ -127,6 +130,7 @@ class _Party(msgspec.Struct, forbid_unknown_fields=True):
     protocols: list[str] = []
     accept_coordinator_at: list[str] = []
     dask: str | None = None
+    approval: bool = False
     sandbox: str | None = None
     limits: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}
@@ -243,9 +247,12 @@ class _Reader:
             if what not in RELEASES:
                 self.fail((*at, "release"), f"item {index + 1}, {what!r}, is not one of {_listed(RELEASES)}.")
         mode = self._mode((*at, "mode"), section.mode or "protocol-only", loopback)
+        if section.approval and mode == "open":
+            self.fail((*at, "approval"), 'a party in mode "open" runs every cell without asking anybody.')
         return PartyConfig(
             name=name,
             mode=mode,
+            approval=section.approval,
             release=tuple(section.release),
             protocols=self._protocols((*at, "protocols"), section.protocols),
             accept_coordinator_at=self._organisations((*at, "accept_coordinator_at"), section.accept_coordinator_at),
@@ -399,7 +406,17 @@ class _Reader:
             label=section.label,
             columns=columns,
             separator=section.separator,
+            mock=self._mock((*at, "mock"), section.mock),
         )
+
+    def _mock(
+        self, at: tuple[str, ...], ranges: Mapping[str, list[float | str]]
+    ) -> dict[str, tuple[float | str, ...]]:
+        for column, values in ranges.items():
+            numbers = [each for each in values if not isinstance(each, str)]
+            if not values or (numbers and (len(values) != 2 or len(numbers) != 2 or numbers[0] > numbers[1])):
+                self.fail((*at, column), "write [LEAST, MOST] for numbers, or a list of texts.")
+        return {column: tuple(values) for column, values in ranges.items()}
 
     def _source(self, at: tuple[str, ...], source: str) -> str:
         scheme, colon, rest = source.partition("://")

@@ -25,7 +25,7 @@ OPTIONS = {
     "--noblock": "go on at once; the value is a future: .result(), .done(), .cancel()",
     "--timeout": "SECONDS: interrupt the cell where it is not done by then, and raise LinkTimeout",
     "-o": "NAME: bring this variable back (a dict by party when there are several)",
-    "--ask": '"REASON": ask the owner to approve the cell; open mode needs no approval',
+    "--ask": '"REASON": ask the owner to approve the cell; the same cell again tells how it stands, or what it said',
 }
 COMMANDS = {
     "connect": "[FILE]  connect this notebook: a federation file or a member's folder; without, the last `fednb up`",
@@ -35,6 +35,7 @@ COMMANDS = {
     "runs": "the coordinator's runs, also those that other notebooks began",
     "receipt": "[RUN]  what left each member for the last cell and the newest run, or for that run, and by which rule",
     "cost": "what the latest fits took, beside what model.cost(frame, y) had estimated",
+    "asked": "every cell that you asked owners to approve, and how it stands",
     "restart": "NAME[,NAME...|all]  a fresh kernel there; its variables are gone",
 }
 
@@ -104,6 +105,8 @@ class Magics:
             return self._session.federation.doctor()
         elif command == "tables":
             return self._session.federation.tables()
+        elif command == "asked":
+            return self._session.asked()
         elif command == "cost":
             return self._session.federation.costs()
         else:
@@ -134,8 +137,11 @@ class Magics:
     def _run(self, members: list[str], options: argparse.Namespace, code: str) -> PendingCell | None:
         session = self._session
         if options.ask is not None:
-            print("--ask: a member in open mode needs no approval, so nobody is asked.")
-        run = session.last = session.cells.execute(members, code, capture=options.output)
+            if options.output or options.noblock:
+                raise UsageError("--ask goes with neither -o nor --noblock: what leaves is what the owner has seen.")
+            run = session.last = session.cells.ask(members, code, options.ask)
+        else:
+            run = session.last = session.cells.execute(members, code, capture=options.output)
         replay: Pieces | Areas
         if len(members) > 1 or options.noblock:
             replay = Areas(self._shell, members, session.looks(), session.show_view, background=options.noblock)

@@ -31,16 +31,23 @@ class ScriptedAgent:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.requests: list[Any] = []
+        self.asks: list[m.AskState] = []
         self.interrupts: dict[str, threading.Event] = {}
         self.kills: dict[str, threading.Event] = {}
         self.go = threading.Event()  # what `gate()` in a cell waits for
         self.reached = threading.Event()  # set by `gate()`, `hang()` and `defy()`
         endpoint.listen("cells", self.serve)
+        endpoint.listen("asks", self.serve)
 
     def serve(self, talk: Conversation) -> None:
         while True:
-            got = talk.recv(m.Execute, m.Interrupt, m.Complete, m.Inspect, m.Restart)
+            got = talk.recv(m.Execute, m.Interrupt, m.Complete, m.Inspect, m.Restart, m.Ask, m.ListAsks)
             self.requests.append(got)
+            if isinstance(got, m.ListAsks):
+                talk.send(m.Asks(got.query, list(self.asks)))
+                continue
+            if isinstance(got, m.Ask):
+                got = m.Execute(got.cell, got.code)
             if isinstance(got, m.Execute):
                 self.interrupts[got.cell], self.kills[got.cell] = threading.Event(), threading.Event()
                 threading.Thread(target=self.run, args=(talk, got), daemon=True).start()

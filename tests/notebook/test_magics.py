@@ -190,11 +190,29 @@ def test_o_of_a_name_that_the_cell_did_not_make_says_so(world: Any) -> None:
         world.party("bank -o rows", "pass")
 
 
-def test_ask_says_that_open_mode_needs_no_approval(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ask_is_sent_with_its_reason_and_a_cell_that_waits_is_no_error(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     world.party('bank --ask "to count rows"', "stream('ran')")
-    out = capsys.readouterr().out
-    assert "open mode needs no approval" in out
-    assert out.endswith("ran")
+    assert capsys.readouterr().out.endswith("ran")
+    asked = world.agents["bank"].requests[-1]
+    assert isinstance(asked, m.Ask) and asked.reason == "to count rows"
+    world.party('bank --ask "to count rows"', "end('waiting', 'request 1 waits')")
+    assert "request 1 waits" in capsys.readouterr().err
+
+
+def test_ask_takes_nothing_that_would_leave_unseen(world: Any) -> None:
+    for more in ("-o x", "--noblock"):
+        with pytest.raises(UsageError, match="neither -o nor --noblock"):
+            world.party(f'bank --ask "why" {more}', "pass")
+    assert world.agents["bank"].requests == []
+
+
+def test_fed_asked_lists_every_partys_requests_and_makes_their_words_harmless(world: Any) -> None:
+    state = m.AskState("abc", "denied", "too \x1b[31mmuch", "to count", 1.8e9, 0.0, 0, "len(fed.load('loans'))")
+    world.agents["agency"].asks.append(state)
+    (row,) = world.shell.run_line_magic("fed", "asked").to_dict("records")
+    assert (row["party"], row["request"], row["state"], row["why"]) == ("agency", "abc", "denied", "too [31mmuch")
 
 
 def test_noblock_gives_a_future_whose_output_stays_in_its_area(world: Any) -> None:
@@ -368,7 +386,7 @@ def test_fed_restart_gives_fresh_kernels(world: Any, capsys: pytest.CaptureFixtu
 
 def test_fed_refuses_what_it_does_not_know(world: Any) -> None:
     with pytest.raises(
-        UsageError, match="no command 'statsu'; it has connect, status, doctor, tables, runs, receipt, cost, restart"
+        UsageError, match="no command 'statsu'; it has connect, status, doctor, tables, runs, receipt, cost, asked, "
     ):
         world.shell.run_line_magic("fed", "statsu")
     with pytest.raises(UsageError, match="takes nothing more"):
