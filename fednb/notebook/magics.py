@@ -36,6 +36,8 @@ COMMANDS = {
     "receipt": "[RUN]  what left each member for the last cell and the newest run, or for that run, and by which rule",
     "cost": "what the latest fits took, beside what model.cost(frame, y) had estimated",
     "asked": "every cell that you asked owners to approve, and how it stands",
+    "mock": "PARTY.TABLE  invented rows of a table's shape, to write cells on that an owner shall approve",
+    "inbox": "HOME [FILE]  for an owner: what analysts ask to be approved, where this member's home is",
     "restart": "NAME[,NAME...|all]  a fresh kernel there; its variables are gone",
 }
 
@@ -97,6 +99,13 @@ class Magics:
             raise UsageError(f"%fed has no command {command!r}; it has {', '.join(COMMANDS)}.")
         elif command == "restart":
             self._restart(rest)
+        elif command == "inbox":
+            return self._inbox(rest)
+        elif command == "mock":
+            party, _, table = rest.strip().partition(".")
+            if not table:
+                raise UsageError("%fed mock needs a party and its table, as in %fed mock agency.invoices.")
+            return self._session.cells.mock(self._session.parties([party])[0], table)
         elif command == "receipt":
             return self._session.receipts(rest.strip())
         elif rest.strip():
@@ -126,6 +135,16 @@ class Magics:
         if down:
             print(f"Down: {', '.join(down)}.")
 
+    def _inbox(self, line: str) -> Any:
+        from fednb.notebook.widgets import inbox
+
+        words = shlex.split(line)
+        if not 1 <= len(words) <= 2:
+            raise UsageError(
+                "%fed inbox needs the home folder of the member that you own, as in %fed inbox .fednb/bank."
+            )
+        return inbox.show(*words)
+
     def _restart(self, names: str) -> None:
         members = self._session.parties(names.split() or [self._session.attached or ""])
         if not members:
@@ -135,6 +154,29 @@ class Magics:
             print(f"{member} has a fresh kernel.")
 
     def _run(self, members: list[str], options: argparse.Namespace, code: str) -> PendingCell | None:
+        if options.noblock:
+            cell, replay = self._send(members, options, code)
+            return self._background(cell, replay, options.output)
+        sent: list[RemoteCell] = []
+        early = 0  # interrupts that came before the cell was known here; it may run over there already
+
+        def interrupt() -> None:
+            nonlocal early
+            if sent:
+                sent[0].interrupt()
+            else:
+                early += 1
+
+        with interrupts(interrupt):
+            cell, _ = self._send(members, options, code)
+            sent.append(cell)
+            for _ in range(early):
+                cell.interrupt()
+            cell.follow()
+        self._assign(options.output, cell.result())
+        return None
+
+    def _send(self, members: list[str], options: argparse.Namespace, code: str) -> tuple[RemoteCell, Pieces | Areas]:
         session = self._session
         if options.ask is not None:
             if options.output or options.noblock:
@@ -147,15 +189,9 @@ class Magics:
             replay = Areas(self._shell, members, session.looks(), session.show_view, background=options.noblock)
         else:
             replay = Pieces(self._shell, members[0], session.show_view)
-        cell = RemoteCell(run, replay, capture=options.output, timeout=options.timeout)
-        if isinstance(replay, Areas) and options.noblock:
-            return self._background(cell, replay, options.output)
-        with interrupts(cell.interrupt):
-            cell.follow()
-        self._assign(options.output, cell.result())
-        return None
+        return RemoteCell(run, replay, capture=options.output, timeout=options.timeout), replay
 
-    def _background(self, cell: RemoteCell, replay: Areas, output: Sequence[str]) -> PendingCell:
+    def _background(self, cell: RemoteCell, replay: Pieces | Areas, output: Sequence[str]) -> PendingCell:
         # ipykernel files a thread's output under the cell that is current when it is written, unless told otherwise
         parent = self._shell.get_parent() if hasattr(self._shell, "get_parent") else None
 
@@ -166,7 +202,7 @@ class Magics:
             if not cell.failures:
                 self._assign(output, cell.result())
 
-        return PendingCell(cell, work, replay.refresh)
+        return PendingCell(cell, work, replay.refresh if isinstance(replay, Areas) else lambda: None)
 
     def _assign(self, output: Sequence[str], value: Any) -> None:
         if len(output) == 1:
