@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -116,6 +117,27 @@ def _parser() -> argparse.ArgumentParser:
         "--days", type=float, default=7.0, help="add, of one who changes keys: how long the old are good (default: 7)"
     )
 
+    inbox = command("inbox", _inbox, "What analysts ask an owner to approve: look, try, approve, deny, release.")
+    inbox.add_argument("home", type=Path, metavar="HOME", help="the party's")
+    inbox.add_argument(
+        "action", nargs="?", default="list",
+        choices=["list", "show", "try", "approve", "deny", "outputs", "release", "withhold"],
+        help="try: run it on invented rows; outputs: what it said on the data; default: list what waits",
+    )  # fmt: skip
+    inbox.add_argument("id", nargs="?", default="", metavar="ID", help="of a request, or how it begins")
+    inbox.add_argument(
+        "--file", type=Path, metavar="FILE.toml", help="default: the one that the member was started with"
+    )
+    inbox.add_argument("--all", action="store_true", help="list: also what is decided and released")
+    inbox.add_argument(
+        "--times", type=int, default=1, metavar="N", help="approve: how often it may run (default: once)"
+    )
+    inbox.add_argument("--days", type=float, default=7.0, help="approve: for how long (default: 7)")
+    inbox.add_argument("--until", metavar="DATE", help="approve: until the end of this day, as in 2030-01-31")
+    inbox.add_argument("--release", action="store_true", help="approve: let outputs out without looking at them")
+    inbox.add_argument("--save", type=Path, metavar="DIR", help="outputs: write text and pictures there instead")
+    inbox.add_argument("--reason", default="", metavar="WHY", help="deny, withhold: the analyst is told")
+
     audit = command("audit", _audit, "Check, export or erase from a member's audit log.")
     audit.add_argument("action", choices=["verify", "export", "erase"])
     audit.add_argument("home", type=Path, metavar="HOME")
@@ -206,12 +228,12 @@ def _party(parsed: argparse.Namespace) -> int:
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
+    if parsed.escapes:
+        return _escapes()
     from fednb.crypto import backend
     from fednb.federation.connect import connect
     from fednb.policy import sandbox
 
-    if parsed.escapes:
-        return _escapes()
     with connect(parsed.profile) as federation:
         found = federation.doctor()
     print(found.to_string(index=False))
@@ -331,6 +353,55 @@ def _members(parsed: argparse.Namespace) -> int:
         enrolment.confirm(home, member, parsed.fingerprint)
         print(f"{member.name} is on the roster. {changed}")
     return OK
+
+
+def _inbox(parsed: argparse.Namespace) -> int:
+    from fednb.federation import quarantine
+    from fednb.federation.inbox import describe, open_inbox
+    from fednb.text import plain
+
+    inbox = open_inbox(parsed.home, parsed.file)
+    action: str = parsed.action
+    if action == "list":
+        found = inbox.requests(all=parsed.all)
+        for each in found:
+            print(f"{each.id}  {each.state:<12} {each.analyst:<16} {plain(each.reason, 60)}")
+        if not found:
+            print("nothing waits")
+        return OK
+    if not parsed.id:
+        raise ConfigError(f"{action} needs the id of a request; fednb inbox {parsed.home} lists them.")
+    if action == "show":
+        print(describe(inbox.case(parsed.id)))
+    elif action == "try":
+        print(plain(inbox.dry_run(parsed.id), 200_000))
+    elif action == "outputs":
+        events = inbox.outputs(parsed.id)
+        if parsed.save:
+            print(*quarantine.save(events, parsed.save), sep="\n")
+        else:
+            print(quarantine.text(events))
+    else:
+        if action == "approve":
+            done = inbox.approve(parsed.id, uses=parsed.times, days=_days(parsed), release=parsed.release)
+        elif action == "release":
+            done = inbox.release(parsed.id)
+        else:
+            done = (inbox.deny if action == "deny" else inbox.withhold)(parsed.id, parsed.reason)
+        print(f"{done.id} is {done.state}")
+    return OK
+
+
+def _days(parsed: argparse.Namespace) -> float:
+    """From now to the end of the day that was named."""
+    if not parsed.until:
+        return float(parsed.days)
+    try:
+        day = datetime.date.fromisoformat(parsed.until)
+    except ValueError:
+        raise ConfigError(f"{parsed.until!r} is no day; write it as in 2030-01-31.") from None
+    end = datetime.datetime.combine(day + datetime.timedelta(days=1), datetime.time())
+    return (end - datetime.datetime.now()) / datetime.timedelta(days=1)
 
 
 def _audit(parsed: argparse.Namespace) -> int:

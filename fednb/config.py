@@ -75,6 +75,7 @@ class TableConfig(msgspec.Struct, frozen=True):
     origin: str = ""  # of a derived table: the one whose rows it has, as far as is known
     of_cells: bool = False  # made by somebody's cell, or from such a table: what its columns are called says nothing
     roles: Mapping[str, ColumnConfig] = {}  # of columns, at a guarded party
+    mock: Mapping[str, tuple[float | str, ...]] = {}  # of invented rows, by column: least and most, or all texts
 
 
 class PermitConfig(msgspec.Struct, frozen=True):
@@ -131,6 +132,7 @@ class PartyConfig(msgspec.Struct, frozen=True):
     protocols: tuple[str, ...] = ()  # "module:attribute" of protocols that the owner installed
     accept_coordinator_at: tuple[str, ...] = ()  # parties in whose organisation the secret key may lie
     dask: str = ""  # the scheduler of the party's own Dask cluster, for heavy work; "": this machine's threads
+    approval: bool = False  # cells run that the owner approved, each in a kernel of its own
     sandbox: str = "auto"  # around kernels; "none" in open mode only
     limits: LimitsConfig = LimitsConfig()
     tables: Mapping[str, TableConfig] = {}
@@ -184,6 +186,7 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True):
     columns: list[str] | None = None
     separator: str = ","
     roles: dict[str, Any] = {}
+    mock: dict[str, list[float | str]] = {}
 
 
 class _Role(msgspec.Struct, forbid_unknown_fields=True):
@@ -197,6 +200,7 @@ class _Party(msgspec.Struct, forbid_unknown_fields=True):
     protocols: list[str] | dict[str, Any] = []  # installed ones, or a section of rules with `install` among them
     accept_coordinator_at: list[str] = []
     dask: str | None = None
+    approval: bool = False
     sandbox: str | None = None
     limits: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}
@@ -321,9 +325,12 @@ class _Reader:
                 self.fail((*at, "release"), f"item {index + 1}, {what!r}, is not one of {_listed(RELEASES)}.")
         install, rules = self._rules((*at, "protocols"), section.protocols, quota)
         mode = self._mode((*at, "mode"), section.mode or ("protocol-only" if loopback else "guarded"), loopback)
+        if section.approval and mode == "open":
+            self.fail((*at, "approval"), 'a party in mode "open" runs every cell without asking anybody.')
         return PartyConfig(
             name=name,
             mode=mode,
+            approval=section.approval,
             release=tuple(section.release),
             protocols=install,
             rules=rules,
@@ -529,7 +536,17 @@ class _Reader:
             columns=columns,
             separator=section.separator,
             roles=self._roles((*at, "roles"), section),
+            mock=self._mock((*at, "mock"), section.mock),
         )
+
+    def _mock(
+        self, at: tuple[str, ...], ranges: Mapping[str, list[float | str]]
+    ) -> dict[str, tuple[float | str, ...]]:
+        for column, values in ranges.items():
+            numbers = [each for each in values if not isinstance(each, str)]
+            if not values or (numbers and (len(values) != 2 or len(numbers) != 2 or numbers[0] > numbers[1])):
+                self.fail((*at, column), "write [LEAST, MOST] for numbers, or a list of texts.")
+        return {column: tuple(values) for column, values in ranges.items()}
 
     def _source(self, at: tuple[str, ...], source: str) -> str:
         scheme, colon, rest = source.partition("://")

@@ -15,6 +15,7 @@ from pathlib import Path
 from fednb.config import CoordinatorConfig, PartyConfig
 from fednb.errors import ConfigError
 from fednb.federation import messages as m
+from fednb.federation.asks import AskDesk
 from fednb.federation.cluster import Cluster
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.desk import Desk
@@ -25,6 +26,7 @@ from fednb.federation.receipts import Book
 from fednb.federation.runs import RunStore
 from fednb.federation.store import MemberStore
 from fednb.federation.tables import TableStore
+from fednb.policy.approvals import ApprovalStore
 from fednb.policy.audit import AuditLog
 from fednb.policy.mode import MemberPolicy
 from fednb.policy.protocol_policy import ProtocolPolicy
@@ -80,10 +82,15 @@ def start_party(
     """Serve as a party. Raises ConfigError for tables, protocols or a cluster not as the federation file says."""
     tables = TableStore(settings.name, settings.tables, home / "tables")
     tables.check()
-    sandbox = _sandbox(settings, home)
+    sandbox = sandbox_of(settings, home)
     find_protocol = finder(settings.protocols)
     policy = MemberPolicy(
-        settings.name, settings.mode, settings.release, settings.accept_coordinator_at, settings.analysts
+        settings.name,
+        settings.mode,
+        settings.release,
+        settings.accept_coordinator_at,
+        settings.analysts,
+        approval=settings.approval,
     )
     store = MemberStore(home / "runs")
     book = _book(settings.name, home, sign, mode=settings.mode, tables=sorted(settings.tables))
@@ -113,14 +120,41 @@ def start_party(
         attach=desk.attach,
         book=book,
         sandbox=sandbox,
+        approves=settings.approval,
     )
+    asks = _asks(endpoint, policy, tables, sandbox, book, settings, home, run_folder)
 
     def close(lost: str) -> None:
-        for each in (cluster, gate):
+        for each in (asks, cluster, gate):
             if each is not None:
                 each.close()
 
     return Agent(host, tables.describe, close)
+
+
+def _asks(
+    endpoint: Endpoint,
+    policy: MemberPolicy,
+    tables: TableStore,
+    sandbox: Sandbox | None,
+    book: Book,
+    settings: PartyConfig,
+    home: Path,
+    run_folder: Path,
+) -> AskDesk | None:
+    if not settings.approval or sandbox is None:
+        return None
+    return AskDesk(
+        endpoint,
+        policy,
+        tables,
+        ApprovalStore(home / "approvals"),
+        sandbox,
+        book,
+        declared=settings.tables,
+        run_folder=run_folder,
+        seconds=float(settings.limits.cpu_seconds),
+    )
 
 
 def start_coordinator(
@@ -166,9 +200,9 @@ def start_coordinator(
     return Agent(host, lambda: None, service.close)
 
 
-def _sandbox(settings: PartyConfig, home: Path) -> Sandbox | None:
+def sandbox_of(settings: PartyConfig, home: Path) -> Sandbox | None:
     """Raises ConfigError when kernels are to have one and none works here: then the party does not start."""
-    if settings.mode == "protocol-only" or settings.sandbox == "none":
+    if settings.sandbox == "none" or (settings.mode == "protocol-only" and not settings.approval):
         return None
     limits = settings.limits
     files = [table.path for table in settings.tables.values() if table.path is not None]

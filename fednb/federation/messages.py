@@ -5,6 +5,8 @@ network: what these messages cannot say (debugging, history, comms, user express
 
     analyst ── "cells" ──────> agent          Execute, Interrupt, Complete, Inspect, Restart
             <───────────────────               Stream, Display, ClearOutput, CellError, Captured, CellDone, ...
+    analyst ── "asks" ───────> agent          Ask, ListAsks, AskMock
+            <───────────────────               CellStarted, Stream, ..., CellDone | Asks | Mock
     client  ── "runs/<id>" ──> coordinator    StartRun | ResumeRun | WatchRun | CancelRun | ListRuns | ListTables
                                               | AskPlacement
             <───────────────────               RunStarted, RunEvent*, RunEnded | Runs | Tables | Placement
@@ -147,7 +149,7 @@ class Captured(Message):
 
 class CellDone(Message):
     cell: Id
-    status: Literal["ok", "error", "interrupted", "refused", "died"]
+    status: Literal["ok", "error", "interrupted", "refused", "died", "waiting"]  # waiting: for an owner, see reason
     seconds: float = 0.0
     count: int | None = None  # the party kernel's execution count
     reason: str = ""  # why refused or died, and what to do next
@@ -170,6 +172,52 @@ class Inspection(Message):
 
 class Restarted(Message):
     query: Id
+
+
+# ---------------------------------------------------------------- cells that an owner approves
+
+
+class Ask(Message):
+    """Ask for a cell, or for what became of the same one: its outputs and CellDone, or CellDone alone."""
+
+    cell: Id
+    code: Text
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
+
+
+class ListAsks(Message):
+    query: Id
+
+
+class AskState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where one request of the analyst's stands."""
+
+    request: Id
+    state: Word
+    why: str
+    reason: str
+    asked: float  # seconds since 1970
+    until: float
+    uses: int
+    code: str
+
+
+class Asks(Message):
+    query: Id
+    asks: Annotated[list[AskState], msgspec.Meta(max_length=10_000)]
+
+
+class AskMock(Message):
+    """Invented rows of a table's shape."""
+
+    query: Id
+    table: Name
+
+
+class Mock(Message):
+    query: Id
+    arrow: np.ndarray | None = None  # uint8: Arrow IPC stream
+    error: str = ""  # why there is none
 
 
 # ---------------------------------------------------------------- tables

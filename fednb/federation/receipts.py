@@ -99,6 +99,10 @@ class Book:
         if self._audit:
             self._audit.append(event, **details)
 
+    def keep(self, text: str) -> str | None:
+        """The digest of a text that is kept beside the log."""
+        return self._audit.keep(text) if self._audit else None
+
     # ------------------------------------------------------------ runs
 
     def run_begins(self, join: m.Join, decision: str = "allowed", rule: str = "") -> None:

@@ -42,6 +42,7 @@ class RemoteCell:
     ) -> None:
         self.run = run
         self.failures: dict[str, CellFailure] = {}
+        self.waits: dict[str, str] = {}  # members whose owner has to decide first, with what they say
         self._replay = replay
         self._capture = tuple(capture)
         self._values: dict[str, dict[str, Any]] = {}
@@ -131,6 +132,11 @@ class RemoteCell:
             self.failures.setdefault(member, CellFailure("KeyboardInterrupt", reason or "the cell was interrupted"))
         elif done.status == "error":
             self.failures.setdefault(member, CellFailure("Error", reason or "the cell failed and gave no reason"))
+        elif done.status == "waiting":
+            self.waits[member] = reason
+            self._replay.take(member, m.Stream(done.cell, "stderr", f"{reason}\n"))
+            self._replay.end(member, "waiting for its owner")
+            return
         failure = self.failures.get(member)
         if failure is None:
             self._replay.end(member, f"{done.seconds:.1f} s")

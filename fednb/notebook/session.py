@@ -16,6 +16,7 @@ from fednb.federation.client import Federation
 from fednb.federation.receipts import table
 from fednb.notebook.lab.log import CellLog
 from fednb.notebook.palette import Look, looks
+from fednb.text import plain
 
 _OURS = re.compile(r"\s*(?:%%party\b|%%coordinator\b|%fed\b)")
 
@@ -80,6 +81,24 @@ class Session:
             newest = table([])
         found = [each for each in (cell, newest) if len(each)]
         return pd.concat(found, ignore_index=True) if found else cell
+
+    def asked(self) -> pd.DataFrame:
+        """Every cell that this analyst asked owners to approve, the newest first."""
+        rows = [
+            {
+                "party": party,
+                "request": each.request,
+                "state": plain(each.state, 40),
+                "asked": pd.Timestamp(each.asked, unit="s").round("s"),
+                "reason": plain(each.reason, 200),
+                "why": plain(each.why, 400),
+                "cell": plain(each.code, 200),
+            }
+            for party in self.federation.parties
+            for each in self.cells.asked(party)
+        ]
+        found = pd.DataFrame(rows, columns=["party", "request", "state", "asked", "reason", "why", "cell"])
+        return found.sort_values("asked", ascending=False, ignore_index=True)
 
     def close(self) -> None:
         """Disconnect. Idempotent."""

@@ -35,8 +35,13 @@ class MemberPolicy:
         release: Iterable[str] = (),
         accept_coordinator_at: Iterable[str] = (),
         analysts: Mapping[str, PermitConfig] | None = None,
+        *,
+        approval: bool = False,
     ) -> None:
-        """`analysts` says who may do what; None: the federation file leaves it open to all (on one machine only)."""
+        """`analysts` says who may do what; None: the federation file leaves it open to all (on one machine only).
+
+        approval : cells may be asked for, and run when the owner has approved them.
+        """
         if mode not in MODES:
             raise ValueError(f"unknown mode {mode!r}")
         self.member = member
@@ -44,6 +49,7 @@ class MemberPolicy:
         self._release = frozenset(release)
         self._accepted = frozenset(accept_coordinator_at)
         self._analysts = analysts
+        self._approval = approval
         self._locked = threading.Event()
 
     @property
@@ -110,6 +116,14 @@ class MemberPolicy:
                 member=self.member,
                 rule="analysts.cells",
             )
+
+    def check_asks_of(self, analyst: str) -> None:
+        """Raises Refused unless `analyst` may ask the owner here to approve a cell."""
+        permit = self._permit(analyst)
+        if not self._approval or self._locked.is_set() or (permit is not None and not permit.cells):
+            why = f"runs no cells of {analyst}" if self._approval else "has nobody who approves cells"
+            why = "was locked by fed.lock()" if self._locked.is_set() else why
+            raise Refused(f"{self.member} {why}; what it runs, its owner decides.", member=self.member, rule="approval")
 
     def _permit(self, analyst: str) -> PermitConfig | None:
         """None: everything. An analyst that is not named may do nothing."""
