@@ -211,7 +211,7 @@ def test_a_refusal_names_the_rule_to_the_analyst_and_in_the_partys_log(world: Ma
         act(made)
     named = f"protocols.{rule.partition(' ')[0]}"
     assert (caught.value.member, caught.value.rule) == ("bank", named)
-    assert str(caught.value).startswith("bank ")
+    assert str(caught.value).startswith("bank ") and str(caught.value).endswith(f"[rule: {named}]")
     entries = [entry for entry in made.log("bank") if named in (entry.get("rule"), entry.get("refused"))]
     assert len(entries) == 1 and (entries[0].get("decision") == "declined" or entries[0]["status"] == "failed")
 
