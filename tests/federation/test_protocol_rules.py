@@ -184,10 +184,15 @@ def fit(made: World, **options: Any) -> None:
     VerticalLogisticRegression(**{"max_iter": 1, **options}).fit(made.align(), y="bank.default")
 
 
+def align_on_figures(made: World) -> None:
+    made.analyst.align({"bank": "loans", "agency": "invoices"}, on={"bank": "a", "agency": "id"})
+
+
 Act = Callable[[World], object]
 REFUSALS: dict[str, tuple[RulesConfig, Act]] = {
     "allow": (RulesConfig(allow=("psi",)), fit),
     "partners": (RulesConfig(partners=("telco",)), World.align),
+    "other_ids": (RulesConfig(), align_on_figures),
     "min_ids": (RulesConfig(min_ids=ROWS + 1), World.align),
     "max_ids": (RulesConfig(max_ids=ROWS - 1), World.align),
     "min_rows": (RulesConfig(min_rows=ROWS + 1), fit),
@@ -339,6 +344,15 @@ def test_another_alignment_another_table_and_another_spelling_are_the_same_rows(
         VerticalLogisticRegression(max_iter=1).fit(variant, y="bank.default")
     assert caught.value.rule == "protocols.rows_apart"
     assert model.coef_
+
+
+def test_a_table_of_a_cells_is_aligned_by_the_id_of_the_one_that_it_comes_from(world: Make) -> None:
+    made = world()
+    loans = made.tables["bank"].read("loans").assign(key=lambda t: t["id"].str[:4])
+    made.tables["bank"].save("keyed", loans, ["id"], "default")
+    with pytest.raises(Refused, match="aligns loans by its declared id only"):
+        made.analyst.align({"bank": "keyed", "agency": "invoices"}, on={"bank": "key", "agency": "id"})
+    assert len(made.align("keyed")) == ROWS
 
 
 def test_variants_of_a_table_that_differ_by_one_are_not_aligned(world: Make) -> None:
