@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     demo = command("demo", _demo, "Two organisations, one risk model: the demo, in JupyterLab or headless.")
-    demo.add_argument("--headless", action="store_true", help="execute the notebook and print the result as JSON")
+    shown = demo.add_mutually_exclusive_group()
+    shown.add_argument("--headless", action="store_true", help="execute the notebook and print the result as JSON")
+    shown.add_argument("--members", action="store_true", help="start the members only, for a JupyterLab that is open")
     demo.add_argument("--rows", type=int, metavar="N", help="rows of the generated data (at least 2000)")
 
     up = command("up", _up, "Run a whole federation on this machine, each member its own process, until Ctrl-C.")
@@ -77,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     party.add_argument("--managed", action="store_true", help=argparse.SUPPRESS)
 
     doctor = command("doctor", _doctor, "Say which members of a federation are up, and how far away.")
+    doctor.add_argument(
+        "--escapes", action="store_true", help="only try every known way out of the sandbox that kernels run in"
+    )
     runs = command("runs", _runs, "List the coordinator's runs, newest first.")
     for asking in (doctor, runs):
         asking.add_argument(
@@ -123,8 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--text", metavar="DIGEST", help="erase: which cell's text or output, as in the log")
     audit.add_argument("--reason", metavar="WHY", help="erase: written into the log")
 
-    kernels = command("kernels", _kernels, "Put fednb's kernels into Jupyter's list.")
-    kernels.add_argument("action", choices=["install"], help="install them, or renew what is installed")
+    kernels = command("kernels", _kernels, "Put fednb's kernels, and its extension of JupyterLab, where Jupyter looks.")
+    kernels.add_argument("action", choices=["install", "remove"], help="install or renew them; or take them away")
     where = kernels.add_mutually_exclusive_group()
     where.add_argument("--user", action="store_true", help="for this user (default outside a virtual environment)")
     where.add_argument("--sys-prefix", action="store_true", help="for this Python (default in a virtual environment)")
@@ -137,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(parsed: argparse.Namespace) -> int:
     from fednb.demo import main as run_demo
 
-    arguments = ["--headless"] if parsed.headless else []
+    arguments = [f"--{name}" for name in ("headless", "members") if getattr(parsed, name)]
     if parsed.rows is not None:
         arguments += ["--rows", str(parsed.rows)]
     return int(run_demo(arguments))
@@ -203,11 +208,15 @@ def _party(parsed: argparse.Namespace) -> int:
 def _doctor(parsed: argparse.Namespace) -> int:
     from fednb.crypto import backend
     from fednb.federation.connect import connect
+    from fednb.policy import sandbox
 
+    if parsed.escapes:
+        return _escapes()
     with connect(parsed.profile) as federation:
         found = federation.doctor()
     print(found.to_string(index=False))
     print(f"encrypted arithmetic on this machine: {backend.describe()}")
+    print(f"sandbox for kernels on this machine: {sandbox.describe()}")
     if "inside" in found:
         inside = next(filter(None, found["inside"]))
         print(f"the coordinator runs in {inside}'s organisation: {inside} could read what others send it encrypted")
@@ -217,6 +226,25 @@ def _doctor(parsed: argparse.Namespace) -> int:
         print(f"fednb: down: {', '.join(down)}", file=sys.stderr)
         return FAILED
     return OK
+
+
+def _escapes() -> int:
+    """Each way out, without a sandbox and with each one that works here. Fails when one leads out, or none works."""
+    from fednb.policy import bait, sandbox
+
+    working = [backend for backend in sandbox.BACKENDS if not sandbox.missing(backend)]
+    for backend in sandbox.BACKENDS:
+        print(f"{backend}: {sandbox.missing(backend) or 'works'}")
+    escaped = dict.fromkeys(working, 0)
+    for name, outcomes in bait.attempts(working):
+        words = [f"{backend}: {'ESCAPED' if outcomes[backend].escaped else 'held'}" for backend in working]
+        free = "possible without" if outcomes[None].escaped else "declined to everybody here"
+        print(f"  {name:<46} {free:<28} {'  '.join(words)}", flush=True)
+        for backend in working:
+            escaped[backend] += outcomes[backend].escaped
+    for backend, count in escaped.items():
+        print(f"{backend}: {count} escaped")
+    return OK if working and not any(escaped.values()) else FAILED
 
 
 def _runs(parsed: argparse.Namespace) -> int:
@@ -357,12 +385,20 @@ def _signed(home: MemberHome, head: Head) -> bool:
 
 
 def _kernels(parsed: argparse.Namespace) -> int:
-    from fednb.notebook import kernelspecs
+    from fednb.notebook import kernelspecs, labextension
 
     if parsed.profile and not parsed.party:
         raise ConfigError("--profile says where a party is; name the party with --party.")
     prefix = sys.prefix if parsed.sys_prefix else parsed.prefix and str(parsed.prefix.absolute())
-    for folder in kernelspecs.install(user=parsed.user, prefix=prefix, party=parsed.party, profile=parsed.profile):
+    where = {"user": parsed.user, "prefix": prefix}
+    if parsed.action == "remove":
+        changed = [*kernelspecs.remove(**where), *labextension.remove(**where)]
+    else:
+        changed = [
+            *kernelspecs.install(**where, party=parsed.party, profile=parsed.profile),
+            labextension.install(**where),
+        ]
+    for folder in changed:
         print(folder)
     return OK
 

@@ -21,12 +21,34 @@ from fednb.errors import ConfigError
 from fednb.typed import known
 
 S = TypeVar("S", bound=msgspec.Struct)
-Mode = Literal["open", "protocol-only"]
+Mode = Literal["open", "guarded", "protocol-only"]
+Role = Literal["id", "key", "measure", "hidden"]
 
 MODES = ("open", "guarded", "protocol-only")
+ROLES = ("id", "key", "measure", "hidden")
 RELEASES = ("coefficients",)
+SANDBOXES = ("auto", "bubblewrap", "landlock", "none")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _RESERVED = {"hub": "the relay itself", "all": "every party, in %%party all"}
+
+
+class ColumnConfig(msgspec.Struct, frozen=True):
+    """What analysts of a guarded party may do with a column."""
+
+    role: Role
+    cuts: tuple[float, ...] = ()  # of a numeric column: where filters and groups may divide it; (): by rows
+
+
+class GuardConfig(msgspec.Struct, frozen=True):
+    """What a guarded party releases. The defaults are safe ones."""
+
+    k: int = 10  # rows (ids, where one has several rows) behind every figure, and outside its set
+    p_percent: float = 10.0  # the second largest must not know the largest's value better than this
+    largest_two: float = 90.0  # percent of a sum that its two largest may have
+    leverage: float = 0.2  # of any row's variance, explained by everything released
+    digits: int = 4  # significant ones of every figure but counts
+    releases: int = 2000  # answers in 24 hours, to all analysts
+    refusals: int = 200  # in 24 hours, of those that depend on values
 
 
 class TableConfig(msgspec.Struct, frozen=True):
@@ -42,6 +64,7 @@ class TableConfig(msgspec.Struct, frozen=True):
     separator: str = ","  # of a CSV file
     origin: str = ""  # of a derived table: the one whose rows it has, as far as is known
     of_cells: bool = False  # made by somebody's cell, or from such a table: what its columns are called says nothing
+    roles: Mapping[str, ColumnConfig] = {}  # of columns, at a guarded party
 
 
 class PermitConfig(msgspec.Struct, frozen=True):
@@ -82,6 +105,14 @@ class RulesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.of.get(protocol, self)
 
 
+class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one sandboxed kernel may use up."""
+
+    memory_mb: int = 4096  # address space
+    cpu_seconds: int = 3600  # of processor time, in its whole life
+    file_mb: int = 256  # a file that it writes; with bubblewrap all of them together
+
+
 class PartyConfig(msgspec.Struct, frozen=True):
     """One party: what its owner allows, and its tables by name."""
 
@@ -91,7 +122,10 @@ class PartyConfig(msgspec.Struct, frozen=True):
     protocols: tuple[str, ...] = ()  # "module:attribute" of protocols that the owner installed
     accept_coordinator_at: tuple[str, ...] = ()  # parties in whose organisation the secret key may lie
     dask: str = ""  # the scheduler of the party's own Dask cluster, for heavy work; "": this machine's threads
+    sandbox: str = "auto"  # around kernels; "none" in open mode only
+    limits: LimitsConfig = LimitsConfig()
     tables: Mapping[str, TableConfig] = {}
+    guard: GuardConfig = GuardConfig()
     analysts: Mapping[str, PermitConfig] | None = None  # by analyst; None (on loopback): everybody may do all
     rules: RulesConfig = RulesConfig()
 
@@ -148,6 +182,8 @@ class _Party(msgspec.Struct, forbid_unknown_fields=True):
     protocols: list[str] | dict[str, Any] = []  # installed ones, or a section of rules with `install` among them
     accept_coordinator_at: list[str] = []
     dask: str | None = None
+    sandbox: str | None = None
+    limits: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}
     analysts: dict[str, dict[str, Any]] = {}
 
@@ -268,14 +304,17 @@ class _Reader:
             if what not in RELEASES:
                 self.fail((*at, "release"), f"item {index + 1}, {what!r}, is not one of {_listed(RELEASES)}.")
         install, rules = self._rules((*at, "protocols"), section.protocols, quota)
+        mode = self._mode((*at, "mode"), section.mode or "protocol-only", loopback)
         return PartyConfig(
             name=name,
-            mode=self._mode((*at, "mode"), section.mode or "protocol-only", loopback),
+            mode=mode,
             release=tuple(section.release),
             protocols=install,
             rules=rules,
             accept_coordinator_at=self._organisations((*at, "accept_coordinator_at"), section.accept_coordinator_at),
             dask="" if section.dask is None else self._dask((*at, "dask"), section.dask),
+            sandbox=self._sandbox((*at, "sandbox"), section.sandbox, mode),
+            limits=self._limits((*at, "limits")),
             tables={table: self._table((*at, "tables", table), table) for table in self._names((*at, "tables"))},
             analysts=self._permits((*at, "analysts"), loopback),
         )
@@ -343,6 +382,28 @@ class _Reader:
                 )
             return "open"
         return "protocol-only"
+
+    def _sandbox(self, at: tuple[str, ...], wish: str | None, mode: Mode) -> str:
+        if wish is None:
+            return "none" if mode == "open" else "auto"
+        if wish not in SANDBOXES:
+            self.fail(at, f"{wish!r} is no sandbox; allowed are {_listed(SANDBOXES)}.")
+        if wish == "none" and mode != "open":
+            self.fail(
+                at,
+                'a kernel without a sandbox can read whatever its agent can; only the mode "open", which promises '
+                f"nothing, may have one. Allowed here are {_listed(SANDBOXES[:-1])}.",
+            )
+        return wish
+
+    def _limits(self, at: tuple[str, ...]) -> LimitsConfig:
+        if at[-1] not in self.content["party"][at[1]]:
+            return LimitsConfig()
+        limits = self._section(at, LimitsConfig)
+        for field, least in (("memory_mb", 512), ("cpu_seconds", 10), ("file_mb", 1)):
+            if not least <= getattr(limits, field) <= 1 << 20:
+                self.fail((*at, field), f"must be from {least} to {1 << 20}.")
+        return limits
 
     def _protocols(self, at: tuple[str, ...], entries: Iterable[str]) -> tuple[str, ...]:
         for entry in entries:

@@ -28,6 +28,7 @@ from fednb.policy.audit import AuditLog
 from fednb.policy.mode import MemberPolicy
 from fednb.policy.protocol_policy import ProtocolPolicy
 from fednb.policy.quota import QuotaLedger
+from fednb.policy.sandbox import Limits, Sandbox, find
 from fednb.protocols import lookup
 from fednb.protocols.base import Protocol
 from fednb.version import __version__
@@ -41,7 +42,7 @@ KERNEL_SIDE = "fednb.federation.kernel_side"
 class Agent:
     """What one member runs beside its endpoint. `close` leaves no kernel behind; it does not close the endpoint."""
 
-    def __init__(self, host: KernelHost, warm: Callable[[], object], close: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, host: KernelHost, warm: Callable[[], object], close: Callable[[str], None]) -> None:
         self.host = host
         self._warm = warm
         self._close = close
@@ -58,8 +59,9 @@ class Agent:
 
         threading.Thread(target=warm, name="fednb-prewarm", daemon=True).start()
 
-    def close(self) -> None:
-        self._close()
+    def close(self, lost: str = "") -> None:
+        """Stop. `lost` is the member whose death is the reason, if that is the reason."""
+        self._close(lost)
         self.host.close()
 
 
@@ -77,8 +79,9 @@ def start_party(
     """Serve as a party. Raises ConfigError for tables, protocols or a cluster not as the federation file says."""
     tables = TableStore(settings.name, settings.tables, home / "tables")
     tables.check()
-    find = finder(settings.protocols)
-    _check_named(settings, find)
+    sandbox = _sandbox(settings, home)
+    find_protocol = finder(settings.protocols)
+    _check_named(settings, find_protocol)
     policy = MemberPolicy(
         settings.name, settings.mode, settings.release, settings.accept_coordinator_at, settings.analysts
     )
@@ -91,7 +94,7 @@ def start_party(
         policy,
         store,
         coordinator=coordinator,
-        lookup=find,
+        lookup=find_protocol,
         threads=threads,
         executor=cluster.executor if cluster else None,
         book=book,
@@ -108,8 +111,9 @@ def start_party(
         pipe=pipe,
         attach=desk.attach,
         book=book,
+        sandbox=sandbox,
     )
-    return Agent(host, tables.describe, cluster.close if cluster else lambda: None)
+    return Agent(host, tables.describe, lambda _: cluster.close() if cluster else None)
 
 
 def start_coordinator(
@@ -153,6 +157,19 @@ def start_coordinator(
         book=book,
     )
     return Agent(host, lambda: None, service.close)
+
+
+def _sandbox(settings: PartyConfig, home: Path) -> Sandbox | None:
+    """Raises ConfigError when kernels are to have one and none works here: then the party does not start."""
+    if settings.mode == "protocol-only" or settings.sandbox == "none":
+        return None
+    limits = settings.limits
+    files = [table.path for table in settings.tables.values() if table.path is not None]
+    return Sandbox(
+        find(settings.sandbox),
+        Limits(memory=limits.memory_mb << 20, cpu=limits.cpu_seconds, file=limits.file_mb << 20),
+        private=[home, *files],
+    )
 
 
 def _book(member: str, home: Path, sign: Callable[[bytes], bytes] | None, **details: object) -> Book:

@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +35,7 @@ from fednb.wire.message import Message
 
 log = logging.getLogger("fednb.coordinator")
 
+CLOSE_SECONDS = 4.0
 JOIN_SECONDS = 300.0  # a party may have to read and normalise a large table before it joins
 
 
@@ -66,6 +67,7 @@ class _Run:
     resume: bool = False
     step: int | None = None  # of the journals, where a resumed run goes on
     lock: threading.Lock = field(default_factory=threading.Lock)
+    over: threading.Event = field(default_factory=threading.Event)
 
     @property
     def id(self) -> str:
@@ -111,6 +113,8 @@ class CoordinatorService:
         self._book = book or Book(endpoint.me)
         self._active: dict[str, _Run] = {}
         self._lock = threading.Lock()
+        self._told = threading.Condition()
+        self._telling = 0  # clients that follow a run
         self.serve(endpoint)
 
     def serve(self, endpoint: Endpoint, *, by: str | None = None) -> None:
@@ -153,8 +157,7 @@ class CoordinatorService:
             self.resume(request.run)
             talk.send(m.RunStarted(run=request.run))
         elif isinstance(request, m.WatchRun):
-            for item in self._runs.get(request.run).follow(request.since):
-                talk.send(item)
+            self._tell(talk, self._runs.get(request.run).follow(request.since))
         elif isinstance(request, m.CancelRun):
             self._check_begun_by(request.run, who)
             self.cancel(request.run, f"{who} cancelled the run.")
@@ -166,6 +169,17 @@ class CoordinatorService:
         else:
             talk.send(self.tables())
 
+    def _tell(self, talk: Conversation, items: Iterator[m.RunEvent | m.RunEnded]) -> None:
+        with self._told:
+            self._telling += 1
+        try:
+            for item in items:
+                talk.send(item)
+        finally:
+            with self._told:
+                self._telling -= 1
+                self._told.notify_all()
+
     def _check_begun_by(self, run_id: str, who: str) -> None:
         by = self._runs.get(run_id).info.by
         if who != by:
@@ -176,12 +190,13 @@ class CoordinatorService:
         members = self._endpoint.members()
         found: list[m.TableInfo] = []
         missing: dict[str, str] = {}
+        modes: dict[str, str] = {}
 
-        def ask(party: str) -> list[m.TableInfo]:
+        def ask(party: str) -> m.Tables:
             talk = self._endpoint.open(party, f"member/describe-{secrets.token_hex(8)}")
             try:
                 talk.send(m.Describe())
-                return talk.recv(m.Tables, timeout=60).tables
+                return talk.recv(m.Tables, timeout=60)
             finally:
                 talk.close()
 
@@ -192,11 +207,13 @@ class CoordinatorService:
         with ThreadPoolExecutor(len(up)) as pool:
             for party, answer in [(party, pool.submit(ask, party)) for party in up]:
                 try:
-                    # a party describes its own tables only, whatever it says
-                    found += [msgspec.structs.replace(info, member=party) for info in answer.result()]
+                    said = answer.result()
+                    # a party describes its own tables and mode only, whatever it says
+                    found += [msgspec.structs.replace(info, member=party) for info in said.tables]
+                    modes[party] = said.modes.get(party, "")
                 except LinkError as error:
                     missing[party] = str(error)
-        return m.Tables(tables=found, missing=missing)
+        return m.Tables(tables=found, missing=missing, modes=modes)
 
     # ------------------------------------------------------------ runs
 
@@ -252,13 +269,22 @@ class CoordinatorService:
             for talk in list(run.talks.values()):
                 talk.close(reason)
 
-    def close(self) -> None:
-        """Cancel what still runs."""
+    def close(self, lost: str = "") -> None:
+        """End what still runs. `lost` is the member whose death is the reason, if that is the reason."""
         with self._lock:
             active = list(self._active.values())
         for run in active:
-            run.cancelled = "the coordinator was stopped."
-            run.stop(run.cancelled)
+            reason = f"{lost} has died, so the coordinator was stopped." if lost else "the coordinator was stopped."
+            if lost in _players(run.request):
+                run.fail(_Failure(self._endpoint.me, lost, reason, PeerLost.__name__))
+            else:
+                run.cancelled = reason
+            run.stop(reason)
+        deadline = time.monotonic() + CLOSE_SECONDS  # those who wait for the verdict should have it before we go
+        for run in active:
+            run.over.wait(max(0.0, deadline - time.monotonic()))
+        with self._told:
+            self._told.wait_for(lambda: not self._telling, max(0.0, deadline - time.monotonic()))
 
     def _check_cast(self, request: m.StartRun, protocol: Protocol) -> None:
         members = self._endpoint.members()
@@ -284,6 +310,7 @@ class CoordinatorService:
                 self._active.pop(run.id, None)
             ended = self._verdict(run, time.monotonic() - began)
             run.record.end(msgspec.structs.replace(ended, receipts=list(run.receipts.values())))
+            run.over.set()
 
     def _invite(self, run: _Run) -> None:
         request = run.request

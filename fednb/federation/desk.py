@@ -14,6 +14,7 @@ import numpy as np
 from fednb.errors import DataError, FednbError, Refused
 from fednb.federation import messages as m
 from fednb.federation.arrow import from_arrow, to_arrow
+from fednb.federation.card import CARD
 from fednb.federation.seat import explain
 from fednb.federation.store import MemberStore
 from fednb.federation.tables import TableStore
@@ -56,7 +57,7 @@ class Desk:
         if isinstance(request, m.Describe):
             return m.Tables(self._tables.describe())
         if isinstance(request, m.ReadModel):
-            return self._coefficients(request.run)
+            return self._own_part(request.run)
         if isinstance(request, m.Lock):
             self._policy.lock()
             self._lock()
@@ -71,8 +72,10 @@ class Desk:
         self._tables.save(request.name, frame, request.id, request.label)
         return m.Ok()
 
-    def _coefficients(self, run: str) -> m.ModelPart:
+    def _own_part(self, run: str) -> m.ModelPart:
         part = self._store.load(run)
+        if "card" in part:
+            return m.ModelPart({name: part[name] for name in CARD if name in part})
         if "coef" not in part or "columns" not in part:
-            raise DataError(f"{self._tables.member} holds no coefficients of run {run}.")
+            raise DataError(f"{self._tables.member} holds no coefficients of run {run}, and no scorecard.")
         return m.ModelPart({"coef": np.asarray(part["coef"], dtype=np.float64), "columns": list(part["columns"])})

@@ -20,6 +20,7 @@ from fednb.federation.outbox import Outbox
 from fednb.federation.receipts import Book, CellBook
 from fednb.federation.translate import no_answer
 from fednb.policy.mode import MemberPolicy
+from fednb.policy.sandbox import Sandbox
 from fednb.wire.endpoint import Conversation, Endpoint
 from fednb.wire.message import Message
 
@@ -44,6 +45,7 @@ class KernelHost:
         attach: Callable[[Endpoint, str], None] | None = None,
         interrupt_abandoned: bool = True,
         book: Book | None = None,
+        sandbox: Sandbox | None = None,
     ) -> None:
         """Listen at once; kernels are started on first use, or by `prewarm`.
 
@@ -55,6 +57,7 @@ class KernelHost:
         interrupt_abandoned : interrupt a cell whose analyst has gone. The coordinator does not: a run that such a
             cell follows would be cancelled with it, and runs go on when a notebook ends.
         book : where every cell is written down.
+        sandbox : what kernels are started in; None (open mode on loopback only): as any process of the agent's user.
         """
         self._endpoint = endpoint
         self._policy = policy
@@ -69,6 +72,7 @@ class KernelHost:
         self._attach = attach
         self._interrupt_abandoned = interrupt_abandoned
         self._book = book or Book(endpoint.me)
+        self._sandbox = sandbox
         self._numbers = itertools.count(1)
         self._seats: dict[str, _Seat] = {}
         self._spare: _Seat | None = None
@@ -233,6 +237,7 @@ class _Seat:
             extensions=host._extensions,
             env=env,
             ended=ended,
+            sandbox=host._sandbox,
         )
 
     def _open(self, pipe: Endpoint) -> None:

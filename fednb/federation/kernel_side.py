@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import secrets
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +19,9 @@ import numpy as np
 from fednb import errors
 from fednb.errors import DataError, FednbError, NotConnected
 from fednb.federation import messages as m
+from fednb.federation import text_progress
 from fednb.federation.arrow import from_arrow, to_arrow
+from fednb.federation.card import PartyCard
 from fednb.wire.endpoint import Conversation, Endpoint, Presence
 from fednb.wire.message import Message
 
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from IPython.core.interactiveshell import InteractiveShell
 
-PIPE = "FEDNB_PIPE"  # path of the agent's pipe
+PIPE = "FEDNB_PIPE"  # path of the agent's pipe; in a sandbox "fd:N", its descriptor
 MEMBER = "FEDNB_MEMBER"
 KIND = "FEDNB_KIND"  # "party" or "coordinator"
 PRELOAD = "FEDNB_PRELOAD"  # modules, comma-separated, whose public names the kernel starts with
@@ -107,7 +110,16 @@ class PartyFed:
         import pandas as pd
 
         values = self._ask(m.ReadModel(run), m.ModelPart).values
+        if "coef" not in values:
+            raise DataError(f"run {run} made a scorecard; fed.scorecard({run!r}) shows this party's points.")
         return pd.Series(np.asarray(values["coef"], dtype=np.float64), index=list(values["columns"]), name=run)
+
+    def scorecard(self, run: str) -> PartyCard:
+        """This party's own part of a scorecard: its points as a table, as JSON, and as a Python function."""
+        values = self._ask(m.ReadModel(run), m.ModelPart).values
+        if "card" not in values:
+            raise DataError(f"run {run} made no scorecard.")
+        return PartyCard(self._member, values)
 
     def _roles(
         self, table: pd.DataFrame, id: str | Sequence[str] | None, label: str | None
@@ -181,7 +193,9 @@ def endpoint() -> Endpoint:
             raise NotConnected("this is not a kernel of a fednb member: there is no agent to ask.")
         from fednb.wire.pipe import PipeEndpoint
 
-        _endpoint = PipeEndpoint(Path(path), "kernel", os.environ[MEMBER])
+        number = path.removeprefix("fd:")
+        pipe = Path(path) if number == path else socket.socket(fileno=int(number))
+        _endpoint = PipeEndpoint(pipe, "kernel", os.environ[MEMBER])
     return _endpoint
 
 
@@ -189,6 +203,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     """Called by IPython when the kernel starts."""
     from IPython.core import page
 
+    text_progress.install()
     member = os.environ[MEMBER]
     names: dict[str, Any] = {}
     for module in filter(None, os.environ.get(PRELOAD, "").split(",")):

@@ -204,6 +204,7 @@ class ListTables(Message):
 class Tables(Message):
     tables: list[TableInfo]
     missing: dict[str, str] = {}  # member -> why it did not answer
+    modes: dict[str, Word] = {}  # member -> the mode that its owner set
 
 
 # ---------------------------------------------------------------- runs: client <-> coordinator
@@ -219,6 +220,7 @@ class DataRef(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     columns: list[str] | None = None  # None: every feature
     label: str | None = None
     part: str | None = None  # this member's private part of an earlier run (a model)
+    parts: Annotated[list[str], msgspec.Meta(max_length=1000)] = []  # and of several (scores of folds or of classes)
 
 
 class Estimate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

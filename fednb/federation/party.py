@@ -19,6 +19,7 @@ import numpy.typing as npt
 from fednb.errors import DataError, FednbError, LinkError, Refused
 from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
+from fednb.federation.columns import Ids
 from fednb.federation.receipts import Book
 from fednb.federation.seat import Seat, explain
 from fednb.federation.store import MemberStore, Part
@@ -38,14 +39,23 @@ class Tables(Origins, Protocol):
 
     def describe(self) -> list[m.TableInfo]: ...
 
-    def ids(self, name: str, on: Sequence[str]) -> npt.NDArray[np.object_]:
+    def ids(self, name: str, on: Sequence[str]) -> Ids:
         """[n] raw ids; several columns are joined into one id."""
         ...
 
     def features(
-        self, name: str, columns: Sequence[str] | None, rows: npt.NDArray[np.int64] | None, *, missing: bool = False
-    ) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
-        """[len(rows), d] and the names of the d columns. DataError for text and, unless allowed, missing values."""
+        self,
+        name: str,
+        columns: Sequence[str] | None,
+        rows: npt.NDArray[np.int64] | None,
+        *,
+        missing: bool = False,
+        parts: bool = False,
+    ) -> tuple[Any, tuple[str, ...]]:
+        """[len(rows), d], with `parts` perhaps in a file, and the names of the d columns.
+
+        DataError for text and, unless allowed, missing values.
+        """
         ...
 
     def label(self, name: str, column: str | None, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]: ...
@@ -63,6 +73,11 @@ class Tables(Origins, Protocol):
 
 class RunPolicy(Protocol):
     """What a party's owner allows in runs."""
+
+    @property
+    def mode(self) -> str:
+        """ "open", "protocol-only" and so on, as it is now."""
+        ...
 
     def check_run(self, join: m.Join) -> None:
         """Raises Refused, naming the rule."""
@@ -117,7 +132,7 @@ class PartyService:
             return
         request = talk.recv(m.Join, m.Describe)
         if isinstance(request, m.Describe):
-            talk.send(m.Tables(tables=self._tables.describe()))
+            talk.send(m.Tables(tables=self._tables.describe(), modes={self._endpoint.me: self._policy.mode}))
             return
         try:
             protocol = self._lookup(request.protocol)
@@ -266,18 +281,22 @@ class PartyService:
             self._check_unchanged(ref.table, part, "prepared. Prepare it")
             return Dataset(part=part)
         if ref.frame is None:
-            return Dataset(part=part)
+            learnt_from = str(part.get("frame") or "") if "origin" in needs else ""
+            return Dataset(part=part, origin=self._store.load(learnt_from) if learnt_from else {})
         table, rows = self.rows(ref)
-        features: npt.NDArray[np.float64] | None = None
+        features: Any = None
         columns: tuple[str, ...] = ()
         if "X" in needs:
-            features, columns = self._tables.features(table, ref.columns, rows, missing="missing" in needs)
+            features, columns = self._tables.features(
+                table, ref.columns, rows, missing="missing" in needs, parts="parts" in needs
+            )
         label = None
         if "y" in needs:
             if not ref.label:
                 raise DataError(f"{self._endpoint.me} was given the label's role without the name of a label.")
             label = self._tables.label(table, ref.label, rows)
-        return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part)
+        parts = tuple(self._store.load(run) for run in ref.parts)
+        return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part, parts=parts)
 
     def _used(self, join: m.Join, data: Dataset) -> Used | None:
         """Which rows those are; None where a role reads none of a table."""
@@ -332,8 +351,11 @@ class PartyService:
             private |= {"table": name, "index": np.arange(len(rows)), "digest": self._tables.digest(name)}
         self._store.save(join.run, private)
         public = dict(result.public)
-        if "coef" in private and self._policy.releases("coefficients"):
-            public["coef"] = np.asarray(private["coef"], dtype=np.float64)
+        if self._policy.releases("coefficients"):
+            if "coef" in private:
+                public["coef"] = np.asarray(private["coef"], dtype=np.float64)
+            if "card" in private:
+                public["card"] = private["card"]
         return m.MemberResult(
             role=result.role,
             public=public,

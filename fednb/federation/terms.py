@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from fednb.errors import DataError
 from fednb.federation import messages as m
-from fednb.federation.row_keys import keys_of
 from fednb.policy.protocol_policy import Asked, Facts, ProtocolPolicy
 from fednb.protocols.base import Dataset
 from fednb.protocols.base import Protocol as RunProtocol
@@ -34,8 +33,8 @@ class Origins(Protocol):
         """The table whose rows a derived one has; a declared one is its own."""
         ...
 
-    def own_ids(self, name: str, on: Sequence[str], rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.object_]:
-        """[n] ids of these rows by the columns that the table declares, else by `on`."""
+    def own_keys(self, name: str, on: Sequence[str], rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.uint64]:
+        """[n] keys (`row_keys`) of these rows' ids by the columns that the table declares, else by `on`."""
         ...
 
     def of_cells(self, name: str) -> bool:
@@ -95,7 +94,7 @@ class Admission:
             keys = data.part.get("keys")
             rows = 0 if keys is None else len(keys)
             return Facts(rows=rows, account=str(data.part.get("account") or ""), keys=keys)
-        keys = keys_of(self._tables.own_ids(used.table, used.on, used.rows))
+        keys = self._tables.own_keys(used.table, used.on, used.rows)
         scored = data.part.get("keys") if "scores" in data.part else None
         if scored is not None and not np.array_equal(scored, keys):
             raise DataError("the scores of that run are those of other rows. Predict on this frame first.")

@@ -141,7 +141,8 @@ class Magics:
             replay = Areas(self._shell, members, session.looks(), session.show_view, background=options.noblock)
         else:
             replay = Pieces(self._shell, members[0], session.show_view)
-        cell = RemoteCell(run, replay, capture=options.output, timeout=options.timeout)
+        observed = session.log.observe(run, replay, lambda: cell.interrupt())
+        cell = RemoteCell(run, observed, capture=options.output, timeout=options.timeout)
         if isinstance(replay, Areas) and options.noblock:
             return self._background(cell, replay, options.output)
         with interrupts(cell.interrupt):

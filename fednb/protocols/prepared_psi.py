@@ -151,7 +151,7 @@ def small(link: Link, data: Dataset, params: PreparedParams, run: RunContext) ->
     positions = link.recv(coordinator, Matches).positions
     psi.check_positions(positions, len(shuffled), coordinator)
     found = own.by_id(shuffled[positions])
-    psi.confirm(link, [large, link.me], own.take(found), run.name)
+    psi.confirm(link, [large, link.me], own.ids[found], run.name)
     return Outcome(private={"index": own.rows[found]}, public={**_said(own, formats), "matched": len(found)})
 
 

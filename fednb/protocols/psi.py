@@ -144,7 +144,7 @@ def party(link: Link, data: Dataset, params: PsiParams, run: RunContext) -> Outc
     positions = link.recv(coordinator, Matches).positions
     check_positions(positions, len(order), coordinator)
     found = own.by_id(order[positions])
-    confirm(link, ring.order, own.take(found), run.name)
+    confirm(link, ring.order, own.ids[found], run.name)
     return Outcome(
         private={"index": own.rows[found]},
         public={
@@ -198,7 +198,7 @@ def bring(link: Link, data: Dataset, params: Limits) -> tuple[spelling.Prepared,
             "refused: they would repeat another party's rows, and tell how often. Make a table with one row an id "
             "first, by aggregation, or keep each id's first row with duplicates='drop'."
         )
-    if not own.ids:
+    if not len(own.ids):
         raise DataError(f"{link.me} has no ids to align on; {own.missing} rows have none.")
     if len(own.ids) > params.max_ids:
         raise DataError(f"{link.me} has {len(own.ids):,} ids, and this alignment allows {params.max_ids:,} a party.")
@@ -271,7 +271,7 @@ def check_positions(positions: np.ndarray, count: int, sender: str) -> None:
         raise UnexpectedMessage(f"{sender} sent matches that are no positions among {count} ids", member=sender)
 
 
-def confirm(link: Link, parties: Sequence[str], common_ids: Sequence[bytes], run: str) -> None:
+def confirm(link: Link, parties: Sequence[str], common_ids: Sequence[bytes] | spelling.Column, run: str) -> None:
     """Rows that do not belong together would train on nonsense: compare keyed hashes with every other party."""
     others = [member for member in parties if member != link.me]
     if link.me == parties[0]:
@@ -280,8 +280,10 @@ def confirm(link: Link, parties: Sequence[str], common_ids: Sequence[bytes], run
             link.send(member, Secret(key))
     else:
         key = link.recv(parties[0], Secret).key
-    # no normalised id contains a line break, so joined ones read in one way only
-    digest = hmac.digest(key, b"\n".join([run.encode(), *common_ids]), "sha256")
+    keyed = hmac.new(key, run.encode(), "sha256")
+    for start in range(0, len(common_ids), CHUNK):  # no id contains a line break: joined ones read in one way only
+        keyed.update(b"\n" + b"\n".join(common_ids[start : start + CHUNK]))
+    digest = keyed.digest()
     for member in others:
         link.send(member, Check(digest))
     for member in others:

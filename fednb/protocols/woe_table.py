@@ -71,7 +71,15 @@ def party(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Ou
     (coordinator,) = link.cast["coordinator"]
     link.send(coordinator, Coded(rows=len(data.X)))
     run.progress("code", 1, 1)
-    return Outcome(public={"columns": features, "notes": notes}, table=(params.name, table))
+    coding = {
+        name: [kept for column, kept in zip(data.part["columns"], data.part[name], strict=True) if column in features]
+        for name in ("columns", "points", "woe", "bin")
+    }
+    return Outcome(
+        private={**coding, "special": data.part["special"]},  # a scorecard is made of it
+        public={"columns": features, "notes": notes},
+        table=(params.name, table),
+    )
 
 
 def coordinator(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Outcome:

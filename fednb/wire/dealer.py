@@ -30,6 +30,7 @@ from fednb.wire.switchboard import Handler, Switchboard, identity_of
 log = logging.getLogger("fednb.wire")
 
 PING_SECONDS = 1.0
+AWAY_SECONDS = 3.0  # a hub that is away for longer is worth a word
 LINGER_SECONDS = 3.0  # `close` waits so long for what was sent to arrive
 _BATCH = 100  # messages between two looks at everything else
 
@@ -66,8 +67,9 @@ class DealerEndpoint:
         self._exchange.hub_address = self.hub_address
         self._watchers: list[Callable[[Presence], None]] = []
         self._present: dict[str, relay.Entry] = {}
+        self._left: dict[str, str] = {}  # why a member, by name, is no longer there
         self._seconds: dict[str, float] = {}  # by address, to the hub and back
-        self._linked = False
+        self._linked = self._was_linked = self._said_away = False
         self._decided = threading.Event()  # linked for the first time, or never will be
         self._failure: LinkError | None = None
         self._trouble = ""  # the last thing that went wrong before the first welcome
@@ -189,7 +191,7 @@ class DealerEndpoint:
             return Presence(name, member.kind, self._linked, __version__ if self._linked else "", seconds)
         entries = [entry for address, entry in list(self._present.items()) if identity_of(address) == name]
         if not entries:
-            return Presence(name, member.kind, False)
+            return Presence(name, member.kind, False, reason=self._left.get(name, ""))
         mine, theirs = self._seconds.get(self.me), self._seconds.get(entries[-1].address)
         seconds = None if mine is None or theirs is None else mine + theirs
         return Presence(name, member.kind, True, entries[-1].version, seconds)
@@ -349,6 +351,8 @@ class DealerEndpoint:
         if linked == self._linked:
             return
         self._linked = linked
+        self._was_linked |= linked
+        self._said_away = False
         self._unsent.clear()  # was meant for the old connection: the streams send again what matters
         log.debug("%s %s the hub", self.me, "found" if linked else "lost")
         self._notify(self._home.roster.hub.name)
@@ -362,7 +366,12 @@ class DealerEndpoint:
             self._ping_sent = now
             if not self._unsent:
                 self._send(relay.PING, relay.pack(relay.Ping(self._ping_number, self._seconds.get(self.me))))
-        elif self._failure is None and now - self._lost_at >= self._grace:
+            return
+        away = now - self._lost_at
+        if self._was_linked and not self._said_away and self._failure is None and away >= AWAY_SECONDS:
+            self._said_away = True
+            log.warning("the hub at %s is away; %s waits %g s for it", self.hub_address, self.me, self._grace)
+        if self._failure is None and away >= self._grace:
             self._lost_at = now  # what is opened from here on gets a grace of its own
             self._exchange.fail_all(
                 LinkError, f"the hub at {self.hub_address} has not answered for {self._grace:g} s; is it running?"
@@ -474,6 +483,7 @@ class DealerEndpoint:
 
     def _leave(self, address: str, reason: str) -> None:
         if self._present.pop(address, None) is not None:
+            self._left[identity_of(address)] = reason
             self._exchange.peer_down(address, reason)
             self._notify(identity_of(address))
 

@@ -21,6 +21,7 @@ from zmq.utils import monitor
 from fednb.errors import ConfigError
 from fednb.version import __version__
 from fednb.wire import WIRE_VERSION, relay
+from fednb.wire.endpoint import DIED, STOPPED
 from fednb.wire.enrolment import Enrolled, Invitations, stamp
 from fednb.wire.keys import MemberHome, Roster
 from fednb.wire.refusals import Refusals
@@ -258,7 +259,7 @@ class Hub:
         elif kind == relay.ANNOUNCE:
             self._welcome(route, bytes.fromhex(key), name, rest)
         elif kind == relay.BYE and line:
-            self._down(line, "stopped")
+            self._down(line, STOPPED)
         elif line is None:
             self._send(route, relay.WHO)  # a connection from before: it should announce itself
         else:
@@ -387,7 +388,7 @@ class Hub:
             while True:
                 name = self._ended.get_nowait()
                 for line in [line for line in self._lines.values() if identity_of(line.address) == name]:
-                    self._down(line, "has died")
+                    self._down(line, DIED)
 
     def _down(self, line: Line, reason: str) -> None:
         self._lines.pop(line.route, None)

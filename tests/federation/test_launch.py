@@ -125,6 +125,13 @@ def test_every_member_is_a_process_of_its_own_with_its_own_folder(running: launc
         assert (home / "identity.json").stat().st_mode & 0o777 == 0o600
 
 
+def test_nobody_else_may_read_what_a_member_or_its_kernel_writes(running: launch.Running, cells: CellClient) -> None:
+    run(cells, "bank", "open('note.txt', 'w').write('mine')")
+    for member in ("hub", "coordinator", "bank", "agency"):
+        open_to_others = {path for path in (running.root / member).rglob("*") if path.lstat().st_mode & 0o077}
+        assert {path.name for path in open_to_others} <= {"README"}, "which IPython copies with its mode"
+
+
 def test_the_last_federation_is_found_without_a_path(running: launch.Running) -> None:
     assert profile.find() == running.home == profile.find("federation") == profile.find(running)
     assert profile.find(running.federation.path) == running.home

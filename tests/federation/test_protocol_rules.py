@@ -22,7 +22,16 @@ from fednb.federation.receipts import Book
 from fednb.federation.runs import RunStore
 from fednb.federation.store import MemberStore
 from fednb.federation.tables import TableStore
-from fednb.models import VerticalLogisticRegression, WoeBinning
+from fednb.models import (
+    Scorecard,
+    SecureBoostClassifier,
+    SecureBoostRegressor,
+    VerticalLinearRegression,
+    VerticalLogisticRegression,
+    VerticalOneVsRest,
+    VerticalPoissonRegression,
+    WoeBinning,
+)
 from fednb.models.evaluation import evaluate
 from fednb.policy import audit
 from fednb.policy.audit import AuditLog
@@ -145,7 +154,16 @@ def everything(world: World) -> None:
     binning = WoeBinning(bins=4).fit(train, y="bank.default")
     binning.stability(frame)
     coded = binning.transform(train)
-    VerticalLogisticRegression(max_iter=1, standardize=False, clip=None).fit(coded, y="bank.default")
+    woe = VerticalLogisticRegression(max_iter=1, standardize=False, clip=None).fit(coded, y="bank.default")
+    card = Scorecard().fit(binning, woe, federation)
+    card.score(train)
+    card.reasons(train, "reasons")
+    card.override("bank.a", 1, 1.0, "a test", federation)
+    VerticalLinearRegression(max_iter=2).fit(train, y="bank.a").evaluate(test)
+    VerticalPoissonRegression(max_iter=2).fit(world.align().split(0.3, 0)[0], y="bank.default")
+    VerticalOneVsRest(VerticalLogisticRegression(max_iter=1)).fit(train, "bank.default").evaluate(train)
+    SecureBoostClassifier(n_estimators=2, max_depth=2).fit(train, y="bank.default").predict_proba(test)
+    SecureBoostRegressor(n_estimators=1, max_depth=2).fit(train, y="bank.a").evaluate(test)
     large = federation.prepare({"agency": "invoices"}, for_party="bank", on="id")
     federation.align({"bank": "loans", "agency": "invoices"}, on="id", prepared=large)
 

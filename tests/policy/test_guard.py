@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,13 @@ import pytest
 from fednb.config import RulesConfig
 from fednb.errors import PeerLost, Refused
 from fednb.policy.guard import GuardedLink, entries
+from fednb.wire.dealer import DealerEndpoint
 from fednb.wire.disclosure import Disclosure
 from fednb.wire.endpoint import Endpoint
+from fednb.wire.hub import Hub
+from fednb.wire.keys import enrol_all
 from fednb.wire.link import Link, RunLink
+from fednb.wire.loopback import Network
 from fednb.wire.message import Message
 
 CAST = {"active": ("bank",), "passive": ("agency",), "coordinator": ("coordinator",)}
@@ -69,6 +74,24 @@ class Spent:
 
 def guarded(link: Link, iterations: int = 3, spend: Spent | None = None, **rules: Any) -> GuardedLink:
     return GuardedLink(link, "toy", SENDS, RulesConfig(**rules), iterations, spend or Spent())
+
+
+@pytest.fixture(params=["loopback", "dealer"])
+def endpoints(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Endpoint]]:
+    """Those of bank, agency and coordinator, in one process or over a hub."""
+    names = ("bank", "agency", "coordinator")
+    if request.param == "loopback":
+        network = Network({"bank": "party", "agency": "party", "coordinator": "coordinator"})
+        made: dict[str, Endpoint] = {name: network.endpoint(name) for name in names}
+        yield made
+    else:
+        homes = enrol_all(tmp_path, {"hub": "hub", "bank": "party", "agency": "party", "coordinator": "coordinator"})
+        hub = Hub(homes["hub"], "tcp://127.0.0.1:0").start()
+        made = {name: DealerEndpoint(homes[name], hub=hub.address) for name in names}
+        request.addfinalizer(hub.close)
+        yield made
+    for endpoint in made.values():
+        endpoint.close()
 
 
 @pytest.fixture
