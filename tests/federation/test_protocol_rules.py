@@ -38,7 +38,7 @@ from fednb.policy.audit import AuditLog
 from fednb.policy.mode import MemberPolicy
 from fednb.policy.protocol_policy import ProtocolPolicy
 from fednb.policy.quota import QuotaLedger
-from fednb.protocols import BUILT_IN, lookup, vertical_logistic
+from fednb.protocols import BUILT_IN, four_steps, lookup
 from fednb.protocols.base import Protocol, Role
 from fednb.wire.loopback import Network
 from fednb.wire.message import Message
@@ -278,8 +278,8 @@ class Endless:
         self.me, self.cast, self._link = link.me, link.cast, link
 
     def send(self, to: str, message: Message) -> None:
-        if isinstance(message, vertical_logistic.Next) and message.stage == "stop":
-            message = vertical_logistic.Next(stage="coarse", norm=message.norm)
+        if isinstance(message, four_steps.Next) and message.stage == "stop":
+            message = four_steps.Next(stage="coarse", norm=message.norm)
         self._link.send(to, message)
 
     def recv(self, sender: str, kind: Any) -> Any:
