@@ -299,7 +299,7 @@ def test_a_coordinator_that_never_says_stop_gets_no_iteration_more(
     )
     ended = [item for item in made.analyst.watch(waits) if isinstance(item, m.RunEnded)][0]
     assert (ended.status, ended.error_type, ended.rule) == ("failed", "Refused", "protocols.max_iterations")
-    assert "all 2 iterations of this run" in ended.error
+    assert "in the 2 iterations of this run" in ended.error
     sent = [type(message).__name__ for s, r, message in made.seen if (s, r) == ("agency", "bank")]
     assert sent.count("Scores") == 2, "the third was never sent"
     refused = [e["refused"] for party in ("bank", "agency") for e in made.log(party) if e.get("refused")]
