@@ -28,6 +28,16 @@ MODES = ("open", "guarded", "protocol-only")
 ROLES = ("id", "key", "measure", "hidden")
 RELEASES = ("coefficients",)
 SANDBOXES = ("auto", "bubblewrap", "landlock", "none")
+# of a guard's settings: looser ones would promise what they do not hold
+GUARD_LIMITS = {
+    "k": (5, 1000),
+    "p_percent": (1, 100),
+    "largest_two": (10, 95),
+    "leverage": (0.01, 0.3),
+    "digits": (2, 6),
+    "releases": (1, 1_000_000),
+    "refusals": (1, 10_000),
+}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _RESERVED = {"hub": "the relay itself", "all": "every party, in %%party all"}
 
@@ -39,7 +49,7 @@ class ColumnConfig(msgspec.Struct, frozen=True):
     cuts: tuple[float, ...] = ()  # of a numeric column: where filters and groups may divide it; (): by rows
 
 
-class GuardConfig(msgspec.Struct, frozen=True):
+class GuardConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a guarded party releases. The defaults are safe ones."""
 
     k: int = 10  # rows (ids, where one has several rows) behind every figure, and outside its set
@@ -174,6 +184,12 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True):
     label: str | None = None
     columns: list[str] | None = None
     separator: str = ","
+    roles: dict[str, Any] = {}
+
+
+class _Role(msgspec.Struct, forbid_unknown_fields=True):
+    role: str
+    cuts: list[float] = []
 
 
 class _Party(msgspec.Struct, forbid_unknown_fields=True):
@@ -185,6 +201,7 @@ class _Party(msgspec.Struct, forbid_unknown_fields=True):
     sandbox: str | None = None
     limits: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}
+    guard: dict[str, Any] = {}
     analysts: dict[str, dict[str, Any]] = {}
 
 
@@ -304,7 +321,7 @@ class _Reader:
             if what not in RELEASES:
                 self.fail((*at, "release"), f"item {index + 1}, {what!r}, is not one of {_listed(RELEASES)}.")
         install, rules = self._rules((*at, "protocols"), section.protocols, quota)
-        mode = self._mode((*at, "mode"), section.mode or "protocol-only", loopback)
+        mode = self._mode((*at, "mode"), section.mode or ("protocol-only" if loopback else "guarded"), loopback)
         return PartyConfig(
             name=name,
             mode=mode,
@@ -316,6 +333,7 @@ class _Reader:
             sandbox=self._sandbox((*at, "sandbox"), section.sandbox, mode),
             limits=self._limits((*at, "limits")),
             tables={table: self._table((*at, "tables", table), table) for table in self._names((*at, "tables"))},
+            guard=self._guard((*at, "guard")) if section.guard else GuardConfig(),
             analysts=self._permits((*at, "analysts"), loopback),
         )
 
@@ -368,11 +386,11 @@ class _Reader:
         if mode not in MODES:
             self.fail(at, f"{mode!r} is not a mode; allowed are {_listed(MODES)}.")
         if mode == "guarded":
-            self.fail(
-                at,
-                'this version cannot hold up what "guarded" promises, so it refuses to start with it; '
-                'use "protocol-only" (no cells, only protocols).',
-            )
+            if at[0] == "coordinator":
+                self.fail(
+                    at, 'a coordinator holds no tables that could be guarded; allowed are "open", "protocol-only".'
+                )
+            return "guarded"
         if mode == "open":
             if not loopback:
                 self.fail(
@@ -404,6 +422,30 @@ class _Reader:
             if not least <= getattr(limits, field) <= 1 << 20:
                 self.fail((*at, field), f"must be from {least} to {1 << 20}.")
         return limits
+
+    def _guard(self, at: tuple[str, ...]) -> GuardConfig:
+        section = self._section(at, GuardConfig)
+        for key, (least, most) in GUARD_LIMITS.items():
+            if not least <= getattr(section, key) <= most:
+                self.fail((*at, key), f"must be from {least:g} to {most:g}.")
+        return section
+
+    def _roles(self, at: tuple[str, ...], table: _Table) -> dict[str, ColumnConfig]:
+        found = {}
+        for column, value in table.roles.items():
+            where = (*at, column)
+            section = _Role(value) if isinstance(value, str) else self._section(where, _Role)
+            if section.role not in ROLES:
+                self.fail(where, f"{section.role!r} is no role of a column; allowed are {_listed(ROLES)}.")
+            ids = [table.id] if isinstance(table.id, str) else table.id or []
+            if (column in ids) != (section.role == "id"):
+                self.fail(where, 'the table\'s id, and nothing else, has the role "id"; name its columns in id = ….')
+            if list(section.cuts) != sorted(set(section.cuts)):
+                self.fail((*where, "cuts"), "must rise.")
+            if section.cuts and section.role not in ("key", "measure"):
+                self.fail((*where, "cuts"), "are for keys and measures.")
+            found[column] = ColumnConfig(section.role, tuple(section.cuts))  # type: ignore[arg-type]
+        return found
 
     def _protocols(self, at: tuple[str, ...], entries: Iterable[str]) -> tuple[str, ...]:
         for entry in entries:
@@ -487,6 +529,7 @@ class _Reader:
             label=section.label,
             columns=columns,
             separator=section.separator,
+            roles=self._roles((*at, "roles"), section),
         )
 
     def _source(self, at: tuple[str, ...], source: str) -> str:

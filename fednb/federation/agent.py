@@ -18,6 +18,7 @@ from fednb.federation import messages as m
 from fednb.federation.cluster import Cluster
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.desk import Desk
+from fednb.federation.gate_desk import GateDesk
 from fednb.federation.kernel_host import KernelHost, Pipe
 from fednb.federation.party import PartyService
 from fednb.federation.receipts import Book
@@ -100,7 +101,8 @@ def start_party(
         book=book,
         rules=ProtocolPolicy(settings.name, settings.rules, settings.analysts, home / "accounts"),
     )
-    desk = Desk(tables, policy, store, lambda: host.lock())
+    gate = GateDesk(tables, policy, settings.guard, home, book) if settings.mode == "guarded" else None
+    desk = Desk(tables, policy, store, lambda: host.lock(), gate)
     host = KernelHost(
         endpoint,
         policy,
@@ -113,7 +115,13 @@ def start_party(
         book=book,
         sandbox=sandbox,
     )
-    return Agent(host, tables.describe, lambda _: cluster.close() if cluster else None)
+
+    def close(lost: str) -> None:
+        for each in (cluster, gate):
+            if each is not None:
+                each.close()
+
+    return Agent(host, tables.describe, close)
 
 
 def start_coordinator(

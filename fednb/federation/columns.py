@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -49,6 +50,9 @@ class Columns(Protocol):
     def batches(self, names: Sequence[str]) -> Iterator[pd.DataFrame]:
         """Some columns, some rows at a time."""
 
+    def without(self, names: Sequence[str]) -> Columns:
+        """The table as if it did not have these columns."""
+
 
 class InMemory:
     """A DataFrame's columns."""
@@ -73,6 +77,9 @@ class InMemory:
 
     def batches(self, names: Sequence[str]) -> Iterator[pd.DataFrame]:
         yield self._frame[list(names)]
+
+    def without(self, names: Sequence[str]) -> InMemory:
+        return InMemory(self._frame.drop(columns=list(names), errors="ignore"))
 
 
 class InParquet:
@@ -124,6 +131,11 @@ class InParquet:
                 for name in self._text.intersection(names):
                     table = _exact(table, name)
                 yield _pandas(table)
+
+    def without(self, names: Sequence[str]) -> InParquet:
+        fewer = copy.copy(self)  # of the same open file
+        fewer.names = [name for name in self.names if name not in names]
+        return fewer
 
 
 class _StoredIds:

@@ -18,8 +18,7 @@ from fednb.errors import DataError
 from fednb.federation import released
 from fednb.federation.guarded_column import GuardedColumn, _no_attribute, literal, no_rows, size_of
 from fednb.policy import plan as p
-from fednb.policy.columns import ColumnSpec
-from fednb.policy.gate import Schema
+from fednb.policy.answer import ColumnSpec, Schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -301,6 +300,13 @@ class GuardedFrame:
         return released.frame(self._counter, self._counter.ask(question))
 
     # ------------------------------------------------------------ plans
+
+    def kept(self, name: str, id: str | Sequence[str] | None = None, label: str | None = None) -> p.Keep:
+        """The plan of a table that stays. Raises DataError when nothing identifies its rows."""
+        ids = self.ids if id is None else [id] if isinstance(id, str) else list(id)
+        if not ids:
+            raise DataError(f"which column identifies a row? {self._name} is saved with its id column; keep that.")
+        return p.Keep(self._plan(), name, ids, self._label if label is None else label)
 
     def _plan(self, columns: Sequence[str] | None = None) -> p.Columns:
         names = list(dict.fromkeys(columns)) if columns is not None else list(self._columns)

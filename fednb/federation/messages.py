@@ -12,6 +12,7 @@ network: what these messages cannot say (debugging, history, comms, user express
                 <───────────────────           Joined | Declined, MemberEvent*, MemberDone | MemberFailed | Tables
     role    ── "run/<run>" ──> role           the protocol's own messages
     kernel  ── "local" (pipe) ─> its agent    LoadTable, SaveTable, Describe, Lock, ReadModel, ListMembers
+                                              and at a guarded party AskGate, KeepTable
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
+from fednb.policy.answer import Answer, Schema
 from fednb.policy.audit import Head
+from fednb.policy.plan import Aggregate, Correlate, Count, Histogram, Keep, Regress
 from fednb.wire.endpoint import Presence
 from fednb.wire.message import Message
 
@@ -409,6 +412,28 @@ class TableData(Message):
     arrow: np.ndarray  # uint8: Arrow IPC stream
     id: list[str] = []
     label: str | None = None
+
+
+class TableSchema(Message):
+    """What a guarded party gives in place of a table's data."""
+
+    schema: Schema
+
+
+class AskGate(Message):
+    """A question for a guarded party's gate."""
+
+    question: Aggregate | Count | Histogram | Correlate | Regress
+
+
+class GateAnswer(Message):
+    answer: Answer
+
+
+class KeepTable(Message):
+    """Make a table that stays at a guarded party."""
+
+    plan: Keep
 
 
 class Lock(Message):

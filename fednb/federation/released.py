@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fednb.policy import plan as p
-from fednb.policy.release import Answer
+from fednb.policy.answer import Answer
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -53,13 +53,21 @@ class FileMatrix:
             done = os.pwrite(self._fd, rest, at)
             rest, at = rest[done:], at + done
 
-    def __getitem__(self, which: slice | tuple[slice, int]) -> Floats:
-        """X[:, j] or X[a:b]"""
+    def __getitem__(self, which: slice | npt.NDArray[np.int64] | tuple[slice, int]) -> Floats:
+        """X[:, j], X[a:b] or X[index], where ascending rows read no more than lies between them"""
         n, d = self.shape
         if isinstance(which, tuple):
             column = np.empty(n)
             self._read(column, n * self._column(which))
             return column
+        if isinstance(which, np.ndarray):
+            first = int(which.min(initial=n - 1))
+            between = np.empty(int(which.max(initial=first)) + 1 - first)
+            taken = np.empty((d, len(which)))
+            for j in range(d):
+                self._read(between, n * j + first)
+                taken[j] = between[which - first]
+            return taken.T
         first, stop, step = which.indices(n)
         if step != 1:
             raise IndexError("only neighbouring rows are read together")

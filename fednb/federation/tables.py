@@ -78,6 +78,7 @@ class TableStore:
             if header is None:
                 continue  # a database is asked when it is used: it may come up later than this member
             wanted = {"id": table.id, "label": (table.label,) if table.label else (), "columns": table.columns or ()}
+            wanted["roles"] = tuple(table.roles)
             for key, columns in wanted.items():
                 for column in columns:
                     if column not in header:
@@ -299,6 +300,8 @@ class TableStore:
                 columns = sources.open_table(table, self._file(name), text, self._folder)
             except (ConfigError, DataError) as error:
                 raise DataError(f"table {name!r} of {self.member} cannot be read: {error}") from None
+            hidden = [c for c, role in table.roles.items() if role.role == "hidden"]
+            columns = columns.without(hidden) if hidden else columns
             # a query may give its rows in another order each time, though its database is the same
             as_stamped = stamp and table.source is None
             digest = hashlib.sha256(stamp.encode()).hexdigest() if as_stamped else sources.content_digest(columns)

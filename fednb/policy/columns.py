@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from fednb.config import ColumnConfig, TableConfig
 from fednb.errors import ConfigError
+from fednb.policy.answer import ColumnSpec, Kind
 from fednb.policy.ledger import Ledger, Positions
 
 if TYPE_CHECKING:
@@ -29,24 +29,6 @@ MOST_LEVELS = 60
 FEW = 20  # different values up to which a number is taken for levels too
 BINS = 20
 OTHER = "(other)"
-
-Kind = Literal["number", "category"]
-
-
-class ColumnSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What analysts are told of a column."""
-
-    name: str
-    role: Literal["id", "key", "measure"]
-    kind: Kind
-    levels: list[bool | int | float | str] = []  # that at least k rows have
-    cuts: list[float] = []  # where filters, groups, clips and histograms may divide a number
-    nullable: bool = False
-
-    @property
-    def edges(self) -> list[float]:
-        """Where a number may be divided."""
-        return self.cuts or [float(level) for level in self.levels[1:] if not isinstance(level, str)]
 
 
 class BaseTable:

@@ -13,7 +13,8 @@ import numpy as np
 
 from fednb.policy import plan as p
 from fednb.policy import rules
-from fednb.policy.release import Answer, Part, Releaser
+from fednb.policy.answer import Answer
+from fednb.policy.release import Part, Releaser
 from fednb.policy.rules import Wanted
 from fednb.policy.shapes import Array, Bare, Linear, Private, linear, single, times
 

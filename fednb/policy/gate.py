@@ -19,9 +19,10 @@ from fednb.config import GuardConfig, TableConfig
 from fednb.errors import DataError, FednbError, Refused
 from fednb.policy import fits, rules
 from fednb.policy import plan as p
-from fednb.policy.columns import BaseTable, ColumnSpec
+from fednb.policy.answer import Answer, ColumnSpec, Schema
+from fednb.policy.columns import BaseTable
 from fednb.policy.ledger import DAY, Ledger
-from fednb.policy.release import Answer, Releaser
+from fednb.policy.release import Releaser
 from fednb.policy.rows import Relation, build
 from fednb.policy.rules import Wanted
 from fednb.policy.shapes import Bare
@@ -40,16 +41,6 @@ class Held:
     table: TableConfig
     digest: str  # changes when the rows change
     origin: str  # where the rows come from
-
-
-class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an analyst is told of a table."""
-
-    name: str
-    rows: int
-    columns: list[ColumnSpec]
-    id: list[str]
-    label: str | None = None
 
 
 class Gate:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-import msgspec
 import numpy as np
 
 from fednb.config import GuardConfig
 from fednb.errors import Refused
 from fednb.policy import plan as p
 from fednb.policy import rules
+from fednb.policy.answer import Answer
 from fednb.policy.ledger import Ledger, Trial
 from fednb.policy.rows import Relation, labels
 from fednb.policy.rules import Wanted
@@ -23,17 +23,6 @@ POOLED = "(pooled)"
 MOST_GROUPS = 2_000
 QUANTILE_SHARE = 0.02  # of the rows, averaged around a quantile
 TRIES = 200
-
-
-class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A small table of released figures."""
-
-    index_names: list[str]
-    index: list[list[bool | int | float | str]]  # one for each row
-    columns: list[str]
-    values: list[list[int | float | str | None]]  # by row; None: withheld
-    notes: list[str] = []  # what was withheld or pooled, and under which rule
-    rules: list[str] = []  # under which it all left
 
 
 @dataclass

@@ -10,7 +10,8 @@ import numpy as np
 
 from fednb.errors import DataError
 from fednb.policy import plan as p
-from fednb.policy.columns import OTHER, ColumnSpec
+from fednb.policy.answer import ColumnSpec
+from fednb.policy.columns import OTHER
 from fednb.policy.shapes import (
     Array,
     Bare,

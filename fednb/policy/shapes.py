@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fednb.policy.columns import ColumnSpec
+from fednb.policy.answer import ColumnSpec
 
 Array: TypeAlias = npt.NDArray[Any]
 MOST_FACTORS = 2  # in what an analyst writes; a variance doubles them

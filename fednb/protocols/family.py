@@ -47,12 +47,15 @@ class Solver(Protocol):
     def start(self, w: Floats) -> None:
         """Begin at w."""
 
-    def scores(self) -> Floats:
-        """[n] where the next gradient is taken."""
+    def at(self) -> Floats:
+        """[d] where the next gradient is taken."""
         ...
 
-    def step(self, loss_gradient: Floats) -> tuple[float, Floats]:
-        """Move; the largest entry of the objective's gradient, per row, and inner products for `mixing`."""
+    def step(self, loss_gradient: Floats, rows: int | None = None) -> tuple[float, Floats]:
+        """Move by a gradient of all rows, or of so many.
+
+        Returns the largest entry of the objective's gradient, per row, and inner products for `mixing`.
+        """
         ...
 
     def heed(self, norm: float, mix: Floats, damping: float) -> None:
@@ -79,6 +82,8 @@ class Family(Numbers, Protocol):
     most_passives: int
     too_many_passives: str
     weight_bits: int  # a row's weight is at most 2**weight_bits
+    batch_size: int | None  # rows of an iteration, nearly; None: all
+    averages: bool  # with batches: whether the mean of later coefficients is better than the last
 
     def target(self, party: str, data: Dataset) -> tuple[Target, Dataset]:
         """The active party's label, checked, and the data without columns that are no features."""

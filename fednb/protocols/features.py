@@ -59,7 +59,7 @@ class Standardised:
     def shape(self) -> tuple[int, int]:
         return self.X.shape[0], self.X.shape[1] + self.intercept
 
-    def __getitem__(self, rows: slice) -> Floats:
+    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> Floats:
         Z = self.scaling.apply(self.X[rows])
         return np.column_stack([Z, np.ones(len(Z))]) if self.intercept else Z
 

@@ -55,12 +55,13 @@ from fednb.crypto.paillier import CipherVector, Fresh, PrivateKey, PublicKey
 from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols import warm
 from fednb.protocols.base import Dataset, Outcome, Params, Role, RunContext
+from fednb.protocols.batches import Batches, choose
 from fednb.protocols.family import Factors, Family, Target
 from fednb.protocols.features import Standardised, check_features, check_training, fit_scaling
 from fednb.protocols.layout import GUARD, Layout, largest
 from fednb.protocols.mixing import Mixing
-from fednb.protocols.rows import Floats, by_part
-from fednb.protocols.steps import Schedule, Stage
+from fednb.protocols.rows import Floats, Matrix
+from fednb.protocols.steps import Schedule, Stage, scores
 from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
@@ -173,9 +174,11 @@ class _Party:
         self.columns = data.columns
         X = check_features(link.me, data.X, data.columns)
         check_training(link.me, X, data.columns)
-        if X.shape[1] >= X.shape[0]:
-            raise DataError(f"{link.me} has {X.shape[1]} features for {X.shape[0]} rows. {_MORE_ROWS}")
         self.X, self.rows = X, X.shape[0]
+        self.batches = Batches(self.rows, family.batch_size, run.name)
+        if X.shape[1] >= self.batches.smallest:
+            raise DataError(f"{link.me} has {X.shape[1]} features for {self.batches.smallest} rows. {_MORE_ROWS}")
+        self.averaged: Floats | None = None
         self.scaling = fit_scaling(X, standardize=params.standardize, clip=params.clip)
         self.earlier = warm.coefficients(link.me, data, self.scaling) if params.warm_start else None
         self.history: list[float] = []
@@ -193,6 +196,7 @@ class _Party:
             step, state = saved
             solver.restore(state)
             self.history = [float(x) for x in state["history"]]
+            self.averaged = None if state.get("averaged") is None else np.array(state["averaged"])
         self.key = _accept_key(self.link.recv(self.coordinator, Key), self.params, self.coordinator)
         rows, features = solver.X.shape
         self.link.send(self.coordinator, Shape(rows=rows, features=features, resumed=step))
@@ -215,7 +219,8 @@ class _Party:
             self.solver.level = 2.0**exponent
 
     def layout(self) -> Layout:
-        return Layout.of(self.stage, self.key, self.rows, len(self.passives), self.family.weight_bits, self.family)
+        rows = self.batches.size(len(self.history))
+        return Layout.of(self.stage, self.key, rows, len(self.passives), self.family.weight_bits, self.family)
 
     def accept(self, member: str, terms: Fresh, count: int, scale: int) -> CipherVector:
         """A peer's ciphertexts, of the length and scale that both computed."""
@@ -231,7 +236,7 @@ class _Party:
 
     def finish(self, gradient: Floats) -> None:
         """Take the step, and hear what comes next."""
-        norm, products = self.solver.step(gradient)
+        norm, products = self.solver.step(gradient, self.batches.size(len(self.history)))
         self.link.send(self.coordinator, Norm(norm))
         if self.family.mixes:
             self.link.send(self.coordinator, Products(products))
@@ -246,8 +251,25 @@ class _Party:
         self.stage = order.stage
         self.history.append(order.norm)
         step = len(self.history)
-        self.run.journal.save(step, {**self.solver.state(), "history": list(self.history), "stage": self.stage})
+        self._average(step)
+        state = {**self.solver.state(), "history": list(self.history), "stage": self.stage, "averaged": self.averaged}
+        self.run.journal.save(step, state)
         self.run.progress("train", step, self.params.max_iter)
+
+    def _average(self, step: int) -> None:
+        """Steps by batches end near the optimum and not at it; their mean over the second half lies nearer.
+
+        (Polyak and Juditsky 1992.)
+        """
+        first = self.params.max_iter // 2 + 1
+        if self.batches.count == 1 or not self.family.averages or step < first:
+            return
+        before = self.solver.w if self.averaged is None else self.averaged
+        self.averaged = before + (self.solver.w - before) / (step - first + 1)
+
+    def coefficients(self) -> Floats:
+        """Of the model, when training is over."""
+        return np.array(self.solver.w if self.averaged is None else self.averaged)
 
     def part(self, coef: Floats) -> dict[str, Any]:
         """What scoring needs, for the party's own store."""
@@ -263,16 +285,16 @@ class _Gradient:
     Products of a part are added up under encryption, and only the sum over all rows is ever decrypted.
     """
 
-    def __init__(self, me: _Party, layout: Layout, left: Callable[[slice], Floats]) -> None:
-        self._me, self._layout, self._left = me, layout, left
+    def __init__(self, me: _Party, layout: Layout, X: Matrix, left: Callable[[slice], Floats]) -> None:
+        self._me, self._layout, self._X, self._left = me, layout, X, left
         # the same fraction bits in every part, or their products would not add up
-        reach = [largest(left(rows), me.solver.X[rows]) for rows, _ in layout.parts()]
+        reach = [largest(left(rows), X[rows]) for rows, _ in layout.parts()]
         self._shift = layout.shifts(np.max(reach, axis=0))
         self._sums: list[CipherVector] = []
 
     def add(self, rows: slice, part: Layout, c: CipherVector) -> None:
         """The products of some rows."""
-        run, key, X, shift = self._me.run, self._me.key, self._me.solver.X[rows], self._shift
+        run, key, X, shift = self._me.run, self._me.key, self._X[rows], self._shift
         left = self._left(rows)
         width = max(1, FACTORS_AT_ONCE // left.size)
         products = []
@@ -304,12 +326,13 @@ def active(link: Link, data: Dataset, params: Any, run: RunContext, family: Fami
     target, data = family.target(link.me, data)
     me = _Party(link, data, params, run, family)
     me.begin(target)
-    solver, passives = me.solver, me.passives
+    passives = me.passives
     while me.stage != "stop":
         me.finish(_active_gradient(me, target))
     converged = me.history[-1] <= params.tol
-    coef, intercept = solver.w[:-1].copy(), float(solver.w[-1])
-    fitted = by_part(lambda rows: solver.X[rows] @ solver.w, me.rows)
+    w = me.coefficients()
+    coef, intercept = w[:-1], float(w[-1])
+    fitted = scores(me.solver.X, w)
     notes = [] if converged else [_unfinished(params, me.history[-1])]
     said = {
         "coef": coef.tolist(),
@@ -334,7 +357,7 @@ def passive(link: Link, data: Dataset, params: Any, run: RunContext, family: Fam
     me.begin()
     while me.stage != "stop":
         me.finish(_passive_gradient(me, active))
-    return Outcome(private=me.part(me.solver.w.copy()), public=me.public())
+    return Outcome(private=me.part(me.coefficients()), public=me.public())
 
 
 def coordinator(link: Link, data: Dataset, params: Any, run: RunContext, family: Family) -> Outcome:
@@ -352,13 +375,16 @@ def coordinator(link: Link, data: Dataset, params: Any, run: RunContext, family:
             mixing.restore(saved[1])
     shapes = {member: link.recv(member, Shape) for member in parties}
     rows = _check_shapes(shapes, schedule.iteration)
+    batches = Batches(rows, family.batch_size, run.name)
+    _check_features(shapes, batches.smallest)
     for member in parties:
         # before hours of work, and before any of the quota is gone
         run.budget.expect(member, shapes[member].features * (params.max_iter - schedule.iteration))
     for member in parties:
         link.send(member, Ready())
     while schedule.stage != "stop":
-        layout = Layout.of(schedule.stage, secret.public, rows, len(parties) - 1, family.weight_bits, family)
+        size = batches.size(schedule.iteration)
+        layout = Layout.of(schedule.stage, secret.public, size, len(parties) - 1, family.weight_bits, family)
         for member in parties:
             asked = link.recv(member, MaskedGradient).gradient
             link.send(member, _decrypt(member, asked, shapes[member].features, secret, layout.packing, run))
@@ -397,9 +423,10 @@ def roles(family: Callable[[Any], Family]) -> dict[str, Role]:
 
 def _active_gradient(me: _Party, target: Target) -> Floats:
     """[d + 1]"""
-    layout, X, passives, y, u = me.layout(), me.solver.X, me.passives, target.y, target.weights
+    batch, passives = me.batches.rows(len(me.history)), me.passives
+    layout, X, y, u = me.layout(), choose(me.solver.X, batch), target.y[batch], target.weights[batch]
     terms, others = layout.terms, len(passives) - 1
-    of = me.family.factors(me.stage, me.solver.scores() + target.offset, others)
+    of = me.family.factors(me.stage, scores(X, me.solver.at()) + target.offset[batch], others)
 
     @functools.lru_cache(maxsize=1)
     def expanded(start: int, stop: int) -> Factors:
@@ -408,7 +435,7 @@ def _active_gradient(me: _Party, target: Target) -> Floats:
     def left(rows: slice) -> Floats:
         return np.tile(u[rows, None] * expanded(rows.start, rows.stop).f[:, 1:], len(passives))
 
-    gradient, known = _Gradient(me, layout, left), np.zeros(X.shape[1])
+    gradient, known = _Gradient(me, layout, X, left), np.zeros(X.shape[1])
     for rows, part in layout.parts():
         f, alone, carry = expanded(rows.start, rows.stop)
         count = terms * part.length
@@ -427,7 +454,8 @@ def _active_gradient(me: _Party, target: Target) -> Floats:
 
 def _passive_gradient(me: _Party, active: str) -> Floats:
     """[d]"""
-    layout, b = me.layout(), me.solver.scores()
+    X = choose(me.solver.X, me.batches.rows(len(me.history)))
+    layout, b = me.layout(), scores(X, me.solver.at())
 
     def basis(rows: slice) -> Floats:
         return me.family.basis(me.stage, b[rows])
@@ -438,7 +466,7 @@ def _passive_gradient(me: _Party, active: str) -> Floats:
     def offer(rows: slice, part: Layout) -> None:
         me.link.send(active, Scores(me.encrypt(part.pack_scores(basis(rows)), layout.score_scale)))
 
-    gradient, parts = _Gradient(me, layout, left), layout.parts()
+    gradient, parts = _Gradient(me, layout, X, left), layout.parts()
     offer(*parts[0])
     for i, (rows, part) in enumerate(parts):
         for following in parts[i + 1 : i + 2]:  # before it waits: both sides always have a part to work on
@@ -494,7 +522,7 @@ def _decrypt(
 
 _MORE_ROWS = (
     "A gradient would be solvable for the labels, so more rows than features are needed: "
-    "align more rows or leave columns out."
+    "align more rows, take larger batches, or leave columns out."
 )
 
 
@@ -512,10 +540,13 @@ def _check_shapes(shapes: Mapping[str, Shape], iteration: int) -> int:
                 f"{member} would continue after iteration {shape.resumed}, the coordinator after {iteration}. "
                 "Start the run anew."
             )
-    features = sum(shape.features for shape in shapes.values())
-    if features > min(rows):
-        raise DataError(f"there are {features} features and {min(rows)} rows. {_MORE_ROWS}")
     return rows.pop()
+
+
+def _check_features(shapes: Mapping[str, Shape], rows: int) -> None:
+    features = sum(shape.features for shape in shapes.values())
+    if features > rows:
+        raise DataError(f"there are {features} features and {rows} rows in an iteration. {_MORE_ROWS}")
 
 
 def _check_norm(member: str, norm: float) -> float:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from fednb.errors import UnexpectedMessage
-from fednb.protocols.rows import Floats, Matrix, by_part
+from fednb.protocols.rows import Floats, Matrix
 from fednb.protocols.steps import squares
 
 MEMORY = 16  # points that are remembered
@@ -99,10 +99,10 @@ class Remembering:
     def start(self, w: Floats) -> None:
         self.w = np.array(w, dtype=np.float64)
 
-    def scores(self) -> Floats:
-        return by_part(lambda rows: self.X[rows] @ self.w, self.X.shape[0])
+    def at(self) -> Floats:
+        return self.w
 
-    def step(self, loss_gradient: Floats) -> tuple[float, Floats]:
+    def step(self, loss_gradient: Floats, rows: int | None = None) -> tuple[float, Floats]:
         gradient = loss_gradient + self.penalty * self.w
         block = self.curvature(loss_gradient) + np.diag(self.penalty)
         block += 1e-12 * np.trace(block) / len(block) * np.eye(len(block))  # columns may depend on one another

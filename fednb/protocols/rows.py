@@ -25,7 +25,7 @@ class Matrix(Protocol):
     def shape(self) -> tuple[int, ...]: ...
 
     def __getitem__(self, which: Any, /) -> Floats:
-        """X[a:b], neighbouring rows; or X[:, j], a column."""
+        """X[a:b], neighbouring rows; X[index], ascending ones; or X[:, j], a column."""
         ...
 
 

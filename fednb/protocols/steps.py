@@ -81,14 +81,17 @@ class Block:
     def rows(self) -> int:
         return self.X.shape[0]
 
-    def scores(self, at: Floats | None = None) -> Floats:
-        """[n] at the look-ahead point, or at other coefficients."""
-        w = self.v if at is None else at
-        return by_part(lambda rows: self.X[rows] @ w, self.rows)
+    def at(self) -> Floats:
+        """[d] the look-ahead point."""
+        return self.v
 
-    def step(self, loss_gradient: Floats) -> tuple[float, Floats]:
-        """Move by the gradient of the loss at v; returns the largest entry of the objective's, per row."""
-        gradient = loss_gradient + self.penalty * self.v
+    def step(self, loss_gradient: Floats, rows: int | None = None) -> tuple[float, Floats]:
+        """Move by the gradient of the loss at v; returns the largest entry of the objective's, per row.
+
+        With a gradient of some `rows` only, the step is not accelerated: momentum would add up their noise.
+        """
+        share = 1.0 if rows is None else rows / self.rows
+        gradient = loss_gradient / share + self.penalty * self.v
         if self._inverse is not None:
             w = self.v - self._inverse @ gradient
         else:
@@ -97,6 +100,8 @@ class Block:
             # at or beyond a bound, what pushes outwards counts for nothing
             held = ((self.v <= self._low) & (gradient > 0)) | ((self.v >= self._high) & (gradient < 0))
             gradient = np.where(held, 0.0, gradient)
+        if share < 1.0:
+            self._t = 1.0
         t = (1.0 + math.sqrt(1.0 + 4.0 * self._t**2)) / 2.0
         self.v = w + (self._t - 1.0) / t * (w - self.w)
         self.w, self._t = w, t
@@ -122,6 +127,11 @@ class Block:
         self.w, self.v, self._t = np.array(state["w"]), np.array(state["v"]), float(state["t"])
         self._least = float(state["least"])
         self._bound(float(state["caution"]))
+
+
+def scores(X: Matrix, w: Floats) -> Floats:
+    """[n] X·w"""
+    return by_part(lambda rows: X[rows] @ w, X.shape[0])
 
 
 def squares(X: Matrix, weights: Floats | None = None) -> Floats:

@@ -51,6 +51,8 @@ class Linear(Family):
     most_passives = 1_000
     too_many_passives = ""
     weight_bits = 0
+    batch_size = None
+    averages = False
 
     def __init__(self, params: LinearParams) -> None:
         self.params = params

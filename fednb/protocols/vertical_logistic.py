@@ -48,6 +48,7 @@ class LogisticParams(FitParams):
     l1_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.0  # share of L1 in the penalty; the rest is L2
     sigmoid: Literal["staged", "coarse", "fine"] = "staged"
     class_weight: Literal["balanced"] | tuple[float, float] | None = None  # of class 0 and class 1
+    batch_size: Annotated[int, Meta(ge=100)] | None = None  # rows of an iteration, nearly; None: all
     bounds: dict[str, dict[str, Bound]] = {}  # party -> column -> of its coefficient
     positive: float | None = None  # the label's value that is learnt against all others; None: labels are 0 and 1
 
@@ -67,6 +68,8 @@ class Logistic(Sigmoid, Family):
         self.first: Stage = "fine" if params.sigmoid == "fine" else "coarse"
         self._weighting = Weighting.of(params.class_weight)
         self.weight_bits = self._weighting.bits
+        self.batch_size = params.batch_size
+        self.averages = params.l1_ratio == 0.0  # a mean has no zeros
 
     def target(self, party: str, data: Dataset) -> tuple[Target, Dataset]:
         rows = 0 if data.X is None else data.X.shape[0]
@@ -144,7 +147,7 @@ PROTOCOL = Protocol(
     params=LogisticParams,
     roles=four_steps.roles(Logistic),
     sends=four_steps.SENDS,
-    limits=four_steps.LIMITS,
+    limits=four_steps.LIMITS | {"batch": "batch_size"},
     learns=four_steps.LEARNS,
     learns_with_key=four_steps.LEARNS_WITH_KEY,
 )

@@ -32,7 +32,7 @@ from fednb.protocols.four_steps import FitParams
 from fednb.protocols.layout import Digits
 from fednb.protocols.mixing import Remembering
 from fednb.protocols.rows import Floats, Matrix, Without
-from fednb.protocols.steps import Stage, squares
+from fednb.protocols.steps import Stage, scores, squares
 
 REACH = 10  # bits: labels and what is expected of a row are below 1024
 SCORE_REACH = 8  # bits: a passive party's factor exp(b) is below 256
@@ -58,6 +58,8 @@ class Poisson(Family):
         "numbers cannot be multiplied with one another. Fit it with one of them, or a linear regression with all."
     )
     weight_bits = 0
+    batch_size = None
+    averages = False
 
     def __init__(self, params: PoissonParams) -> None:
         self.params = params
@@ -111,14 +113,14 @@ class _Active(Remembering):
         self._target = target
 
     def curvature(self, loss_gradient: Floats) -> Floats:
-        own = np.exp(self.scores() + self._target.offset)
+        own = np.exp(scores(self.X, self.w) + self._target.offset)
         means = max(float(loss_gradient[-1] + self._target.y.sum()), 1e-3 * float(self._target.y.sum()))
         return squares(self.X, own * means / own.sum())
 
 
 class _Passive(Remembering):
     def curvature(self, loss_gradient: Floats) -> Floats:
-        own = np.exp(self.scores())
+        own = np.exp(scores(self.X, self.w))
         return squares(self.X, own * self.level / own.mean())
 
 

@@ -134,7 +134,7 @@ def test_blocks_that_know_only_their_own_features_reach_the_joint_optimum() -> N
     y = (rng.random(500) < sigmoid(X[0] @ [1, -1, 0.5] + X[1] @ [0.5, 0.5, -1, 0])).astype(float)
     blocks = [Block(np.column_stack([X[0], np.ones(500)]), 1.0, 2, intercept=True), Block(X[1], 1.0, 2)]
     for _ in range(150):
-        residual = sigmoid(blocks[0].scores() + blocks[1].scores()) - y
+        residual = sigmoid(sum(block.X @ block.at() for block in blocks)) - y
         norm = max(block.step(block.X.T @ residual)[0] for block in blocks)
     reference = LogisticRegression(tol=1e-10, max_iter=1000).fit(np.hstack(X), y)
     assert norm < 1e-5

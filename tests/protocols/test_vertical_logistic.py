@@ -450,11 +450,14 @@ class Pages(Journal):
         return None if self.resume is None else (self.resume, self.pages[self.resume])
 
 
-@pytest.mark.parametrize(("widths", "crash_at"), [((2, 2), 5), ((1, 2, 2), 3), ((2, 2), 8)])
+@pytest.mark.parametrize(
+    ("widths", "crash_at", "batch_size"), [((2, 2), 5, None), ((1, 2, 2), 3, None), ((2, 2), 8, None), ((2, 2), 6, 100)]
+)
 def test_a_run_continues_after_a_crash_to_the_same_model(
-    training: Make, widths: tuple[int, ...], crash_at: int
+    training: Make, widths: tuple[int, ...], crash_at: int, batch_size: int | None
 ) -> None:
-    t = training(widths, n=120, max_iter=8, tol=0.0)
+    t = training(widths, n=120 if batch_size is None else 330, max_iter=8, tol=0.0, batch_size=batch_size)
+    t.contexts = {member: RunContext() for member in [*t.parties, "coordinator"]}
     whole = t.fit()
     journals = {member: Pages() for member in [*t.parties, "coordinator"]}
 
@@ -561,3 +564,37 @@ def test_rows_in_parts_give_the_same_model_and_are_revealed_once(
         assert t.tape.kinds(passive, "bank") == ["Scores"] * 4 * n_iter
         assert t.tape.kinds("bank", passive) == ["Residuals"] * 4 * n_iter
         assert t.tape.kinds(passive, "coordinator").count("MaskedGradient") == n_iter
+
+
+# ---------------------------------------------------------------- batches
+
+
+@pytest.mark.parametrize("widths", [(2, 3), (1, 2, 2)])
+def test_batches_come_near_the_model_of_all_rows(training: Make, widths: tuple[int, ...]) -> None:
+    t = training(widths, n=3000, max_iter=24, batch_size=500)
+    # rows stand in the order of the label: batches must not
+    order = np.argsort(t.y, kind="stable")
+    t.parts, t.y = [X[order] for X in t.parts], t.y[order]
+    out = t.fit()
+    reference = LogisticRegression(C=1.0, tol=1e-8).fit(standardised(t.parts), t.y)
+    scores = reference.decision_function(standardised(t.parts))
+    assert abs(roc_auc_score(t.y, linear(t, out)) - roc_auc_score(t.y, scores)) < 0.002
+    assert np.abs(coefficients(t, out) - reference.coef_[0]).max() < 0.12
+    sent = [len(m.terms) for s, r, m in t.tape.messages if isinstance(m, fs.Residuals) and r == "agency"]
+    assert len(sent) == 24
+    t.params["batch_size"] = None
+    t.tape.messages.clear()
+    t.fit()
+    all_rows = [len(m.terms) for s, r, m in t.tape.messages if isinstance(m, fs.Residuals) and r == "agency"]
+    assert all_rows[0] > 4 * sent[0]
+
+
+def test_batches_with_l1_keep_exact_zeros(training: Make) -> None:
+    t = training(n=600, max_iter=12, batch_size=200, C=0.02, l1_ratio=1.0)
+    assert np.any(coefficients(t, t.fit()) == 0.0)
+
+
+def test_a_batch_with_fewer_rows_than_features_is_refused(training: Make) -> None:
+    t = training((60, 50), n=1000, batch_size=100)
+    with pytest.raises(DataError, match="112 features and 100 rows in an iteration|111 features and 100 rows"):
+        t.fit()

@@ -64,7 +64,8 @@ export function addCommands(app, { current, palette, choosePlace, showPanel, lab
   add("choose-member", "Choose Where the Cell Runs", "A menu of members for the selected cell", withNotebook(choosePlace));
 
   add("interrupt", "Interrupt All Parties", "Interrupt this notebook's cells at every member", withNotebook(({ panel, link }) => {
-    link.ask("interrupt");
+    // not both: a second interrupt means that kernels are to be killed
+    if (link.busy) return link.ask("interrupt");
     const session = panel.sessionContext.session;
     return session && session.kernel ? session.kernel.interrupt() : undefined;
   }));

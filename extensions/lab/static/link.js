@@ -37,6 +37,11 @@ export class Link {
   get parties() { return this.federation ? this.federation.parties : []; }
   get coordinator() { return (this.federation && this.federation.coordinator) || "coordinator"; }
 
+  // Whether a cell waits or runs at a member.
+  get busy() {
+    return [...this.cells.values()].some((cell) => cell.places.some(({ state }) => ["waiting", "pending", "running"].includes(state)));
+  }
+
   clear() {
     this.loaded = false; // whether the kernel has fednb
     this.release = "";

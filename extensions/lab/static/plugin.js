@@ -45,10 +45,12 @@ export async function plugin(shared) {
 
 function activate(app, tracker, palette, toolbars, lab) {
   const began = performance.now();
-  const style = document.createElement("link");
-  style.rel = "stylesheet";
-  style.href = new URL("style.css", import.meta.url);
-  document.head.append(style);
+  for (const name of ["style.css", "training.css"]) {
+    const style = document.createElement("link");
+    style.rel = "stylesheet";
+    style.href = new URL(name, import.meta.url);
+    document.head.append(style);
+  }
 
   const opened = new Map(); // notebook panel -> { panel, link, marks }
   const current = () => opened.get(tracker.currentWidget) || null;
@@ -65,6 +67,7 @@ function activate(app, tracker, palette, toolbars, lab) {
       panel.id = id;
       panel.title.label = title;
       panel.title.closable = true;
+      panel.toolbar.hide();
       const stop = draw(content.node);
       panel.disposed.connect(() => { stop(); panels.delete(id); });
       panels.set(id, panel);

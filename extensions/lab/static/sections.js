@@ -28,7 +28,9 @@ function folded(open, key, head, ...body) {
 
 export function members(link) {
   const shown = link.federation.members.filter((member) => member.kind !== "hub");
-  return make("ul", {}, ...shown.map((member) => make("li", { "data-member": member.name },
+  const { advice } = link.federation;
+  return make("div", {}, advice && make("div", { class: "bad", role: "alert", text: advice }),
+    make("ul", {}, ...shown.map((member) => make("li", { "data-member": member.name },
     make("div", { class: "line" },
       member.kind === "analyst" ? make("span", { text: member.name }) : name(link, member.name),
       make("span", { class: "end", text: member.up ? "up" : "down", "data-up": String(member.up) })),
@@ -38,7 +40,7 @@ export function members(link) {
       member.version && `fednb ${member.version}`,
       member.up && member.ms !== null && `${member.ms < 10 ? member.ms : Math.round(member.ms)}\u00a0ms`,
     ].filter(Boolean).join(" · ") }),
-    member.why && make("div", { class: "bad", text: member.why }))));
+    member.why && make("div", { class: "bad", text: member.why })))));
 }
 
 export function tables(link, open) {
@@ -69,7 +71,7 @@ export function runs(link, open, { show, cancel }) {
         run.bytes > 0 && bytes(run.bytes),
         run.estimate !== null && `expected ${seconds(run.estimate)}`,
         !run.mine && `by ${run.by}`].filter(Boolean).join(" · ") }),
-      run.error && make("div", { class: "bad", text: run.error }),
+      run.error && make("div", { class: run.status === "failed" ? "bad" : "muted", text: run.error }),
       going && run.mine && make("div", { class: "actions" },
         make("button", { class: "button", type: "button", text: "Cancel", "data-key": `cancel/${run.run}`,
           "aria-label": `Cancel ${run.title}`, onclick: () => cancel(run.run) })));

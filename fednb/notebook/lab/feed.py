@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,10 +15,9 @@ from fednb.errors import FednbError
 from fednb.federation import messages as m
 from fednb.federation.alignment import figures
 from fednb.federation.client import Federation
-from fednb.federation.progress import RunProgress
 from fednb.federation.result import RunResult
 from fednb.notebook.lab import messages as lab
-from fednb.notebook.lab.log import crossings
+from fednb.notebook.lab.following import Following
 from fednb.text import plain
 
 if TYPE_CHECKING:
@@ -28,9 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("fednb.notebook")
 
 BUSY_SECONDS, IDLE_SECONDS = 2.0, 15.0  # between two rounds of questions
-REDRAW_SECONDS = 0.25  # between two pictures of a run
 MOST_TABLES, MOST_COLUMNS, MOST_RUNS = 200, 300, 50
-MOST_FOLLOWED = 8  # runs at a time
+MOST_FOLLOWED = 20  # runs; those that have ended make room
 ADVICE = (
     "Run `%fed connect` for the federation that `fednb up` started last on this machine, or `%fed connect FILE` with a "
     "federation file or a member's home."
@@ -54,7 +51,7 @@ class Feed:
         self._missing: dict[str, str] = {}
         self._overlaps: dict[str, lab.Overlap | None] = {}
         self._runs: dict[str, m.RunInfo] = {}
-        self._followed: dict[str, threading.Thread] = {}
+        self._followed: dict[str, Following] = {}  # oldest first
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -72,6 +69,9 @@ class Feed:
         """Say everything once more: to a page that has just come, or that may have missed something."""
         for news in list(self._said.values()):
             self._tell(news)
+        for following in list(self._followed.values()):
+            if not following.over.is_set():
+                self._tell(following.news())
 
     def close(self) -> None:
         self._closed = True
@@ -104,7 +104,7 @@ class Feed:
             self._say(lab.RunsNews(runs=[]))
             return
         if federation is not self._watched:
-            self._watched, self._ask_tables = federation, True
+            self._watched, self._ask_tables, self._followed, self._overlaps = federation, True, {}, {}
             federation.endpoint.watch(lambda seen: self.again())
         self._say(self._members(federation))
         coordinator = federation.members().get(federation.coordinator)
@@ -120,17 +120,20 @@ class Feed:
         return ADVICE if self._session.connector is None else "It connects at the first cell that needs a federation."
 
     def _members(self, federation: Federation) -> lab.FederationNews:
+        seen_now = federation.members()
+        me = seen_now.get(federation.me.partition("#")[0])
+        reached = me is None or me.up  # without the hub, nobody knows how anybody is
         members = [
             lab.Member(
                 name=name,
                 kind=seen.kind,
-                up=seen.up,
+                up=seen.up and reached,
                 version=plain(seen.version, 100),
                 ms=None if seen.seconds is None else round(1000 * seen.seconds, 1),
                 mode=plain(self._modes.get(name, ""), 40),
                 why=plain(self._missing.get(name, ""), 300) if seen.up else "",
             )
-            for name, seen in sorted(federation.members().items())
+            for name, seen in sorted(seen_now.items())
         ]
         return lab.FederationNews(
             connected=True,
@@ -139,6 +142,7 @@ class Feed:
             parties=list(federation.parties),
             members=members,
             attached=self._session.attached,
+            advice="" if reached else "The hub does not answer. It is looked for; nothing needs to be done here.",
         )
 
     def _list_tables(self, federation: Federation) -> None:
@@ -163,7 +167,7 @@ class Feed:
         found = federation.list_runs(MOST_RUNS)
         self._runs = {info.run: info for info in found}
         for info in found:
-            if info.status == "running":
+            if info.status == "running" and info.run not in self._followed:
                 self.follow(info.run)
         self._say(lab.RunsNews(runs=[self._run(federation, info) for info in found]))
 
@@ -199,37 +203,23 @@ class Feed:
     # ------------------------------------------------------------ one run
 
     def follow(self, run: str) -> None:
-        """Tell how this run goes, until it ends."""
+        """Tell how this run goes: now, and until it ends."""
         federation = self._session.current
-        self._followed = {each: thread for each, thread in self._followed.items() if thread.is_alive()}
-        if federation is None or run in self._followed or len(self._followed) >= MOST_FOLLOWED:
+        known = self._followed.get(run)
+        if known is not None:
+            self._tell(known.news())
             return
-        thread = threading.Thread(target=self._follow, args=(federation, run), name="fednb-lab-run", daemon=True)
-        self._followed[run] = thread
-        thread.start()
-
-    def _follow(self, federation: Federation, run: str) -> None:
-        from fednb.notebook.widgets.training import snapshot
-
+        if federation is None:
+            return
+        while len(self._followed) >= MOST_FOLLOWED:
+            ended = next((each for each, following in self._followed.items() if following.over.is_set()), None)
+            if ended is None:
+                return
+            del self._followed[ended]
         info = self._runs.get(run)
-        progress = RunProgress(run, plain(info.title or info.protocol, 200) if info else run)
-        looks, next_picture = self._session.looks(), 0.0
-        try:
-            for item in federation.watch(run):
-                ended = isinstance(item, m.RunEnded)
-                if isinstance(item, m.RunEnded):
-                    progress.end(item)
-                else:
-                    progress.add(item)
-                now = time.monotonic()
-                if not ended and now < next_picture:
-                    continue
-                next_picture = now + REDRAW_SECONDS
-                receipts = crossings(item.receipts) if isinstance(item, m.RunEnded) else []
-                self._tell(lab.RunNews(run=run, over=ended, progress=snapshot(progress, looks), receipts=receipts))
-        except FednbError as error:
-            self._tell(lab.Note(text=f"run {run}: {plain(str(error), 500)}", failed=True))
-        self.again()
+        title = plain(info.title or info.protocol, 200) if info else run
+        self._followed[run] = Following(federation, run, title, self._session.looks(), self._tell)
+        self._followed[run].start()
 
 
 def _overlap(federation: Federation, info: m.RunInfo) -> lab.Overlap | None:

@@ -30,6 +30,7 @@ class _Cell:
     """One cell, as it was run last."""
 
     id: str
+    execution: str = ""  # the request that ran it
     places: dict[str, Place] = field(default_factory=dict)
     since: dict[str, float] = field(default_factory=dict)  # member -> when it began to wait or to run
     runs: list[str] = field(default_factory=list)
@@ -48,7 +49,7 @@ class CellLog:
 
     def observe(self, run: CellRun, replay: Replay, stop: Callable[[], None]) -> Replay:
         """A replay that passes everything on and keeps account of it. `stop` interrupts the cell."""
-        cell = _Cell(self._here())
+        cell = _Cell(*self._here())
         now = time.monotonic()
         for member in run.members:
             cell.places[member], cell.since[member] = Place(member=member, state="waiting"), now
@@ -59,10 +60,10 @@ class CellLog:
     def began(self, run: str) -> None:
         """The cell that runs now began a run."""
         with self._lock:
-            here = self._here()
+            here, execution = self._here()
             cell = self._cells.get(here)
-            if cell is None or (cell.stop is None and run not in cell.runs):
-                cell = _Cell(here)  # no magic, or an earlier execution
+            if cell is None or cell.execution != execution:
+                cell = _Cell(here, execution)  # it has no magic
             cell.runs.append(run)
         self._keep(cell)
 
@@ -119,10 +120,12 @@ class CellLog:
         ]
         return CellNews(cell=cell.id, places=places, runs=list(cell.runs), receipts=list(cell.receipts))
 
-    def _here(self) -> str:
-        parent = self._shell.get_parent() if hasattr(self._shell, "get_parent") else None
-        found = (parent or {}).get("metadata", {}).get("cellId", "")
-        return found if isinstance(found, str) and len(found) <= 200 else ""
+    def _here(self) -> tuple[str, str]:
+        """The cell that runs now, and its execution."""
+        parent = (self._shell.get_parent() if hasattr(self._shell, "get_parent") else None) or {}
+        found = parent.get("metadata", {}).get("cellId", "")
+        execution = parent.get("header", {}).get("msg_id", "")
+        return found if isinstance(found, str) and len(found) <= 200 else "", str(execution)
 
 
 class _Observed:

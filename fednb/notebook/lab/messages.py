@@ -61,7 +61,7 @@ class FederationNews(Told, frozen=True, tag="federation"):
     parties: list[str] = []
     members: list[Member] = []
     attached: str | None = None  # the member whose cells need no magic
-    advice: str = ""  # what to do when it is not connected
+    advice: str = ""  # what is wrong, and what to do
 
 
 class Column(Part, frozen=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -12,19 +11,22 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, expect, sync_playwright
 
 from fednb.federation import launch
 from fednb.notebook import kernelspecs, labextension
 
-SECONDS = 20.0
+SECONDS = 40.0
 FILE = """
 [federation]
 hub = "tcp://127.0.0.1:0"
@@ -47,10 +49,10 @@ id = "sme_id"
 [party.vault]
 mode = "protocol-only"
 """
-CHROMIUM = (
-    "--no-sandbox --disable-dev-shm-usage --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
+CHROMIUM = [
+    *("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
 
 
 class Federation:
@@ -64,9 +66,25 @@ class Federation:
         for step in range(1, upto + 1):
             (self.gate / str(step)).touch()
 
+    @contextmanager
+    def hub_gone(self) -> Iterator[None]:
+        """The hub is killed; afterwards it is there again, at the same address."""
+        hub = self.running.members["hub"]
+        hub.kill()
+        hub.wait(SECONDS)
+        if hub.stdin:
+            hub.stdin.close()
+        try:
+            yield
+        finally:
+            self.running._spawn("hub", ["hub", str(self.running.root / "hub"), "--bind", self.running.address])
+
     def close_gate(self) -> None:
         for file in self.gate.iterdir():
             file.unlink()
+
+
+expect.set_options(timeout=1000 * SECONDS)
 
 
 @pytest.fixture(scope="session")
@@ -138,6 +156,8 @@ def jupyter(federation: Federation, tmp_path_factory: pytest.TempPathFactory) ->
         "FEDNB_PROFILE": os.fspath(federation.running),
     }
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0"]
+    # nothing is looked up outside
+    command += ["--LabApp.extension_manager=readonly", "--JupyterNotebookApp.extension_manager=readonly"]
     command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home / 'work'}"]
     server = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
     said: list[str] = []
@@ -157,7 +177,7 @@ def jupyter(federation: Federation, tmp_path_factory: pytest.TempPathFactory) ->
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
-        assert ready.wait(SECONDS) and address, "".join(said)
+        assert ready.wait(60) and address, "".join(said)
         yield Jupyter(home / "work", address[0], token)
     finally:
         server.send_signal(signal.SIGTERM)
@@ -176,10 +196,6 @@ def browser() -> Iterator[Browser]:
         found.close()
 
 
-class Errors(list[str]):
-    """What a page complained of, by itself or through this extension."""
-
-
 @pytest.fixture
 def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     contexts = []
@@ -196,18 +212,111 @@ def new_page(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 
 @pytest.fixture
-def page(new_page: Callable[..., Page]) -> Iterator[Page]:
-    """A page on which nothing of ours went wrong."""
-    made = new_page()
+def watched(new_page: Callable[..., Page]) -> Iterator[Callable[..., Page]]:
+    """Pages on which nothing may go wrong that is ours, and no dialog may open."""
     wrong: list[str] = []
-    made.on("pageerror", lambda error: wrong.append(str(error)))
-    made.on("console", lambda said: wrong.append(said.text) if said.type == "error" and "fednb" in said.text else None)
-    made.on("dialog", lambda dialog: wrong.append(f"a dialog opened: {dialog.message}"))
-    yield made
+
+    def answer(dialog: Dialog) -> None:
+        if dialog.type != "beforeunload":  # which the front end asks about unsaved changes
+            wrong.append(f"a dialog opened: {dialog.message}")
+        dialog.accept()
+
+    def make(**options: Any) -> Page:
+        page = new_page(**options)
+        page.on("pageerror", lambda error: wrong.append(str(error.stack)) if "fednb" in str(error.stack) else None)
+        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" and ours(said) else None)
+        page.on("dialog", answer)
+        return page
+
+    yield make
     assert wrong == []
 
 
-def theme(folder: Path, name: str) -> None:
-    settings = folder / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True, exist_ok=True)
-    (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": name}))
+def ours(said: ConsoleMessage) -> bool:
+    return "fednb" in said.text or "fednb" in said.location.get("url", "") or "elector" in said.text
+
+
+@pytest.fixture
+def page(watched: Callable[..., Page]) -> Page:
+    return watched()
+
+
+@pytest.fixture(scope="session")
+def gated() -> ModuleType:
+    """The protocol that stands still, for this process; members of a federation import it by themselves."""
+    found = spec_from_file_location("gated", Path(__file__).parent / "gated.py")
+    assert found and found.loader
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def gate(federation: Federation) -> Iterator[Federation]:
+    """Runs of the protocol `gated` stand still, until the test lets them go on; afterwards all do."""
+    federation.close_gate()
+    yield federation
+    federation.open_gate(STEPS)
+
+
+STEPS = 10
+
+
+class Book:
+    """A notebook in a page."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+
+    def open(self, address: str) -> Book:
+        """Show it, and wait until its kernel has answered."""
+        self.page.goto(address)
+        self.page.wait_for_selector(".jp-Notebook .jp-Cell .cm-content")
+        self.idle()
+        return self
+
+    def idle(self) -> None:
+        """Wait until there is a kernel, and nothing that it does."""
+        expect(self.page.locator(".jp-Toolbar-kernelName").first).not_to_have_text(re.compile("No Kernel"))
+        expect(self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible()
+
+    def cell(self, number: int) -> Locator:
+        return self.page.locator(".jp-Notebook .jp-Cell").nth(number)
+
+    def strip(self, number: int) -> Locator:
+        """The badges above a cell."""
+        return self.cell(number).locator(".fednb-lab-strip")
+
+    def run(self, number: int) -> None:
+        """Press Shift+Enter in a cell; does not wait for it."""
+        self.cell(number).locator(".cm-content").first.click()
+        self.page.keyboard.press("Shift+Enter")
+
+    def done(self, number: int) -> None:
+        """Run a cell and wait for its number."""
+        self.run(number)
+        expect(self.cell(number).locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]:"))
+
+    def sidebar(self) -> Locator:
+        """Open the sidebar."""
+        side = self.page.locator("#fednb-sidebar")
+        if not side.is_visible():
+            self.page.keyboard.press("Control+Alt+f")
+        expect(side).to_be_visible()
+        return side
+
+    def section(self, name: str) -> Locator:
+        return self.sidebar().locator(f"[data-section={name}]")
+
+
+@pytest.fixture
+def book(page: Page) -> Book:
+    return Book(page)
+
+
+@pytest.fixture(scope="session")
+def screenshots() -> Path:
+    """Where pictures of this run are kept."""
+    folder = Path(__file__).parents[3] / "build" / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

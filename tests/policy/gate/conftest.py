@@ -16,7 +16,7 @@ from fednb.federation.guarded_frame import GuardedFrame
 from fednb.policy import plan as p
 from fednb.policy.gate import Gate, Held
 from fednb.policy.ledger import Ledger
-from fednb.policy.release import Answer
+from fednb.policy.answer import Answer
 
 VICTIM = 777
 AGES = tuple(float(age) for age in range(25, 75, 5))
