@@ -100,6 +100,7 @@ class RulesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     partners: tuple[str, ...] = ("*",)  # parties together with whom
     min_ids: Some = 10  # that each side brings to an alignment
     max_ids: Some = 10_000_000
+    other_ids: bool = False  # whether tables that declare an id are aligned on other columns too
     min_rows: Some = 20
     rows_per_feature: Annotated[float, msgspec.Meta(ge=1)] = 10.0  # of a batch, for each of this party's features
     max_iterations: Some = 200

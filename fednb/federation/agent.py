@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fednb.config import CoordinatorConfig, PartyConfig
-from fednb.errors import ConfigError
+from fednb.errors import ConfigError, DataError
 from fednb.federation import messages as m
 from fednb.federation.asks import AskDesk
 from fednb.federation.cluster import Cluster
@@ -84,6 +84,7 @@ def start_party(
     tables.check()
     sandbox = sandbox_of(settings, home)
     find_protocol = finder(settings.protocols)
+    _check_named(settings, find_protocol)
     policy = MemberPolicy(
         settings.name,
         settings.mode,
@@ -217,6 +218,17 @@ def _book(member: str, home: Path, sign: Callable[[bytes], bytes] | None, **deta
     book = Book(member, AuditLog(home / "audit", member, sign))
     book.note("started", version=__version__, **details)
     return book
+
+
+def _check_named(settings: PartyConfig, find: Callable[[str], Protocol]) -> None:
+    """A misspelt protocol among the rules would be a rule that never applies. Raises ConfigError."""
+    at = f"party.{settings.name}.protocols"
+    named = {name: f"{at}.allow" for name in settings.rules.allow if name != "*"}
+    for name, where in {**named, **{name: f"{at}.{name}" for name in settings.rules.of}}.items():
+        try:
+            find(name)
+        except DataError as error:
+            raise ConfigError(f"{where}: {error}") from None
 
 
 def _tell_members(talk: Conversation, endpoint: Endpoint) -> None:

@@ -187,6 +187,10 @@ class TableStore:
     def declared_label(self, name: str) -> str | None:
         return self._declared[name].label if name in self._declared else None
 
+    def declared_id(self, name: str) -> tuple[str, ...]:
+        """The columns that the owner declared as a table's id; none where she did not, or the table is not hers."""
+        return self._declared[name].id if name in self._declared else ()
+
     def own_keys(
         self, name: str, on: Sequence[str] = (), rows: npt.NDArray[np.int64] | None = None
     ) -> npt.NDArray[np.uint64]:

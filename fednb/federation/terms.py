@@ -43,6 +43,8 @@ class Origins(Protocol):
 
     def declared_label(self, name: str) -> str | None: ...
 
+    def declared_id(self, name: str) -> tuple[str, ...]: ...
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -103,8 +105,14 @@ class Admission:
             account=self._tables.origin(used.table),
             keys=keys,
             of_cells=self._tables.of_cells(used.table),
+            other_ids=self._other_ids(used),
             label_set=self._label_set(join, used),
         )
+
+    def _other_ids(self, used: Used) -> bool:
+        """Whether rows are known by other columns than the owner said, which a table of a cell's cannot say anew."""
+        declared = self._tables.declared_id(self._tables.origin(used.table))
+        return bool(declared) and bool(used.on) and tuple(used.on) != declared
 
     def _label_set(self, join: m.Join, used: Used | None) -> str:
         """What a cell made counts as its origin's label: how it is called there is somebody's choice."""
@@ -114,7 +122,7 @@ class Admission:
         origin = self._tables.origin(used.table)
         if self._tables.of_cells(used.table):
             label = self._tables.declared_label(origin) or ANY_LABEL
-        return f"{origin}.{label}"
+        return f"{origin}.{label}"[:200]
 
 
 def asked(join: m.Join, protocol: RunProtocol, partners: Sequence[str]) -> Asked:

@@ -23,7 +23,8 @@ import numpy.typing as npt
 from fednb.errors import ConfigError
 from fednb.wire.keys import write_whole
 
-Keys = npt.NDArray[np.uint64]  # [n] a row's number, distinct
+Keys = npt.NDArray[np.uint64]  # [n] a row's number
+Cells = npt.NDArray[np.int64]  # [n]
 
 OUTSIDE = 0  # the cell of rows that no set had yet
 
@@ -34,7 +35,7 @@ class SetLedger:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._cells: dict[str, tuple[Keys, npt.NDArray[np.int64]]] = {}  # ascending keys, and the cell of each
+        self._cells: dict[str, tuple[Keys, Cells]] = {}  # ascending keys, and the cell of each
         if folder is not None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -43,27 +44,23 @@ class SetLedger:
 
         always : note it whatever it leaves (a set that its owner, not an analyst, chose).
         """
-        new = np.unique(np.asarray(keys, dtype=np.uint64))
+        new = np.unique(keys)
         with self._lock:
             known, cells = self._load(account)
-            every = np.union1d(known, new)
-            before = np.full(len(every), OUTSIDE, dtype=np.int64)
-            before[np.searchsorted(every, known)] = cells
-            inside = np.zeros(len(every), dtype=bool)
-            inside[np.searchsorted(every, new)] = True
-            # the halves of each cell; that of rows which no set has, this one included, stays what it is
-            _, after, sizes = np.unique(2 * before + inside, return_inverse=True, return_counts=True)
-            outside = (before == OUTSIDE) & ~inside
-            within = sizes[np.unique(after[~outside])]
-            smallest = int(within.min(initial=np.iinfo(np.int64).max))
+            every, before, inside = _together(known, cells, new)
+            halves = 2 * before + inside  # of each cell: what this set has of it, and the rest
+            sizes = np.bincount(halves)
+            sizes[2 * OUTSIDE] = 0  # rows that no set has, this one included, are told of by none
+            smallest = int(sizes[sizes > 0].min(initial=len(every)))
             if smallest < least and not always:
                 return smallest
-            moved = np.where(outside, OUTSIDE, after + 1)
+            order = np.cumsum(sizes > 0)  # cells are numbered without gaps
+            moved = np.where(sizes > 0, order, OUTSIDE)[halves]
             if len(every) != len(known) or not np.array_equal(moved, before):
                 self._save(account, every, moved)
             return 0
 
-    def _load(self, account: str) -> tuple[Keys, npt.NDArray[np.int64]]:
+    def _load(self, account: str) -> tuple[Keys, Cells]:
         if account in self._cells:
             return self._cells[account]
         nothing = np.empty(0, np.uint64), np.empty(0, np.int64)
@@ -82,12 +79,25 @@ class SetLedger:
             raise ConfigError(f"{path} is damaged: restore it from a backup.") from None
         return both[0], both[1].astype(np.int64)
 
-    def _save(self, account: str, keys: Keys, cells: npt.NDArray[np.int64]) -> None:
+    def _save(self, account: str, keys: Keys, cells: Cells) -> None:
         if self._folder is not None:
             content = io.BytesIO()
             np.save(content, np.stack([keys, cells.astype(np.uint64)]), allow_pickle=False)
             write_whole(_file(self._folder, account), content.getvalue())
         self._cells[account] = keys, cells
+
+
+def _together(known: Keys, cells: Cells, new: Keys) -> tuple[Keys, Cells, npt.NDArray[np.bool_]]:
+    """All rows, the cell of each before, and which of them are in the new set; all keys ascending."""
+    if np.array_equal(known, new):
+        return known, cells, np.ones(len(known), dtype=bool)
+    every = np.sort(np.concatenate([known, new]))
+    every = every[np.append(True, every[1:] != every[:-1])] if len(every) else every
+    before = np.full(len(every), OUTSIDE, dtype=np.int64)
+    before[np.searchsorted(every, known)] = cells
+    inside = np.zeros(len(every), dtype=bool)
+    inside[np.searchsorted(every, new)] = True
+    return every, before, inside
 
 
 def _file(folder: Path, account: str) -> Path:

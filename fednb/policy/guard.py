@@ -74,15 +74,21 @@ class GuardedLink:
 
     def _check_number(self, to: str, kind: type[Message]) -> None:
         each = kind.discloses.each if kind.discloses else "run"
-        self._sent[to, kind] += 1
-        if each == "run" and self._sent[to, kind] > 1:
+        if each == "run" and self._sent[to, kind]:
             raise self._refused(f"sends {kind.__name__} to {to} once in a run of {self._protocol}.", "messages")
-        if each == "iteration" and self._sent[to, kind] > self._iterations:
+        over = each == "iteration" and self._sent[to, kind] >= self._iterations
+        if over or (each == "slice" and self._played() >= self._iterations):
             raise self._refused(
-                f"has sent {kind.__name__} to {to} for all {self._iterations} iterations of this run, and is asked for "
-                "one more. The coordinator does not keep to the protocol.",
+                f"has sent what it sends in the {self._iterations} iterations of this run, and is asked for "
+                f"{kind.__name__} once more. The coordinator does not keep to the protocol.",
                 "max_iterations",
             )
+        self._sent[to, kind] += 1
+
+    def _played(self) -> int:
+        """Iterations that are over: of each message that goes once in one, so many have gone."""
+        done = [n for (_, kind), n in self._sent.items() if kind.discloses and kind.discloses.each == "iteration"]
+        return min(done, default=0)
 
     def _count(self, to: str, message: Message) -> None:
         declared = message.discloses

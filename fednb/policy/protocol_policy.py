@@ -50,6 +50,7 @@ class Facts:
     account: str = ""  # the table that the rows come from, whatever was derived from it since
     keys: Keys | None = None  # of the rows or ids, made of normalised ids
     of_cells: bool = False  # somebody's cell made the table
+    other_ids: bool = False  # they are not what the table declares as its id
     label_set: str = ""  # "loans.default", where this party holds the label
 
 
@@ -102,6 +103,11 @@ class ProtocolPolicy:
         rules = self._rules.on(asked.protocol)
         self._check_runs(asked)
         if facts.ids is not None:
+            if facts.other_ids and not rules.other_ids:
+                raise self._refused(
+                    f"aligns {facts.account} by its declared id only: other columns would tell which values both have.",
+                    "other_ids",
+                )
             check_ids(self.member, facts.ids, rules, "aligns no set with")
             self._check_apart(asked, facts, rules, f"aligned with {' and '.join(sorted(asked.partners))}")
         if asked.figures:

@@ -113,13 +113,13 @@ class Level(Message):
 
 
 class Scores(Message):
-    discloses = Disclosure("functions of each row's score", "encrypted", each="piece")
+    discloses = Disclosure("functions of each row's score", "encrypted", each="slice")
 
     terms: Fresh  # [R·m] packed g_r(b), term after term, m ciphertexts each
 
 
 class Residuals(Message):
-    discloses = Disclosure("each row's residual", "encrypted", each="piece", label=True)
+    discloses = Disclosure("each row's residual", "encrypted", each="slice", label=True)
 
     terms: Fresh  # [(R + 1)·m] packed f_0 - y, f_1 ... f_R
 

@@ -55,7 +55,7 @@ class DealerEndpoint:
             raise ConfigError(f"{home.folder} does not say where the hub is: write its address into the file `hub`")
         self.me = f"{home.name}#{secrets.token_hex(3)}" if home.kind == "analyst" else home.name
         self._home = home
-        self._stamp = stamp(home.folder)
+        self._stamp = -1  # of the roster as it was taken up; -1: look whether it changed since `home` was read
         self._grace = grace
         self._incarnation = os.urandom(16)
         self._board = Switchboard(self.me)
@@ -271,6 +271,8 @@ class DealerEndpoint:
             log.error("the changed roster of %s is not taken up: %s", self._home.name, error)
             return False
         rekeyed = home.identity.fingerprint != self._home.identity.fingerprint
+        if home.roster == self._home.roster and not rekeyed:
+            return False
         self._exchange.take_up(home.identity, home.roster)
         for address in [address for address in self._present if identity_of(address) not in home.roster]:
             self._leave(address, f"was taken off the roster of {self._home.name}")

@@ -21,7 +21,8 @@ class Disclosure:
 
     what: str
     form: Form = "plain"
-    each: Literal["run", "iteration", "piece"] = "run"  # one receiver gets one a run, one an iteration, or many
+    # one receiver gets one a run, one an iteration, many within an iteration, or many
+    each: Literal["run", "iteration", "slice", "piece"] = "run"
     decrypts: bool = False  # the receiver decrypts one number for each entry
     label: bool = False  # made of the sender's labels, under encryption: counts against their quota
     sizes: str = ""  # the field that says how many ids each set has

@@ -38,7 +38,7 @@ from fednb.policy.audit import AuditLog
 from fednb.policy.mode import MemberPolicy
 from fednb.policy.protocol_policy import ProtocolPolicy
 from fednb.policy.quota import QuotaLedger
-from fednb.protocols import BUILT_IN, lookup, vertical_logistic
+from fednb.protocols import BUILT_IN, four_steps, lookup
 from fednb.protocols.base import Protocol, Role
 from fednb.wire.loopback import Network
 from fednb.wire.message import Message
@@ -202,10 +202,15 @@ def fit(made: World, **options: Any) -> None:
     VerticalLogisticRegression(**{"max_iter": 1, **options}).fit(made.align(), y="bank.default")
 
 
+def align_on_figures(made: World) -> None:
+    made.analyst.align({"bank": "loans", "agency": "invoices"}, on={"bank": "a", "agency": "id"})
+
+
 Act = Callable[[World], object]
 REFUSALS: dict[str, tuple[RulesConfig, Act]] = {
     "allow": (RulesConfig(allow=("psi",)), fit),
     "partners": (RulesConfig(partners=("telco",)), World.align),
+    "other_ids": (RulesConfig(), align_on_figures),
     "min_ids": (RulesConfig(min_ids=ROWS + 1), World.align),
     "max_ids": (RulesConfig(max_ids=ROWS - 1), World.align),
     "min_rows": (RulesConfig(min_rows=ROWS + 1), fit),
@@ -229,7 +234,7 @@ def test_a_refusal_names_the_rule_to_the_analyst_and_in_the_partys_log(world: Ma
         act(made)
     named = f"protocols.{rule.partition(' ')[0]}"
     assert (caught.value.member, caught.value.rule) == ("bank", named)
-    assert str(caught.value).startswith("bank ")
+    assert str(caught.value).startswith("bank ") and str(caught.value).endswith(f"[rule: {named}]")
     entries = [entry for entry in made.log("bank") if named in (entry.get("rule"), entry.get("refused"))]
     assert len(entries) == 1 and (entries[0].get("decision") == "declined" or entries[0]["status"] == "failed")
 
@@ -273,8 +278,8 @@ class Endless:
         self.me, self.cast, self._link = link.me, link.cast, link
 
     def send(self, to: str, message: Message) -> None:
-        if isinstance(message, vertical_logistic.Next) and message.stage == "stop":
-            message = vertical_logistic.Next(stage="coarse", norm=message.norm)
+        if isinstance(message, four_steps.Next) and message.stage == "stop":
+            message = four_steps.Next(stage="coarse", norm=message.norm)
         self._link.send(to, message)
 
     def recv(self, sender: str, kind: Any) -> Any:
@@ -294,7 +299,7 @@ def test_a_coordinator_that_never_says_stop_gets_no_iteration_more(
     )
     ended = [item for item in made.analyst.watch(waits) if isinstance(item, m.RunEnded)][0]
     assert (ended.status, ended.error_type, ended.rule) == ("failed", "Refused", "protocols.max_iterations")
-    assert "all 2 iterations of this run" in ended.error
+    assert "in the 2 iterations of this run" in ended.error
     sent = [type(message).__name__ for s, r, message in made.seen if (s, r) == ("agency", "bank")]
     assert sent.count("Scores") == 2, "the third was never sent"
     refused = [e["refused"] for party in ("bank", "agency") for e in made.log(party) if e.get("refused")]
@@ -357,6 +362,15 @@ def test_another_alignment_another_table_and_another_spelling_are_the_same_rows(
         VerticalLogisticRegression(max_iter=1).fit(variant, y="bank.default")
     assert caught.value.rule == "protocols.rows_apart"
     assert model.coef_
+
+
+def test_a_table_of_a_cells_is_aligned_by_the_id_of_the_one_that_it_comes_from(world: Make) -> None:
+    made = world()
+    loans = made.tables["bank"].read("loans").assign(key=lambda t: t["id"].str[:4])
+    made.tables["bank"].save("keyed", loans, ["id"], "default")
+    with pytest.raises(Refused, match="aligns loans by its declared id only"):
+        made.analyst.align({"bank": "keyed", "agency": "invoices"}, on={"bank": "key", "agency": "id"})
+    assert len(made.align("keyed")) == ROWS
 
 
 def test_variants_of_a_table_that_differ_by_one_are_not_aligned(world: Make) -> None:

@@ -37,6 +37,12 @@ class Rows(Message):
     x: np.ndarray
 
 
+class Slice(Message):
+    discloses = Disclosure("a part of the rows", "encrypted", each="slice")
+
+    n: int = 0
+
+
 class Once(Message):
     discloses = Disclosure("a size")
 
@@ -54,7 +60,7 @@ class Undeclared(Message):
 
 
 SENDS: dict[tuple[str, str], tuple[type[Message], ...]] = {
-    ("active", "passive"): (Rows, Once, Undeclared),
+    ("active", "passive"): (Rows, Slice, Once, Undeclared),
     ("active", "coordinator"): (Sums, Rows),
     ("passive", "active"): (Once, Sizes),
     ("coordinator", "active"): (Once,),
@@ -170,10 +176,22 @@ def test_one_iteration_more_than_the_run_has_is_refused(links: dict[str, RunLink
     bank = guarded(links["bank"], iterations=2)
     for _ in range(2):
         bank.send("coordinator", Sums(np.zeros(4)))
-    with pytest.raises(Refused, match="all 2 iterations of this run") as caught:
+    with pytest.raises(Refused, match="in the 2 iterations of this run") as caught:
         bank.send("coordinator", Sums(np.zeros(4)))
     assert caught.value.rule == "protocols.max_iterations"
     assert links["bank"].conversations["coordinator"].traffic.messages_out == 2
+
+
+def test_slices_go_until_the_last_iteration_is_over(links: dict[str, RunLink]) -> None:
+    bank = guarded(links["bank"], iterations=2)
+    for _ in range(2):
+        for _ in range(5):
+            bank.send("agency", Slice())
+        bank.send("coordinator", Sums(np.zeros(4)))
+    with pytest.raises(Refused, match="asked for Slice once more") as caught:
+        bank.send("agency", Slice())
+    assert caught.value.rule == "protocols.max_iterations"
+    assert links["bank"].conversations["agency"].traffic.messages_out == 10
 
 
 def test_what_goes_once_goes_once(links: dict[str, RunLink]) -> None:

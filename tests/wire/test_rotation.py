@@ -99,6 +99,15 @@ def test_whom_a_running_member_takes_off_its_roster_is_cut_off_at_once(
     assert kept[1].recv(Note, timeout=10).n == 5, "others are not disturbed"
 
 
+def test_what_changed_between_reading_the_home_and_connecting_is_taken_up(
+    federation: Any, root: Path, eventually: Eventually
+) -> None:
+    before = home(root, "bank")
+    revoke(before, "agency")
+    with DealerEndpoint(before, hub=federation.hub.address) as bank:
+        eventually(lambda: "agency" not in bank.members())
+
+
 def test_a_roster_with_another_hub_or_none_is_not_taken_up(
     federation: Any, root: Path, eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
