@@ -611,6 +611,10 @@ class _Passive(_Party):
         sizes = self.binned.sizes[self.looked_at].tolist()
         return histograms.bin_sums(self.key.ring, self.pairs, self.position[rows], cells, sizes, self.run.threads)
 
+    def _rest(self, node: int, sums: Vector, rows: Integers) -> Vector:
+        """The larger child's histogram: the node's without the smaller one's. `rows` are the larger child's own."""
+        return histograms.difference(self.key.ring, self.open[node], sums)
+
     def _level(self) -> None:
         """Offer splits of all open nodes, say who goes left at one's own, and open the next."""
         nodes = sorted(self.open)
@@ -698,7 +702,7 @@ class _Passive(_Party):
             if is_open[small]:
                 opened[child + small] = sums
             if is_open[1 - small]:
-                opened[child + 1 - small] = histograms.difference(self.key.ring, self.open[node], sums)
+                opened[child + 1 - small] = self._rest(node, sums, sampled[1 - small])
         return opened
 
     def finish(self) -> Outcome:
