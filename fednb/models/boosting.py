@@ -285,6 +285,12 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         self.n_rows_ = len(frame)
         self.__dict__.pop("evaluation_", None)
 
+    def _chosen(self) -> dict[str, Any]:
+        """The parameters that are worth telling: those that most people look for, and what is not as usual."""
+        usual, always = type(self)().get_params(), ("n_estimators", "max_depth", "learning_rate", "max_bin", "min_leaf")
+        own = {name: _plain(value) for name, value in self.get_params().items() if not isinstance(value, Mapping)}
+        return {name: own[name] for name in (*always, *own) if name in always or own[name] != usual[name]}
+
     def _importances(self) -> list[Importance]:
         return msgspec.convert(self.feature_importances_.to_dict("records"), known(list[Importance]))
 
@@ -302,7 +308,7 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
             rounds=self.n_rounds_,
             metric=self.metric_,
             seconds=self.seconds_,
-            params={name: _plain(value) for name, value in self.get_params().items() if not isinstance(value, Mapping)},
+            params=self._chosen(),
             history={str(name): self.history_[name].tolist() for name in self.history_ if name != "round"},
             operations=self.operations_,
             bytes=self.bytes_,
@@ -316,13 +322,15 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         return bundle(self.view())
 
 
-_PARAMETERS = """
-    Parameters, named as in XGBoost
+_DOC = """{what}, whose features and label lie at different parties.
+
+    Parameters
     ----------
-    n_estimators : rounds of boosting. max_depth, learning_rate, reg_lambda, reg_alpha, gamma, min_child_weight,
-        max_delta_step, subsample, colsample_bytree, scale_pos_weight, base_score : XGBoost's.
+    n_estimators, max_depth, learning_rate, reg_lambda, reg_alpha, gamma, min_child_weight, max_delta_step, subsample,
+    colsample_bytree, scale_pos_weight, base_score : as in XGBoost.
+    objective : {objectives}.
     max_bin : bins of each feature, by its quantiles; its values where they are as few. Missing values need none.
-    monotone_constraints : {"party.column": 1 or -1}. All members of the run see them.
+    monotone_constraints : {{"party.column": 1 or -1}}. All members of the run see them.
     early_stopping_rounds : stop when the loss of `eval_frame` has not fallen for so many rounds; the best one counts.
     sampling_method : "uniform", by `subsample`, or "goss": the share `top_rate` of rows with the largest gradients and
         a random share `other_rate` of all. Passive parties then see which rows have large gradients.
@@ -339,16 +347,14 @@ _PARAMETERS = """
         first; a passive party's features as "#3", numbers that it alone can resolve.
     history_ : DataFrame of round, loss and, with `eval_frame`, validation_loss; n_rounds_ : int, rounds that count;
     tree_ : nodes of the first tree, without cut points; run_ : the run's id; label_ : "bank.default";
-    feature_names_in_ : dict of party to names; notes_ : list of str.
-"""
+    feature_names_in_ : dict of party to names; notes_ : list of str; classes_ : ndarray, the label's, for classes.
+    """
 
 
 class SecureBoostClassifier(_SecureBoost):
-    __doc__ = f"""Boosted trees for classes, whose features and label lie at different parties.
-
-    objective : "binary:logistic", for a label of 0 and 1, or "multi:softprob".
-    {_PARAMETERS}    classes_ : ndarray, the label's values.
-    """
+    __doc__ = _DOC.format(
+        what="Boosted trees for classes", objectives='"binary:logistic", for a label of 0 and 1, or "multi:softprob"'
+    )
 
     _objective = "binary:logistic"
     _objectives = ("binary:logistic", "multi:softprob")
@@ -359,10 +365,9 @@ class SecureBoostClassifier(_SecureBoost):
 
 
 class SecureBoostRegressor(_SecureBoost):
-    __doc__ = f"""Boosted trees for amounts and counts, whose features and label lie at different parties.
-
-    objective : "reg:squarederror" or "count:poisson".
-    {_PARAMETERS}"""
+    __doc__ = _DOC.format(
+        what="Boosted trees for amounts and counts", objectives='"reg:squarederror" or "count:poisson"'
+    )
 
     _objective = "reg:squarederror"
     _objectives = ("reg:squarederror", "count:poisson")

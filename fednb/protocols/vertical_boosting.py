@@ -39,6 +39,7 @@ have large gradients. A feature's bins come in their order: h is positive, so sh
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -325,11 +326,12 @@ class _Active(_Party):
             self.link.send(member, Next(what="together" if self.together else "alone", rounds=step))
         if self.together:
             self._send_gradients()
-        nodes, depth = self.growth.roots, 0
+        nodes, levels = self.growth.roots, dict[str, float]()
         while nodes:
-            depth += 1
             self.run.check()
-            nodes = self._level(nodes, last=depth == params.max_depth)
+            began = time.monotonic()
+            nodes = self._level(nodes, last=len(levels) + 1 == params.max_depth)
+            levels[f"level_{len(levels) + 1:02}_seconds"] = time.monotonic() - began
         self.margins += self.growth.steps()
         losses = {"loss": self.objective.loss(self.margins[: self.trained], self.y[: self.trained])}
         if params.validation:
@@ -345,7 +347,7 @@ class _Active(_Party):
                 "history": {name: list(losses) for name, losses in self.history.items()},
             },
         )
-        self.run.progress("train", step + 1, params.n_estimators, **losses)
+        self.run.progress("train", step + 1, params.n_estimators, **losses, **levels)
 
     def _send_gradients(self) -> None:
         sample = self.growth.sample
@@ -628,6 +630,10 @@ class _Passive(_Party):
         sizes = self.binned.sizes[self.looked_at].tolist()
         return histograms.bin_sums(self.key.ring, self.pairs, self.position[rows], cells, sizes, self.run.threads)
 
+    def _rest(self, node: int, sums: Vector, rows: Integers) -> Vector:
+        """The larger child's histogram: the node's without the smaller one's. `rows` are the larger child's own."""
+        return histograms.difference(self.key.ring, self.open[node], sums)
+
     def _level(self) -> None:
         """Offer splits of all open nodes, say who goes left at one's own, and open the next."""
         nodes = sorted(self.open)
@@ -715,7 +721,7 @@ class _Passive(_Party):
             if is_open[small]:
                 opened[child + small] = sums
             if is_open[1 - small]:
-                opened[child + 1 - small] = histograms.difference(self.key.ring, self.open[node], sums)
+                opened[child + 1 - small] = self._rest(node, sums, sampled[1 - small])
         return opened
 
     def finish(self) -> Outcome:

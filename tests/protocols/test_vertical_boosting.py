@@ -12,6 +12,7 @@ import pytest
 import xgboost
 from boosting_world import World, oracle, trees
 
+from fednb.crypto.paillier import CipherVector, Fresh, PublicKey
 from fednb.errors import DataError, PeerLost, UnexpectedMessage
 from fednb.protocols import vertical_boosting as vb
 from fednb.protocols.base import Journal, RunContext
@@ -226,19 +227,31 @@ def test_a_split_with_too_pure_a_child_is_undone_and_its_owner_forgets_it() -> N
     assert world.predict(fitted, X)["bank"].private["scores"].shape == y.shape
 
 
-def test_what_a_passive_party_sends_is_as_random_as_can_be() -> None:
-    """The same histogram twice gives other ciphertexts, of both quadratic characters."""
-    import gmpy2
+def test_all_that_goes_to_the_key_holder_hides_from_the_key_holder(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, made = PublicKey.refresh_for_key_holder, []
 
+    def refresh(key: PublicKey, c: CipherVector, threads: int = 1) -> Fresh:
+        made.append(plain(key, c, threads))
+        return made[-1]
+
+    monkeypatch.setattr(PublicKey, "refresh_for_key_holder", refresh)
     X, y = table()
-    world = World(X, y, [3, 6], {"n_estimators": 3, "max_depth": 4})
+    world = World(X, y, [3, 2, 4], {"n_estimators": 2})
     world.fit()
-    (begin,) = [m for _, _, m in world.sent if isinstance(m, vb.Begin)]
-    n = int.from_bytes(begin.n, "big")
-    sent = np.concatenate([m.sums.data for _, _, m in world.sent if isinstance(m, vb.Sums)])
-    signs = [gmpy2.jacobi(int.from_bytes(row.tobytes(), "big") % n, n) for row in sent]
-    assert len(np.unique(sent, axis=0)) == len(sent)
-    assert 0.3 < np.mean(np.array(signs) > 0) < 0.7
+    sums = [m.sums for _, _, m in world.sent if isinstance(m, vb.Sums)]
+    assert sums and all(any(each is fresh for fresh in made) for each in sums)
+
+
+def test_a_passive_party_gets_ciphertexts_and_whole_numbers_only() -> None:
+    X, y = table()
+    world = World(X, y, [3, 6], {"n_estimators": 2})
+    world.fit()
+    for _, to, message in world.sent:
+        if to == "agency":
+            for name in message.__struct_fields__:
+                value = getattr(message, name)
+                assert isinstance(value, Fresh | np.ndarray | bytes | int | str)
+                assert not isinstance(value, np.ndarray) or value.dtype in (np.uint8, np.int64)
 
 
 class Memory(Journal):
