@@ -48,6 +48,9 @@ class Ring(Protocol):
     def join(self, vectors: Sequence[Vector]) -> Vector:
         """The vectors end to end."""
 
+    def weave(self, vectors: Sequence[Vector]) -> Vector:
+        """Of vectors of one length: their first residues, then their second ones, and so on."""
+
     def multiply(self, a: Vector, b: Vector) -> Vector:
         """a[i]·b[i]"""
 
@@ -90,6 +93,9 @@ class GmpRing:
 
     def join(self, vectors: Sequence[list[Any]]) -> list[Any]:
         return [value for vector in vectors for value in vector]
+
+    def weave(self, vectors: Sequence[list[Any]]) -> list[Any]:
+        return [value for values in zip(*vectors, strict=True) for value in values]
 
     def multiply(self, a: list[Any], b: list[Any]) -> list[Any]:
         modulus = self._modulus
