@@ -168,7 +168,9 @@ def jupyter(federation: Federation, tmp_path_factory: pytest.TempPathFactory) ->
     # nothing is looked up outside
     command += ["--LabApp.extension_manager=readonly", "--JupyterNotebookApp.extension_manager=readonly"]
     command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home / 'work'}"]
-    server = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    server = subprocess.Popen(
+        command, env=environment, cwd=home / "work", stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     said: list[str] = []
     address: list[str] = []
     ready = threading.Event()

@@ -40,6 +40,7 @@ def test_the_command_installs_and_removes_it_with_the_kernels(
     assert installed(tmp_path) == expected()
     where = tmp_path / "share" / "jupyter" / "labextensions" / "fednb-lab"
     assert (where / "static" / "training.js").read_bytes() == (WIDGET / "training.js").read_bytes()
+    assert json.dumps(f"{sys.executable} -m fednb.cli") in (where / "static" / "here.js").read_text()
     (where / "static" / "old.js").touch()
     other = tmp_path / "share" / "jupyter" / "kernels" / "fednbish"
     other.mkdir()

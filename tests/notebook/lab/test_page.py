@@ -281,6 +281,7 @@ def test_the_launcher_has_a_card_for_each_kernel_and_the_menu_names_every_comman
         card = page.locator(".jp-LauncherCard", has_text=name).first
         expect(card.locator("img")).to_have_js_property("complete", True)
         assert card.locator("img").evaluate("image => image.naturalWidth") > 0, name
+    page.screenshot(path=screenshots / "launcher.png")
     page.get_by_role("menuitem", name="Federation", exact=True).click()
     shown = page.locator(".lm-Menu-itemLabel:visible").all_inner_texts()
     assert {
@@ -289,15 +290,19 @@ def test_the_launcher_has_a_card_for_each_kernel_and_the_menu_names_every_comman
         "Insert a Party Cell",
         "Interrupt All Parties",
     } <= set(shown)
-    page.screenshot(path=screenshots / "launcher.png")
 
 
 def test_the_demo_is_started_in_a_terminal(book: Any, jupyter: Any) -> None:
     page = book.page
     page.goto(jupyter.lab())
-    page.keyboard.press("Control+Alt+f")
+    page.get_by_role("tab", name="Federation").click()
     page.locator("#fednb-sidebar").get_by_role("button", name="Start the demo federation").click()
-    expect(page.locator(".jp-Terminal")).to_be_visible()
-    shown = "() => document.querySelector('.jp-Terminal .xterm-accessibility, .jp-Terminal .xterm-rows')?.textContent"
-    page.wait_for_function(f"({shown})()?.includes('fednb demo --members')")
-    page.locator(".jp-Terminal textarea").press("Control+c")
+    terminal = page.locator(".jp-Terminal")
+    expect(terminal).to_be_visible()
+    page.get_by_role("tab", name="File Browser").click()
+    page.locator(".jp-DirListing").get_by_text("fednb-demo", exact=True).dblclick()
+    expect(page.locator(".jp-DirListing").get_by_text("01_fedriskctrl.ipynb")).to_be_visible()
+    terminal.click()
+    page.keyboard.press("Control+c")  # stops every member
+    page.keyboard.type("exit\n")
+    expect(terminal).to_have_count(0)
