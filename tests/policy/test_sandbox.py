@@ -232,3 +232,21 @@ def test_limits_are_what_the_process_has(backend: Backend, tmp_path: Path) -> No
     command = Sandbox(backend, Limits(memory=2 << 30, cpu=7)).command("timeit", "-n1", "-r1", code, folder=tmp_path)
     done = subprocess.run(command.argv, env=command.env, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[0] == f"[({2 << 30}, {2 << 30}), (7, 8), (0, 0)]", done.stderr
+
+
+def test_with_bubblewrap_there_is_nowhere_to_write_but_its_own_folders(tmp_path: Path) -> None:
+    working("bubblewrap")
+    code = """
+import os
+found = []
+for place in ("/", "/etc", "/dev", "/usr", "/proc/sys/kernel", "/root", "/tmp", "/dev/shm", ".", ".."):
+    try:
+        open(os.path.join(place, "planted"), "w").close()
+        found.append(place)
+    except OSError:
+        pass
+print(found)
+"""
+    done = run("bubblewrap", tmp_path / "k", code)
+    assert done.stdout.splitlines()[0] == "['/tmp', '/dev/shm', '.', '..']", done.stderr
+    assert not Path("/tmp/planted").exists() and not Path("/dev/shm/planted").exists()
