@@ -41,6 +41,19 @@ def free() -> dict[str, bait.Outcome]:
     return {}
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_sandbox_that_the_machine_can_have_works(backend: Backend) -> None:
+    """Other tests are skipped without one; this one tells a machine that cannot from a sandbox that is broken."""
+    if backend == "bubblewrap":
+        bare = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "/bin/true"]
+        can = bubblewrap.program() is not None and not subprocess.run(bare, capture_output=True).returncode
+    else:
+        can = landlock.version() >= landlock.NEEDED
+    if not can:
+        pytest.skip(f"this machine cannot: {sandbox.missing(backend)}")
+    assert sandbox.missing(backend) == ""
+
+
 def test_there_are_many_ways_to_try() -> None:
     assert len(escapes.ESCAPES) >= 50
 
@@ -225,6 +238,14 @@ def test_the_bait_leaves_nothing_behind() -> None:
     assert not Path(f"/proc/{agent}").exists() and not root.exists()
     assert not Path(made.bait.temporary).exists() and not Path("/dev/shm", made.bait.shm).exists()
     assert ctypes.CDLL(None).shmget(shared, 0, 0) == -1
+
+
+def test_no_privilege_is_left_and_none_can_be_had_back(backend: Backend, tmp_path: Path) -> None:
+    done = run(backend, tmp_path / "k", "print(open('/proc/self/status').read())")
+    state = dict(line.split(":", 1) for line in done.stdout.splitlines() if ":" in line)
+    for kind in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
+        assert int(state[kind], 16) == 0, kind
+    assert (state["NoNewPrivs"].strip(), state["Seccomp"].strip()) == ("1", "2")
 
 
 def test_limits_are_what_the_process_has(backend: Backend, tmp_path: Path) -> None:
