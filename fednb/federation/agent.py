@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fednb.config import CoordinatorConfig, PartyConfig
-from fednb.errors import ConfigError
+from fednb.errors import ConfigError, DataError
 from fednb.federation import messages as m
 from fednb.federation.asks import AskDesk
 from fednb.federation.cluster import Cluster
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.desk import Desk
+from fednb.federation.gate_desk import GateDesk
 from fednb.federation.kernel_host import KernelHost, Pipe
 from fednb.federation.party import PartyService
 from fednb.federation.receipts import Book
@@ -28,6 +29,7 @@ from fednb.federation.tables import TableStore
 from fednb.policy.approvals import ApprovalStore
 from fednb.policy.audit import AuditLog
 from fednb.policy.mode import MemberPolicy
+from fednb.policy.protocol_policy import ProtocolPolicy
 from fednb.policy.quota import QuotaLedger
 from fednb.policy.sandbox import Limits, Sandbox, find
 from fednb.protocols import lookup
@@ -43,7 +45,7 @@ KERNEL_SIDE = "fednb.federation.kernel_side"
 class Agent:
     """What one member runs beside its endpoint. `close` leaves no kernel behind; it does not close the endpoint."""
 
-    def __init__(self, host: KernelHost, warm: Callable[[], object], close: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, host: KernelHost, warm: Callable[[], object], close: Callable[[str], None]) -> None:
         self.host = host
         self._warm = warm
         self._close = close
@@ -60,8 +62,9 @@ class Agent:
 
         threading.Thread(target=warm, name="fednb-prewarm", daemon=True).start()
 
-    def close(self) -> None:
-        self._close()
+    def close(self, lost: str = "") -> None:
+        """Stop. `lost` is the member whose death is the reason, if that is the reason."""
+        self._close(lost)
         self.host.close()
 
 
@@ -81,6 +84,7 @@ def start_party(
     tables.check()
     sandbox = sandbox_of(settings, home)
     find_protocol = finder(settings.protocols)
+    _check_named(settings, find_protocol)
     policy = MemberPolicy(
         settings.name,
         settings.mode,
@@ -102,8 +106,10 @@ def start_party(
         threads=threads,
         executor=cluster.executor if cluster else None,
         book=book,
+        rules=ProtocolPolicy(settings.name, settings.rules, settings.analysts, home / "accounts"),
     )
-    desk = Desk(tables, policy, store, lambda: host.lock())
+    gate = GateDesk(tables, policy, settings.guard, home, book) if settings.mode == "guarded" else None
+    desk = Desk(tables, policy, store, lambda: host.lock(), gate)
     host = KernelHost(
         endpoint,
         policy,
@@ -119,11 +125,10 @@ def start_party(
     )
     asks = _asks(endpoint, policy, tables, sandbox, book, settings, home, run_folder)
 
-    def close() -> None:
-        if asks is not None:
-            asks.close()
-        if cluster is not None:
-            cluster.close()
+    def close(lost: str) -> None:
+        for each in (asks, cluster, gate):
+            if each is not None:
+                each.close()
 
     return Agent(host, tables.describe, close)
 
@@ -213,6 +218,17 @@ def _book(member: str, home: Path, sign: Callable[[bytes], bytes] | None, **deta
     book = Book(member, AuditLog(home / "audit", member, sign))
     book.note("started", version=__version__, **details)
     return book
+
+
+def _check_named(settings: PartyConfig, find: Callable[[str], Protocol]) -> None:
+    """A misspelt protocol among the rules would be a rule that never applies. Raises ConfigError."""
+    at = f"party.{settings.name}.protocols"
+    named = {name: f"{at}.allow" for name in settings.rules.allow if name != "*"}
+    for name, where in {**named, **{name: f"{at}.{name}" for name in settings.rules.of}}.items():
+        try:
+            find(name)
+        except DataError as error:
+            raise ConfigError(f"{where}: {error}") from None
 
 
 def _tell_members(talk: Conversation, endpoint: Endpoint) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from fednb.errors import CellFailure, DataError, FednbError, LinkTimeout, Refused, RemoteError
 from fednb.federation import messages as m
 from fednb.federation.cells import CellEvent, CellRun, captured_value
+from fednb.federation.leaving import leaving
 from fednb.notebook import ansi
 from fednb.notebook.replay import Replay
 from fednb.notebook.sanitise import clean_text
@@ -146,6 +147,11 @@ class RemoteCell:
         """Take the next step towards the end; False when it is time to stop waiting."""
         self._sent = self._wanted
         names = ", ".join(self.run.unfinished)
+        if leaving():
+            for member in self.run.unfinished:
+                self.failures[member] = CellFailure("KeyboardInterrupt", "this notebook's kernel was shut down")
+            self.run.abandon()
+            return False
         if self._sent == 1:
             self._next_step = now + self._grace
             self._say(

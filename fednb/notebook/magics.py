@@ -189,7 +189,9 @@ class Magics:
             replay = Areas(self._shell, members, session.looks(), session.show_view, background=options.noblock)
         else:
             replay = Pieces(self._shell, members[0], session.show_view)
-        return RemoteCell(run, replay, capture=options.output, timeout=options.timeout), replay
+        observed = session.log.observe(run, replay, lambda: cell.interrupt())
+        cell = RemoteCell(run, observed, capture=options.output, timeout=options.timeout)
+        return cell, replay
 
     def _background(self, cell: RemoteCell, replay: Pieces | Areas, output: Sequence[str]) -> PendingCell:
         # ipykernel files a thread's output under the cell that is current when it is written, unless told otherwise

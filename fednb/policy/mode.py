@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from fednb.config import PermitConfig
+from fednb.config import MODES, PermitConfig
 from fednb.errors import Refused
 
 
@@ -42,7 +42,7 @@ class MemberPolicy:
 
         approval : cells may be asked for, and run when the owner has approved them.
         """
-        if mode not in ("open", "protocol-only"):
+        if mode not in MODES:
             raise ValueError(f"unknown mode {mode!r}")
         self.member = member
         self._mode = mode
@@ -54,7 +54,7 @@ class MemberPolicy:
 
     @property
     def mode(self) -> str:
-        """ "open" or "protocol-only", as it is now."""
+        """ "open", "guarded" or "protocol-only", as it is now."""
         return "protocol-only" if self._locked.is_set() else self._mode
 
     def lock(self) -> None:
@@ -63,7 +63,7 @@ class MemberPolicy:
 
     def check_cells(self) -> None:
         """Raises Refused unless analysts may run cells here."""
-        if self.mode == "open":
+        if self.mode in ("open", "guarded"):
             return
         why = "was locked by fed.lock()" if self._locked.is_set() else 'is in mode "protocol-only"'
         raise Refused(
@@ -128,6 +128,16 @@ class MemberPolicy:
     def _permit(self, analyst: str) -> PermitConfig | None:
         """None: everything. An analyst that is not named may do nothing."""
         return None if self._analysts is None else self._analysts.get(analyst, PermitConfig())
+
+    def check_table(self, analyst: str, table: str) -> None:
+        """Whether cells of `analyst` may ask about a table, by the name of one that was declared. Raises Refused."""
+        permit = self._permit(analyst)
+        if permit is not None and table not in permit.tables and "*" not in permit.tables:
+            raise Refused(
+                f"{self.member} does not let {analyst} use the table {table}; the rest its owner decides.",
+                member=self.member,
+                rule="analysts.tables",
+            )
 
     def releases(self, what: str) -> bool:
         """Whether `what` ("coefficients") of this member's own may be shown to the analyst."""
