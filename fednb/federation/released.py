@@ -28,6 +28,7 @@ def frame(counter: Counter, answer: Answer) -> pd.DataFrame:
     import pandas as pd
 
     made = pd.DataFrame(answer.values, columns=answer.columns)
+    made = made.apply(pd.to_numeric)  # a withheld figure, None, becomes NaN
     if len(answer.index_names) > 1:
         made.index = pd.MultiIndex.from_tuples([tuple(each) for each in answer.index], names=answer.index_names)
     elif answer.index_names:
