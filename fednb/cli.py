@@ -114,6 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--text", metavar="DIGEST", help="erase: which cell's text or output, as in the log")
     audit.add_argument("--reason", metavar="WHY", help="erase: written into the log")
 
+    policy = command("policy", _policy, "Say in words what a federation file lets analysts do, and ask for.")
+    policy.add_argument("action", choices=["check"])
+    policy.add_argument("file", type=Path, metavar="FILE.toml", help="the federation file; its tables are read")
+
     kernels = command("kernels", _kernels, "Put fednb's kernels into Jupyter's list.")
     kernels.add_argument("action", choices=["install"], help="install them, or renew what is installed")
     where = kernels.add_mutually_exclusive_group()
@@ -277,6 +281,15 @@ def _members(parsed: argparse.Namespace) -> int:
             member = waiting[parsed.who]
         enrolment.confirm(home, member, parsed.fingerprint)
         print(f"{member.name} is on the roster. A running hub lets it in at once; restart any other member.")
+    return OK
+
+
+def _policy(parsed: argparse.Namespace) -> int:
+    from fednb import config
+    from fednb.federation.policy_words import explain
+
+    for line in explain(config.load(parsed.file)):
+        print(line)
     return OK
 
 
