@@ -20,11 +20,13 @@ from fednb.errors import DataError, FednbError, LinkError, Refused
 from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
 from fednb.federation.receipts import Book
+from fednb.federation.scored import ScoredRows, keys_of
 from fednb.federation.seat import Seat, explain
 from fednb.federation.store import MemberStore, Part
 from fednb.protocols.base import Dataset
 from fednb.protocols.base import Protocol as RunProtocol
 from fednb.protocols.executor import Executor
+from fednb.protocols.vertical_score import measure
 from fednb.wire.codec import encode
 from fednb.wire.endpoint import Conversation, Endpoint
 
@@ -70,6 +72,10 @@ class RunPolicy(Protocol):
         """Raises Refused unless this analyst may run this, on this table, with these parties."""
         ...
 
+    def most_models(self, features: int) -> int | None:
+        """How many different models of so many features of this party's may score a row; None: any number."""
+        ...
+
     def releases(self, what: str) -> bool:
         """Whether `what` ("coefficients") of this party's own may be shown to the analyst."""
         ...
@@ -100,6 +106,7 @@ class PartyService:
         self._threads = threads
         self._book = book or Book(endpoint.me)
         self._executor = executor
+        self._scored = ScoredRows(store, endpoint.me)
         endpoint.listen("member/", self._serve)
 
     def _serve(self, talk: Conversation) -> None:
@@ -115,6 +122,7 @@ class PartyService:
             self._admit(request, protocol)
             self._once(request)
             data = self._dataset(request.data, protocol.roles[request.role].needs)
+            self._count_models(request, protocol, data)
             self._book.run_begins(request)
         except Exception as error:
             self._declines(request, error)
@@ -146,6 +154,24 @@ class PartyService:
             executor=self._executor,
         )
         self._play(seat, talk, data, request)
+
+    def _count_models(self, join: m.Join, protocol: RunProtocol, data: Dataset) -> None:
+        """Before somebody learns a sum over features of each row: how many such sums there have been."""
+        if not protocol.roles[join.role].scores or "columns" not in data.part or join.resume:
+            return
+        most = self._policy.most_models(len(data.part["columns"]))
+        if most is not None:
+            table, on, rows = self._origin(join.data)
+            self._scored.count(keys_of(self._tables.ids(table, on)[rows]), measure(data.part), most)
+
+    def _origin(self, ref: m.DataRef) -> tuple[str, list[str], npt.NDArray[np.int64]]:
+        """The table that was aligned, its id columns, and the positions there of a frame's rows."""
+        frame = self._store.load(str(ref.frame))
+        _, rows = self.rows(ref)
+        if "origin" in frame:
+            kept = frame["origin"]
+            return str(kept["table"]), list(kept["on"]), np.asarray(kept["index"], dtype=np.int64)[rows]
+        return str(frame["table"]), list(frame.get("on", [])), rows
 
     def _declines(self, join: m.Join, error: Exception) -> None:
         try:
@@ -292,16 +318,18 @@ class PartyService:
         private = dict(outcome.private)
         ref = join.data
         if ref.table is not None:
-            private |= {"table": ref.table, "digest": self._tables.digest(ref.table)}
+            private |= {"table": ref.table, "digest": self._tables.digest(ref.table), "on": list(ref.on)}
         elif ref.frame is not None:
             private.setdefault("frame", ref.frame)
         private |= {"protocol": join.protocol, "role": join.role}
         if outcome.table is not None:
             name, columns = outcome.table
             table, rows = self.rows(ref)
+            origin, on, index = self._origin(ref)
             self._tables.save_rows(name, table, rows, columns)
             # its rows are the frame's, in their order: an aligned frame on the new table, under this run's id
             private |= {"table": name, "index": np.arange(len(rows)), "digest": self._tables.digest(name)}
+            private["origin"] = {"table": origin, "on": on, "index": index}
         self._store.save(join.run, private)
         public = dict(result.public)
         if self._policy.releases("coefficients"):

@@ -156,6 +156,7 @@ class Role:
     many: bool = False  # several members may play it
     # of "ids", "X", "y", "part", "origin": what the member must load before it plays; "missing": X may have NaN
     needs: tuple[str, ...] = ()
+    scores: bool = False  # somebody else learns a sum over this role's features for each row
 
 
 @dataclass(frozen=True)

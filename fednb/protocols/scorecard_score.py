@@ -132,7 +132,7 @@ SCORE = Protocol(
     params=NoParams,
     roles={
         "active": Role(active, needs=("X", "missing", "part")),
-        "passive": Role(passive, many=True, needs=("X", "missing", "part")),
+        "passive": Role(passive, many=True, needs=("X", "missing", "part"), scores=True),
     },
     learns={
         "active": "each row's points; with one passive party also that party's part of them",

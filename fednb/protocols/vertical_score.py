@@ -122,6 +122,16 @@ def _own_part(party: str, data: Dataset) -> Floats:
     return np.asarray(Scaling.from_part(model).apply(X) @ coef)
 
 
+def measure(part: Mapping[str, Any]) -> str:
+    """Names what a part of a model adds up: parts of one measure tell the same of a row."""
+    if "measure" in part:  # a scorecard's is its model's
+        return str(part["measure"])
+    digest = hashlib.sha256("\0".join(map(str, part["columns"])).encode())
+    for name in ("coef", "low", "high", "centre", "scale"):
+        digest.update(np.asarray(part[name], dtype=np.float64).tobytes())
+    return digest.hexdigest()
+
+
 def _ordered(party: str, data: Dataset, columns: list[str]) -> Floats:
     """The model's columns in the model's order."""
     X = check_features(party, data.X, data.columns)
@@ -144,7 +154,7 @@ PROTOCOL = Protocol(
     params=ScoreParams,
     roles={
         "active": Role(active, needs=("X", "part")),
-        "passive": Role(passive, many=True, needs=("X", "part")),
+        "passive": Role(passive, many=True, needs=("X", "part"), scores=True),
     },
     learns={
         "active": "each row's score; with one passive party also that party's part of it",
