@@ -49,6 +49,7 @@ KEPT_IN = {
     "matplotlib": {"notebook", "federation.kernel_side"},
     "duckdb": {"federation"},
     "distributed": {"federation.cluster"},
+    "optbinning": {"protocols.merging"},
     "asyncio": {"federation", "notebook", "demo"},
     "nbclient": {"demo"},
     "nbformat": {"demo"},

@@ -47,8 +47,8 @@ class ScoredRows:
             if over:
                 raise QuotaExceeded(
                     f"{self._member} has let {most} models score {over:,} of these rows; that many equations are "
-                    "all that it gives away: its features could be solved for. Score other rows, or use a model that has "
-                    "scored them before.",
+                    "all that it gives away: its features could be solved for. Score other rows, or use a model "
+                    "that has scored them before.",
                     member=self._member,
                     rule="models on the same rows",
                 )

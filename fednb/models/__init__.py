@@ -14,6 +14,7 @@ from fednb.models.regression import Withheld
 from fednb.models.scorecard import Scorecard
 from fednb.models.scores import Scores
 from fednb.models.search import VerticalGridSearch, cross_validate
+from fednb.models.selection import select_features
 
 __all__ = [
     "ClassEvaluation",
@@ -30,4 +31,5 @@ __all__ = [
     "Withheld",
     "WoeBinning",
     "cross_validate",
+    "select_features",
 ]

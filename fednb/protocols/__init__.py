@@ -22,6 +22,7 @@ from fednb.protocols import (
     vertical_logistic,
     vertical_poisson,
     vertical_score,
+    woe_correlation,
     woe_table,
 )
 from fednb.protocols.base import Protocol
@@ -35,6 +36,7 @@ BUILT_IN: Mapping[str, Protocol] = {
         vertical_binning.PROTOCOL,
         woe_table.PROTOCOL,
         bin_stability.PROTOCOL,
+        woe_correlation.PROTOCOL,
         model_part.PROTOCOL,
         vertical_logistic.PROTOCOL,
         vertical_linear.PROTOCOL,
