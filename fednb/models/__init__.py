@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fednb.models.binning import WoeBinning
+from fednb.models.comparison import Comparison, compare_scores, score_stability
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
 from fednb.models.fit_quality import FitQuality
@@ -18,6 +19,7 @@ from fednb.models.selection import select_features
 
 __all__ = [
     "ClassEvaluation",
+    "Comparison",
     "Cost",
     "Evaluation",
     "FitQuality",
@@ -30,6 +32,8 @@ __all__ = [
     "VerticalPoissonRegression",
     "Withheld",
     "WoeBinning",
+    "compare_scores",
     "cross_validate",
+    "score_stability",
     "select_features",
 ]

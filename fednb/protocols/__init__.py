@@ -8,6 +8,7 @@ from fednb.errors import DataError
 from fednb.protocols import (
     bin_stability,
     calibrate,
+    comparison,
     evaluation,
     fit_quality,
     model_part,
@@ -43,6 +44,8 @@ BUILT_IN: Mapping[str, Protocol] = {
         vertical_poisson.PROTOCOL,
         vertical_score.PROTOCOL,
         evaluation.PROTOCOL,
+        comparison.PROTOCOL,
+        comparison.STABILITY,
         one_vs_rest.CLASSES,
         one_vs_rest.PROTOCOL,
         fit_quality.PROTOCOL,
