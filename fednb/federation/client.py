@@ -259,6 +259,16 @@ class Federation:
             columns=["run", "title", "status", "started", "seconds", "by", "members", "error"],
         )
 
+    def compare_runs(self, runs: Sequence[str] = ()) -> pd.DataFrame:
+        """Fits beside each other: a line each, with the parameters in which they differ and the figures of each.
+
+        `runs` : ids; none: the latest fits that ended well. A fit has its own figures and those of its latest
+        evaluation, of scores that its model gave. Raises DataError for a run that is not among the latest 1,000.
+        """
+        from fednb.federation.compared import table
+
+        return table(self._ask(m.ListRuns(limit=1_000), m.Runs).runs, runs, TRAININGS)
+
     def receipts(self, run: str | None = None) -> pd.DataFrame:
         """What left each member in a run (by default the newest), to whom, how much, and under which rule.
 
