@@ -157,7 +157,7 @@ class PartyService:
 
     def _count_models(self, join: m.Join, protocol: RunProtocol, data: Dataset) -> None:
         """Before somebody learns a sum over features of each row: how many such sums there have been."""
-        if not protocol.roles[join.role].scores or "columns" not in data.part or join.resume:
+        if not protocol.roles[join.role].scores or "columns" not in data.part:
             return
         most = self._policy.most_models(len(data.part["columns"]))
         if most is not None:

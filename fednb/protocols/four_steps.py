@@ -282,6 +282,7 @@ def active(link: Link, data: Dataset, params: Any, run: RunContext, family: Fami
         me.finish(solver.X.T @ known + gradient)
     converged = me.history[-1] <= params.tol
     coef, intercept = solver.w[:-1].copy(), float(solver.w[-1])
+    family.check_scores(link.me, solver.X[:, :-1] @ coef)
     notes = [] if converged else [_unfinished(params, me.history[-1])]
     said = {
         "coef": coef.tolist(),
@@ -311,6 +312,7 @@ def passive(link: Link, data: Dataset, params: Any, run: RunContext, family: Fam
         count = (layout.terms + 1) * layout.length
         residuals = me.accept(active, link.recv(active, Residuals).terms, count, layout.scale)
         me.finish(me.sum_products(layout, residuals, np.column_stack([np.ones(len(g)), g])))
+    family.check_scores(link.me, me.solver.X @ me.solver.w)
     return Outcome(private=me.part(me.solver.w.copy()), public=me.public())
 
 

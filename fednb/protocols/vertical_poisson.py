@@ -35,6 +35,7 @@ from fednb.protocols.steps import Stage
 
 REACH = 10  # bits: labels and what is expected of a row are below 1024
 SCORE_REACH = 8  # bits: a passive party's factor exp(b) is below 256
+LIMIT = SCORE_REACH * np.log(2.0) - 0.01  # of b
 
 
 class PoissonParams(FitParams):
@@ -86,10 +87,18 @@ class Poisson(Family):
         return _Active(X, penalty, target)
 
     def factors(self, stage: Stage, a: Floats, others: int) -> Factors:
-        return Factors(np.column_stack([np.zeros(len(a)), np.exp(a)]), np.zeros(len(a)))
+        means = np.exp(np.minimum(a, REACH * np.log(2.0) - 0.01))  # on the way a step may go too far; it is taken back
+        return Factors(np.column_stack([np.zeros(len(a)), means]), np.zeros(len(a)))
 
     def basis(self, stage: Stage, b: Floats) -> Floats:
-        return np.exp(b)[:, None]
+        return np.asarray(np.exp(np.minimum(b, LIMIT)))[:, None]
+
+    def check_scores(self, party: str, scores: Floats) -> None:
+        if scores.max() >= LIMIT:
+            raise DataError(
+                f"{party}'s features make the rate of some rows over {2**SCORE_REACH} times the average. Winsorise "
+                "them (clip=4.0), take logarithms, or use a larger alpha."
+            )
 
     def notes(self, target: Target, scores: Floats, passives: int, converged: bool) -> list[str]:
         return []
