@@ -50,6 +50,7 @@ KEPT_IN = {
     "duckdb": {"federation"},
     "distributed": {"federation.cluster"},
     "optbinning": {"protocols.merging"},
+    "mlflow": {"federation.tracking"},
     "asyncio": {"federation", "notebook", "demo"},
     "nbclient": {"demo"},
     "nbformat": {"demo"},

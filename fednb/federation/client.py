@@ -269,6 +269,21 @@ class Federation:
 
         return table(self._ask(m.ListRuns(limit=1_000), m.Runs).runs, runs, TRAININGS)
 
+    def export_mlflow(
+        self, runs: Sequence[str] = (), *, experiment: str = "fednb", tracking_uri: str | None = None
+    ) -> dict[str, str]:
+        """Write runs to MLflow: parameters, figures, progress and receipts. Returns MLflow's id by run.
+
+        `runs` : ids; none: the latest fits that ended. `tracking_uri` : None means what MLflow is set to. A run that is
+        there already is left alone. Raises ConfigError without MLflow (fednb[mlflow]), DataError for a run that has not
+        ended.
+        """
+        from fednb.federation.tracking import export
+
+        known = self._ask(m.ListRuns(limit=1_000), m.Runs).runs
+        ended = [info.run for info in known if info.protocol in TRAININGS and info.status != "running"]
+        return export(self, known, runs or ended, experiment, tracking_uri)
+
     def receipts(self, run: str | None = None) -> pd.DataFrame:
         """What left each member in a run (by default the newest), to whom, how much, and under which rule.
 

@@ -30,10 +30,7 @@ def table(infos: Sequence[RunInfo], wanted: Sequence[str], trainings: Sequence[s
     differ = [name for name in names if len({repr(info.params.get(name)) for info in chosen}) > 1]
     lines: list[dict[str, Any]] = []
     for info in chosen:
-        figures = dict(info.figures)
-        for later in infos:  # newest first: of several evaluations the latest counts
-            if later.run != info.run and later.status == "ok" and _leads_to(later, info.run, by_id):
-                figures = {**later.figures, **figures}
+        figures = evaluated(info, infos)
         lines.append(
             {
                 "run": plain(info.run, 64),
@@ -46,6 +43,16 @@ def table(infos: Sequence[RunInfo], wanted: Sequence[str], trainings: Sequence[s
             }
         )
     return pd.DataFrame(lines, columns=None if lines else ["run", "title", "s", "MB", "fednb"])
+
+
+def evaluated(info: RunInfo, infos: Sequence[RunInfo]) -> dict[str, float]:
+    """A run's own figures, and those of what followed it."""
+    by_id = {each.run: each for each in infos}
+    figures = dict(info.figures)
+    for later in infos:  # newest first: of several evaluations the latest counts
+        if later.run != info.run and later.status == "ok" and _leads_to(later, info.run, by_id):
+            figures = {**later.figures, **figures}
+    return figures
 
 
 def _leads_to(info: RunInfo, run: str, by_id: dict[str, RunInfo]) -> bool:

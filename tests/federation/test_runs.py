@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 import fednb
-from fednb.errors import DataError
+from fednb.errors import ConfigError, DataError
 from fednb.federation import messages as m
 from fednb.federation.compared import table
 from fednb.federation.runs import RunRecord, RunStore, follows, single
@@ -73,7 +74,7 @@ def test_what_is_listed_with_a_run_is_small() -> None:
     assert record.info.figures == {"auc": 0.8, "rows": 9.0, "converged": 1.0}
 
 
-def test_a_simulations_fits_can_be_compared() -> None:
+def test_a_simulations_fits_can_be_compared_and_tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     X = rng.normal(size=(120, 2))
     ids = [f"k{i:03d}" for i in range(120)]
@@ -90,3 +91,22 @@ def test_a_simulations_fits_can_be_compared() -> None:
         assert found.loc[models[0].run_, "auc"] == pytest.approx(expected)
         assert np.isnan(found.loc[models[1].run_, "auc"]) and found["C"].tolist() == [1.0, 0.1]
         assert list(federation.compare_runs([models[0].run_])["run"]) == [models[0].run_]
+        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database would need more of MLflow
+        where = f"file://{tmp_path}"
+        made = federation.export_mlflow(tracking_uri=where)
+        assert set(made) == {model.run_ for model in models}
+        assert federation.export_mlflow(tracking_uri=where) == made, "nothing is written twice"
+        from mlflow import MlflowClient
+
+        run = MlflowClient(tracking_uri=where).get_run(made[models[0].run_])
+        assert run.data.params["C"] == "0.1" and run.info.status == "FINISHED"
+        assert run.data.metrics["auc"] == pytest.approx(expected)
+        steps = MlflowClient(tracking_uri=where).get_metric_history(run.info.run_id, "gradient_norm")
+        assert [step.value for step in steps] == pytest.approx(models[0].history_["gradient_norm"].tolist())
+        receipts = Path(run.info.artifact_uri.removeprefix("file://")) / "receipts.csv"
+        assert "Residuals" in receipts.read_text()
+        with pytest.raises(DataError, match="no run f9 that has ended"):
+            federation.export_mlflow(["f9"], tracking_uri=where)
+        monkeypatch.setitem(sys.modules, "mlflow", None)
+        with pytest.raises(ConfigError, match=r"pip install 'fednb\[mlflow\]'"):
+            federation.export_mlflow(tracking_uri=where)
