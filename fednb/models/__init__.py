@@ -10,6 +10,7 @@ from fednb.models.fit_quality import FitQuality
 from fednb.models.linear import VerticalLinearRegression
 from fednb.models.logistic import VerticalLogisticRegression
 from fednb.models.one_vs_rest import ClassEvaluation, VerticalOneVsRest
+from fednb.models.own import OwnLogisticRegression
 from fednb.models.poisson import VerticalPoissonRegression
 from fednb.models.regression import Withheld
 from fednb.models.scorecard import Scorecard
@@ -23,6 +24,7 @@ __all__ = [
     "Cost",
     "Evaluation",
     "FitQuality",
+    "OwnLogisticRegression",
     "Scorecard",
     "Scores",
     "VerticalGridSearch",

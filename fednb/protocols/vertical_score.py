@@ -50,7 +50,7 @@ class Partial(Message):
 
 
 def active(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> Outcome:
-    own = _own_part(link.me, data)
+    own = own_part(link.me, data)
     if "intercept" not in data.part:
         # a passive party in the active one's seat would learn what the others add to each row
         raise DataError(f"{link.me} was not the active party of this model; scores belong to the one that was.")
@@ -61,7 +61,7 @@ def active(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> O
 
 
 def passive(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> Outcome:
-    part = _own_part(link.me, data)
+    part = own_part(link.me, data)
     contribute(link, part, run)
     return Outcome(public={"rows": len(part)})
 
@@ -111,7 +111,7 @@ def _encode(part: Floats) -> np.ndarray:
     return fixed_point.encode(part, FRACTION_BITS, LIMIT_BITS).astype(np.uint64)
 
 
-def _own_part(party: str, data: Dataset) -> Floats:
+def own_part(party: str, data: Dataset) -> Floats:
     """[n]: what this party's features add to the score."""
     model = data.part
     for name in ("coef", "columns", "low", "high", "centre", "scale"):
