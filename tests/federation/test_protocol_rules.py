@@ -390,10 +390,17 @@ def test_scores_are_evaluated_on_the_rows_that_they_are_of(world: Make) -> None:
     frame = made.align()
     train, test = frame.split(0.5, 0)
     model = VerticalLogisticRegression(max_iter=1).fit(train, y="bank.default")
-    scores = model.predict_proba(test)
-    scores.frame = train
-    with pytest.raises(DataError, match="those of other rows"):
-        evaluate(scores, y="bank.default")
+    scores, others = model.predict_proba(test), model.predict_proba(train)
+
+    def evaluated(rows: VerticalFrame, *runs: str) -> object:
+        own = m.DataRef(frame=frame.id, rows=rows.refs()["bank"].rows, columns=[], label="default", parts=list(runs))
+        return made.analyst.run("evaluation", cast={"active": ["bank"]}, data={"bank": own})
+
+    for rows, runs in ((train, [scores.run]), (frame, [scores.run, scores.run]), (test, [scores.run, others.run])):
+        with pytest.raises(DataError, match="those of other rows"):
+            evaluated(rows, *runs)
+    both = frame._take(np.concatenate([test.refs()["bank"].rows, train.refs()["bank"].rows]), "both")
+    assert evaluated(both, scores.run, others.run) and evaluated(test, scores.run)
 
 
 # ------------------------------------------------------------ what one analyst may use up
