@@ -32,6 +32,7 @@ from fednb.protocols import boosting_score
 from fednb.protocols import vertical_boosting as protocol
 from fednb.protocols.base import Dataset, Outcome, RunContext
 from fednb.protocols.evaluation import auc
+from fednb.protocols.node_sums import NodeSums
 from fednb.protocols.vertical_boosting import BoostingParams
 from fednb.wire.codec import encode, total_bytes
 from fednb.wire.link import Link
@@ -91,7 +92,7 @@ def a_tree(data: Data, trees: int, **params: Any) -> tuple[float, float, float]:
 def without(what: str) -> Iterator[None]:
     """One optimisation switched off."""
     if what == "smaller child only, the other by subtraction":
-        switched: Any = mock.patch.object(protocol._Passive, "_rest", lambda self, node, sums, rows: self._sum(rows))
+        switched: Any = mock.patch.object(NodeSums, "rest", lambda self, whole, part, rows: self.of(rows))
     elif what == "many sums in a plaintext":
         plan = CellPacking.plan
 

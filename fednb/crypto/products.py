@@ -115,21 +115,35 @@ def _by_windows(ring: Ring, values: Vector, bits: Bits, count: int, threads: int
             for place, row in enumerate(bits[w]):
                 cells[:, column] |= np.unpackbits(row, count=len(values)).astype(np.int32) << place
         tables = ring.buckets(values, cells, 1 << max(w.stop - w.start for w in some))
-        folded = [_fold(ring, table) for table in tables]
-        return ring.join([found[: w.stop - w.start] for (found, _), w in zip(folded, some, strict=True)]), folded[0][1]
+        found, total = _fold(ring, tables)
+        return ring.join([own[: w.stop - w.start] for own, w in zip(found, some, strict=True)]), total
 
     parts = spread(part, together, threads)
     return ring.join([found for found, _ in parts]), parts[0][1]
 
 
-def _fold(ring: Ring, table: Vector) -> tuple[Vector, Vector]:
-    """From buckets by k bits: the k products of the buckets with each bit set, lowest bit first; and of all buckets."""
+def _fold(ring: Ring, tables: list[Vector]) -> tuple[list[Vector], Vector]:
+    """From buckets by k bits, of each table: the k products of the buckets with each bit set, lowest bit first.
+
+    And the product of all of one table's buckets. Tables of one size are folded together: vectors stay long.
+    """
+    count, bits = len(tables), len(tables[0]).bit_length() - 1
+    rest = ring.weave(tables)  # the tables' first buckets, then their second ones, ...
     found = []
-    while len(table) > 1:
-        half = len(table) // 2
-        found.append(product(ring, table[half:]))
-        table = ring.multiply(table[:half], table[half:])
-    return ring.join(found[::-1]), table
+    while len(rest) > count:
+        half = len(rest) // 2
+        found.append(_halved(ring, rest[half:], count))
+        rest = ring.multiply(rest[:half], rest[half:])
+    own = ring.weave(found[::-1]) if found else ring.ones(0)  # the first table's bits, then the second's, ...
+    return [own[i * bits : (i + 1) * bits] for i in range(count)], rest[:1]
+
+
+def _halved(ring: Ring, vector: Vector, count: int) -> Vector:
+    """The products of every `count`-th, of `count` times a power of two; [count]."""
+    while len(vector) > count:
+        half = len(vector) // 2
+        vector = ring.multiply(vector[:half], vector[half:])
+    return vector
 
 
 def product(ring: Ring, vector: Vector) -> Vector:

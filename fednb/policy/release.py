@@ -54,22 +54,31 @@ class Releaser:
     def aggregate(self, question: p.Aggregate) -> Answer:
         groups, meanings = self._groups(question.by)
         parts = [self._part(figure) for figure in question.figures]
-        everything = [np.arange(self.relation.n)]
-        for part in parts:
-            wanted = part.wanted + self._windows(part, everything)
-            if _windowed(part) and self._window(part, everything[0]) is None:
-                part.withheld = "size"
-            part.withheld = part.withheld or self.rule(everything, wanted)
-            if part.withheld:
-                self.withhold(part)
-        kept = [part for part in parts if not part.withheld]
-        if not kept:
-            self.refuse(parts[0].withheld, self._named(parts))
-        groups, meanings = self._pool(groups, meanings, kept)
+        try:
+            groups, meanings = self._pool(groups, meanings, parts)
+        except Refused:
+            kept = self._feasible(parts)
+            if len(kept) in (0, len(parts)):
+                raise
+            groups, meanings = self._pool(groups, meanings, kept)
         values: list[list[int | float | str | None]] = []
         for rows in groups:
             values.append([None if part.withheld else self._value(part, rows) for part in parts])
         return self.answer(question.by, meanings, [part.name for part in parts], values)
+
+    def _feasible(self, parts: Sequence[Part]) -> list[Part]:
+        """Those that may be told of all rows together; the others are withheld."""
+        everything = [np.arange(self.relation.n)]
+        for part in parts:
+            if _windowed(part) and self._window(part, everything[0]) is None:
+                part.withheld = "size"
+            part.withheld = part.withheld or self.rule(everything, part.wanted + self._windows(part, everything))
+        kept = [part for part in parts if not part.withheld]
+        if kept:
+            for part in parts:
+                if part.withheld:
+                    self.withhold(part)
+        return kept
 
     def _part(self, figure: p.Figure) -> Part:
         name = figure.column or "size"
@@ -230,7 +239,6 @@ class Releaser:
         while rest and sum(counts[cell] for cell in taken) < self.guard.k:
             taken.append(rest.pop(0))
         if not rest:
-            self.depended += 1
             self.refuse("levels", "these counts")
         place = {cell: number for number, cell in enumerate(sorted(rest))} | dict.fromkeys(taken, len(rest))
         self.notes.append(f"levels with fewer than {self.guard.k} ids are pooled")
@@ -261,7 +269,6 @@ class Releaser:
                 kept.append(edges[cut - 1])
                 low = cut
         if not kept:
-            self.depended += 1
             self.refuse("levels", what)
         self.settle(everything, size.wanted)
         counts = np.bincount(np.digitize(values[rows], kept), minlength=len(kept) + 1)
@@ -321,7 +328,7 @@ class Releaser:
             if not bad:
                 break
             if len(groups) == 1:
-                self._refuse_group(rule, parts)
+                self.refuse(rule, self._named(parts))
             if len(bad) < 2 or rule == "leverage":
                 rest = sorted((g for g in range(len(groups)) if g not in bad), key=lambda g: len(groups[g]))
                 bad = bad | set(rest[:more])
@@ -332,15 +339,10 @@ class Releaser:
             meanings = [each for g, each in enumerate(meanings) if g not in bad] + [meaning]
             pooled = True
         else:
-            self._refuse_group("leverage", parts)
+            self.refuse("leverage", self._named(parts))
         if pooled:
             self.notes.append("groups too small, too uniform or too close to earlier ones are pooled")
         return groups, meanings
-
-    def _refuse_group(self, rule: str, parts: Sequence[Part]) -> NoReturn:
-        if rule in rules.DEPEND_ON_VALUES:
-            self.depended += 1
-        self.refuse(rule, self._named(parts))
 
     def rule(self, groups: list[Array], wanted: list[Wanted]) -> str:
         """Which rule the sums would break; "" when none."""
@@ -354,7 +356,10 @@ class Releaser:
         """Groups whose rows would be exposed; none: the release may be committed."""
         trial, owners = rules.charge(self.relation, groups, wanted, self.ledger, self._values)
         self.trial = trial if trial.fits else None
-        return {owners[i][g] for i in range(len(owners)) if trial.over[i].any() for g in trial.exposed(i)}
+        if trial.fits:
+            return set()
+        found = {owners[i][g] for i in range(len(owners)) if trial.over[i].any() for g in trial.exposed(i)}
+        return found or set(range(len(groups)))  # the row that would be exposed is the one that no group has
 
     def settle_or_refuse(self, groups: list[Array], wanted: list[Wanted], what: str) -> None:
         if self.settle(groups, wanted):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fednb.errors import UnexpectedMessage
 from fednb.protocols.binned import MISSING_LEFT, MISSING_RIGHT, Binned, Offer
-from fednb.protocols.trees import Choice, Floats, Integers, Options, Truths
+from fednb.protocols.trees import Choice, Floats, Integers, Node, Options, Rules, Truths, best_split
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,43 @@ class Priced:
             last = int(np.searchsorted(feature, feature[place], side="right")) - 1
             sums = sums + self.total - self.sums[last]
         return [int(value) for value in sums]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A node's best split."""
+
+    node: int
+    owner: int  # 0: the active party; p: the p-th passive one
+    option: int  # place among all that its owner offers at this level
+    feature: int  # column, or the number that a passive party gave it
+    bin: int  # of one's own: the last one that goes left
+    choice: Choice
+    sums: list[int]  # g and h of the left child, in units
+
+
+def choose(
+    rules: Rules, node: int, leaf: Node, offers: Sequence[Priced], own: Offer, firsts: Sequence[int]
+) -> Split | None:
+    """The best of what the parties offer for a node, the active one's (`own`) first; None when none is worth it.
+
+    `firsts`: the number among all features that each party's own begin with.
+    """
+    choice = best_split(rules, leaf, Options.join([offer.options for offer in offers]))
+    if choice is None:
+        return None
+    starts = np.cumsum([0, *(len(offer.sums) for offer in offers)])
+    owner = int(np.searchsorted(starts, choice.option, side="right")) - 1
+    place, offer = choice.option - int(starts[owner]), offers[owner]
+    return Split(
+        node=node,
+        owner=owner,
+        option=offer.start + place,
+        feature=int(offer.options.feature[place]) - firsts[owner],
+        bin=own.cut(place, choice.default_left) if owner == 0 else 0,
+        choice=choice,
+        sums=offer.left(place, choice),
+    )
 
 
 def own_sums(binned: Binned, offer: Offer, rows: Integers, columns: Integers, values: Integers) -> Integers:

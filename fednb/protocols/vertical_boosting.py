@@ -41,13 +41,12 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from msgspec import Meta
 
-from fednb.crypto import histograms, paillier
+from fednb.crypto import paillier
 from fednb.crypto.backend import Vector
 from fednb.crypto.histograms import CellPacking
 from fednb.crypto.paillier import Fresh, PublicKey
@@ -56,12 +55,13 @@ from fednb.protocols import sampling
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.binned import MISSING_LEFT, MISSING_RIGHT, Binned, Offer
 from fednb.protocols.boosting_score import Directions, received, send_directions
+from fednb.protocols.ensemble import Ensemble
 from fednb.protocols.growth import NUMBER_BITS, Growth, Rows, in_units, packed, purest, unpacked
+from fednb.protocols.node_sums import NodeSums
 from fednb.protocols.objectives import MOST_CLASSES, POISSON_STEP, Name, Objective, check_target
-from fednb.protocols.offers import Priced, check_sums, own_sums
+from fednb.protocols.offers import Priced, Split, check_sums, choose, own_sums
 from fednb.protocols.own_nodes import OwnNodes
-from fednb.protocols.tree_report import drawn, importance
-from fednb.protocols.trees import Choice, Forest, Integers, Options, Rules, Truths, best_split
+from fednb.protocols.trees import Integers, Rules, Truths
 from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
@@ -211,43 +211,23 @@ def passive(link: Link, data: Dataset, params: BoostingParams, run: RunContext) 
 # ------------------------------------------------------------ the active party
 
 
-@dataclass(frozen=True)
-class _Split:
-    """A node's best split."""
-
-    node: int
-    owner: int  # 0: one's own; p: the p-th passive party's
-    option: int  # place among the owner's splits on offer, over all nodes
-    feature: int  # column, or alias
-    bin: int  # of one's own: the last one that goes left
-    choice: Choice
-    sums: list[int]  # g and h of the left child, in units
-
-
 class _Active(_Party):
     def __init__(self, link: Link, data: Dataset, params: BoostingParams, run: RunContext) -> None:
         super().__init__(link, data, params, run)
         self.passives = link.cast["passive"]
-        self.classes, self.y = check_target(link.me, data.y, data.label, params.objective)
+        classes, self.y = check_target(link.me, data.y, data.label, params.objective)
         if len(self.y) != len(self.X):
             raise DataError(f"{link.me} has {len(self.y)} labels for {len(self.X)} rows.")
-        step = params.max_delta_step or (POISSON_STEP if params.objective == "count:poisson" else 0.0)
-        outputs = len(self.classes) if params.objective == "multi:softprob" else 1
-        self.objective = Objective(params.objective, outputs, params.scale_pos_weight, step)
-        training = self.y[: self.trained]
-        if len(np.unique(training)) < 2 or (outputs > 1 and len(np.unique(training)) < outputs):
+        outputs = len(classes) if params.objective == "multi:softprob" else 1
+        if len(np.unique(self.y[: self.trained])) < max(2, outputs):
             raise DataError(f"{link.me}'s training rows lack a class of the label. Split the frame differently.")
-        self.base = self.objective.base(training, params.base_score)
-        self.margins = np.tile(self.base, (len(self.X), 1))
-        self.forest = Forest()
-        self.history: dict[str, list[float]] = {
-            name: [] for name in ("loss", "validation_loss")[: 1 + bool(params.validation)]
-        }
-        self.notes: list[str] = []
+        step = params.max_delta_step or (POISSON_STEP if params.objective == "count:poisson" else 0.0)
+        objective = Objective(params.objective, outputs, params.scale_pos_weight, step)
+        self.model = Ensemble(objective, classes, self.y, self.trained, params.base_score)
 
     def begin(self) -> None:
         """Hand out the key, learn how many features there are, and go on from a journal or an earlier model."""
-        params, outputs = self.params, len(self.base)
+        params, outputs = self.params, self.model.objective.outputs
         self.packing = CellPacking.plan(params.key_bits, self.trained, 2 * outputs, NUMBER_BITS)
         self.key = paillier.generate(params.key_bits, insecure_short_key=params.insecure_short_key)
         for member in self.passives:
@@ -266,51 +246,28 @@ class _Active(_Party):
             params.reg_alpha,
             params.gamma,
             params.min_child_weight,
-            self.objective.max_delta_step,
+            self.model.objective.max_delta_step,
             bool(self.all_signs.any()),
         )
+        self.firsts = [sum(self.widths[:p]) for p in range(len(self.widths))]
         saved = self.run.journal.load()
         if saved is not None:
-            self._restore(saved[1])
+            self.model.restore(saved[1])
         elif self.earlier is not None:
-            self._go_on(self.earlier)
-
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        self.forest = Forest.from_part(state["forest"])
-        self.base, self.margins = np.array(state["base"]), np.array(state["margins"])
-        self.history = {name: [float(x) for x in values] for name, values in state["history"].items()}
-
-    def _go_on(self, part: Mapping[str, Any]) -> None:
-        """The trees of an earlier run, and what they say of these rows."""
-        if part.get("objective") != self.params.objective or list(part.get("passives", ())) != list(self.passives):
-            raise DataError("a warm start needs the objective and the parties of the earlier fit.")
-        if list(part["classes"]) != self.classes:
-            raise DataError(f"a warm start needs the classes of the earlier fit, {part['classes']}.")
-        self.forest, self.base = Forest.from_part(part), np.array(part["base"])
-        if len(self.forest.roots) >= self.params.n_estimators:
-            raise DataError(
-                f"the earlier fit has {len(self.forest.roots)} rounds already. Ask for a larger n_estimators."
-            )
-        for rows, directions in received(self.link, self.forest, self.X):
-            self.margins[rows] = self.forest.margins(self.forest.leaves(directions), self.base)
-
-    @property
-    def best(self) -> int:
-        """How many rounds have the lowest validation loss; all of them without early stopping."""
-        if self.params.early_stopping_rounds is None or not self.params.validation or not self.history["loss"]:
-            return len(self.forest.roots)
-        before = len(self.forest.roots) - len(self.history["loss"])
-        return before + int(np.argmin(self.history["validation_loss"])) + 1
+            model = self.model
+            model.go_on_from(self.earlier, self.passives, params.n_estimators)
+            for rows, directions in received(self.link, model.forest, self.X):
+                model.margins[rows] = model.forest.margins(model.forest.leaves(directions), model.base)
 
     def goes_on(self) -> bool:
-        done, patience = len(self.forest.roots), self.params.early_stopping_rounds
-        return done < self.params.n_estimators and not (patience and done - self.best >= patience)
+        rounds, patience = self.model.rounds, self.params.early_stopping_rounds
+        return rounds < self.params.n_estimators and not (patience and rounds - self.model.best >= patience)
 
     def round(self) -> None:
         """One tree for each output."""
-        step, params = len(self.forest.roots), self.params
+        step, params = self.model.rounds, self.params
         rng = np.random.default_rng([params.random_state, step])
-        g, h = self.objective.gradients(self.margins[: self.trained], self.y[: self.trained])
+        g, h = self.model.gradients()
         if params.sampling_method == "goss":
             sample, factors = sampling.one_sided(g, h, params.top_rate, params.other_rate, rng)
         else:
@@ -319,7 +276,7 @@ class _Active(_Party):
         self.looked_at = [np.flatnonzero(own) for own in np.split(looked_at, np.cumsum(self.widths)[:-1])]
         units, values = in_units(g * factors[:, None], h * factors[:, None])
         self.growth = Growth(
-            self.forest, self.rules, params.learning_rate, len(self.X), sample, units, values * sample[:, None]
+            self.model.forest, self.rules, params.learning_rate, len(self.X), sample, units, values * sample[:, None]
         )
         self.together = bool(self.passives) and step >= params.active_trees
         for member in self.passives:
@@ -332,21 +289,8 @@ class _Active(_Party):
             began = time.monotonic()
             nodes = self._level(nodes, last=len(levels) + 1 == params.max_depth)
             levels[f"level_{len(levels) + 1:02}_seconds"] = time.monotonic() - began
-        self.margins += self.growth.steps()
-        losses = {"loss": self.objective.loss(self.margins[: self.trained], self.y[: self.trained])}
-        if params.validation:
-            losses["validation_loss"] = self.objective.loss(self.margins[self.trained :], self.y[self.trained :])
-        for name, loss in losses.items():
-            self.history[name].append(loss)
-        self.run.journal.save(
-            step + 1,
-            {
-                "forest": self.forest.to_part(),
-                "base": self.base,
-                "margins": self.margins.copy(),
-                "history": {name: list(losses) for name, losses in self.history.items()},
-            },
-        )
+        losses = self.model.take(self.growth)
+        self.run.journal.save(step + 1, self.model.state())
         self.run.progress("train", step + 1, params.n_estimators, **losses, **levels)
 
     def _send_gradients(self) -> None:
@@ -368,44 +312,25 @@ class _Active(_Party):
         for split in standing:
             children = growth.split(split.node, sides[split.node], split.choice, split.owner, split.feature)
             if split.owner == 0:
-                self.forest.threshold[split.node] = self.binned.threshold(split.feature, split.bin)
+                self.model.forest.threshold[split.node] = self.binned.threshold(split.feature, split.bin)
             enough = 2 * self.params.min_leaf
             opened += [] if last else [child for child in children if len(growth.sampled(child)) >= enough]
         if self.together:
             self._send_levels(splits, {split.node for split in standing}, sides, set(opened))
         return opened
 
-    def _choose(self, nodes: Sequence[int]) -> list[_Split]:
+    def _choose(self, nodes: Sequence[int]) -> list[Split]:
         """The best split of each node that has one, of all that anybody offers."""
         sampled = {node: self.growth.sampled(node) for node in nodes}
         own = {node: self.binned.offer(rows, self.looked_at[0], self.params.min_leaf) for node, rows in sampled.items()}
         offers = [[self._price_own(node, own[node], sampled[node]) for node in nodes]]
         if self.together:
             offers += [self._read_sums(p, nodes, sampled) for p in range(1, len(self.widths))]
-        splits = []
-        for i, node in enumerate(nodes):
-            parts = [offer[i] for offer in offers]
-            options = Options.join([part.options for part in parts])
-            choice = best_split(self.rules, self.growth.nodes[node], options)
-            if choice is None:
-                continue
-            place, owner = choice.option, 0
-            while place >= len(parts[owner].sums):
-                place -= len(parts[owner].sums)
-                owner += 1
-            part = parts[owner]
-            splits.append(
-                _Split(
-                    node=node,
-                    owner=owner,
-                    option=part.start + place,
-                    feature=int(part.options.feature[place]) - sum(self.widths[:owner]),
-                    bin=own[node].cut(place, choice.default_left) if owner == 0 else 0,
-                    choice=choice,
-                    sums=part.left(place, choice),
-                )
-            )
-        return splits
+        found = [
+            choose(self.rules, node, self.growth.nodes[node], [party[i] for party in offers], own[node], self.firsts)
+            for i, node in enumerate(nodes)
+        ]
+        return [split for split in found if split is not None]
 
     def _price_own(self, node: int, offer: Offer, rows: Integers) -> Priced:
         tree, columns = self.growth.trees[node], self.looked_at[0]
@@ -423,7 +348,7 @@ class _Active(_Party):
         allowed: Integers,
         start: int,
     ) -> Priced:
-        numbers = self.looked_at[p] + sum(self.widths[:p])
+        numbers = self.looked_at[p] + self.firsts[p]
         total = self.growth.totals(self.growth.trees[node], rows)
         if p:
             check_sums(self.passives[p - 1], counts, sums, total)
@@ -457,7 +382,7 @@ class _Active(_Party):
             start = here.stop
         return found
 
-    def _sides(self, splits: Sequence[_Split]) -> dict[int, Truths]:
+    def _sides(self, splits: Sequence[Split]) -> dict[int, Truths]:
         """Which of each split node's rows go left, by whoever owns the split."""
         sides: dict[int, Truths] = {}
         rows = {split.node: self.growth.of(split.node) for split in splits}
@@ -486,7 +411,7 @@ class _Active(_Party):
                     sides[split.node] = left
         return sides
 
-    def _check_side(self, member: str, split: _Split, rows: Integers, left: Truths) -> None:
+    def _check_side(self, member: str, split: Split, rows: Integers, left: Truths) -> None:
         """The rows that go left are those whose sums were sent, and no fewer than min_leaf are on either side."""
         growth = self.growth
         goes, stays = growth.counted(rows[left]), growth.counted(rows[~left])
@@ -496,7 +421,7 @@ class _Active(_Party):
 
     def _stands(self, node: int, left: Truths) -> bool:
         """False when a child would hold too much of one class."""
-        if self.params.purity is None or not self.classes:
+        if self.params.purity is None or not self.model.classes:
             return True
         rows = self.growth.of(node)
         return all(
@@ -504,10 +429,10 @@ class _Active(_Party):
         )
 
     def _send_levels(
-        self, splits: Sequence[_Split], standing: set[int], sides: Mapping[int, Truths], opened: set[int]
+        self, splits: Sequence[Split], standing: set[int], sides: Mapping[int, Truths], opened: set[int]
     ) -> None:
         """Tell each passive party which nodes are looked at next; where other rows are stays untold."""
-        first, left = self.growth.first, self.forest.left
+        first, left = self.growth.first, self.model.forest.left
         shown = [node for node in sorted(standing) if left[node] in opened or left[node] + 1 in opened]
         for p, member in enumerate(self.passives, 1):
             self.link.send(
@@ -524,33 +449,14 @@ class _Active(_Party):
             )
 
     def finish(self) -> Outcome:
-        best = self.best
+        model, params = self.model, self.params
+        counted = model.best if params.early_stopping_rounds is not None else model.rounds
         for member in self.passives:
-            self.link.send(member, Next(what="stop", rounds=best))
-        self.forest.keep(best)
-        forest = self.forest
-        private = {
-            **forest.to_part(),
-            "objective": self.params.objective,
-            "classes": self.classes,
-            "base": self.base,
-            "columns": list(self.columns),
-            "passives": list(self.passives),
-        }
+            self.link.send(member, Next(what="stop", rounds=counted))
+        model.forest.keep(counted)
         return Outcome(
-            private=private,
-            public={
-                "rounds": best,
-                "stopped": len(self.history["loss"]) < self.params.n_estimators,
-                "metric": self.objective.metric,
-                "history": {"round": list(range(1, 1 + len(self.history["loss"]))), **self.history},
-                "classes": self.classes,
-                "importance": importance(forest, [self.link.me, *self.passives], self.columns),
-                "tree": drawn(forest, [self.link.me, *self.passives], self.columns),
-                "rows": self.trained,
-                "features": len(self.columns),
-                "notes": self.notes,
-            },
+            private=model.part(self.columns, self.passives),
+            public=model.public([self.link.me, *self.passives], self.columns, params.n_estimators),
         )
 
 
@@ -616,23 +522,15 @@ class _Passive(_Party):
             raise UnexpectedMessage(
                 f"{self.active} sent gradients that cannot be used: {error}", member=self.active
             ) from None
-        self.pairs = self.key.ring.load(c.data)
-        self.position = np.cumsum(sample) - 1  # of a sampled row's ciphertext
         self.rows = Rows(range(self.outputs), len(self.X), sample)
         self.above: dict[int, tuple[int, bool]] = dict.fromkeys(range(self.outputs), (-1, False))
-        whole = self._sum(rows)  # the same rows in every tree's root
-        self.open = dict.fromkeys(range(self.outputs), whole)
+        self.sums = NodeSums(c, sample, self.binned, self.looked_at, self._added, self.run.threads)
+        whole = self.sums.of(rows)  # the same rows in every tree's root
+        self.open: dict[int, Vector] = dict.fromkeys(range(self.outputs), whole)
 
-    def _sum(self, rows: Integers) -> Vector:
+    def _added(self, count: int) -> None:
         self.run.check()
-        self.run.count("add", len(rows) * len(self.looked_at))
-        cells = self.binned.cells[np.ix_(rows, self.looked_at)]
-        sizes = self.binned.sizes[self.looked_at].tolist()
-        return histograms.bin_sums(self.key.ring, self.pairs, self.position[rows], cells, sizes, self.run.threads)
-
-    def _rest(self, node: int, sums: Vector, rows: Integers) -> Vector:
-        """The larger child's histogram: the node's without the smaller one's. `rows` are the larger child's own."""
-        return histograms.difference(self.key.ring, self.open[node], sums)
+        self.run.count("add", count)
 
     def _level(self) -> None:
         """Offer splits of all open nodes, say who goes left at one's own, and open the next."""
@@ -653,15 +551,7 @@ class _Passive(_Party):
         self.open = self._open_children(said, made)
 
     def _send_sums(self, nodes: Sequence[int], offers: Mapping[int, Offer]) -> None:
-        ring, starts = self.key.ring, self.binned.starts(self.looked_at)
-        pool = ring.join([self.open[node] for node in nodes])
-        first = np.arange(len(nodes))[:, None] * starts[-1] + starts[:-1]
-        # sums below each cut; the last cell of a feature, missing values, is not among them
-        running = histograms.cumulated(
-            ring, pool, first.ravel(), np.tile(self.binned.sizes[self.looked_at] - 1, len(nodes))
-        )
-        places = [first[i][offers[node].column] + offers[node].bin for i, node in enumerate(nodes)]
-        sums = histograms.packed(self.key, ring.take(running, np.concatenate(places)), self.packing, self.run.threads)
+        sums = self.sums.left(self.open, offers, self.packing)
         self.run.count("refresh", len(sums))
         self.link.send(
             self.active,
@@ -716,12 +606,9 @@ class _Passive(_Party):
             for side in (0, 1):
                 self.above[child + side] = (made[node], side == 0) if node in made else self.above[node]
             sampled = [self.rows.sampled(child + side) for side in (0, 1)]
-            small = int(len(sampled[1]) < len(sampled[0]))
-            sums = self._sum(sampled[small])
-            if is_open[small]:
-                opened[child + small] = sums
-            if is_open[1 - small]:
-                opened[child + 1 - small] = self._rest(node, sums, sampled[1 - small])
+            for side, sums in enumerate(self.sums.children(self.open[node], sampled, is_open.tolist())):
+                if is_open[side]:
+                    opened[child + side] = sums
         return opened
 
     def finish(self) -> Outcome:

@@ -326,12 +326,13 @@ def test_training_stops_early_and_later_trees_are_forgotten() -> None:
     assert losses == pytest.approx(record["valid"]["logloss"], abs=1e-5)
 
 
-def test_rows_that_are_validated_with_never_count_in_a_sum() -> None:
-    X, y = table(300)
-    one = World(X, y, [3, 6], {"n_estimators": 3, "validation": 60})
+def test_rows_that_are_validated_with_never_count_in_a_sum_or_a_cut() -> None:
+    X, y = np.random.default_rng(0).normal(size=(300, 9)), table(300)[1]
+    params = {"n_estimators": 3, "validation": 60, "max_bin": 8}
+    one = World(X, y, [3, 6], params)
     flipped = np.concatenate([y[:240], 1 - y[240:]])
-    shifted = np.vstack([X[:240], X[240:] + 50])
-    other = World(shifted, flipped, [3, 6], {"n_estimators": 3, "validation": 60})
+    shifted = np.vstack([X[:240], X[240:] * 50])
+    other = World(shifted, flipped, [3, 6], params)
     assert trees(one, one.fit()) == trees(other, other.fit())
 
 

@@ -34,7 +34,7 @@ export function seconds(value) {
 
 export function bytes(count) {
   for (const unit of ["B", "kB", "MB"]) {
-    if (count < 999.5) return unit === "B" || count >= 99.5 ? `${count.toFixed(0)} ${unit}` : `${+count.toPrecision(3)} ${unit}`;
+    if (count < 999.5) return unit === "B" || count >= 99.5 ? `${count.toFixed(0)}\u00a0${unit}` : `${+count.toPrecision(3)}\u00a0${unit}`;
     count /= 1000;
   }
   return `${+count.toPrecision(3)} GB`;

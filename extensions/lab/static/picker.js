@@ -18,9 +18,9 @@ export function move(cell, link, names) {
 }
 
 // Open the menu of one cell at `anchor`.
-export function choose(cell, link, anchor, { Menu, CommandRegistry }) {
+export function choose(cell, link, anchor, { MenuSvg, CommandRegistry }) {
   const commands = new CommandRegistry();
-  const menu = new Menu({ commands });
+  const menu = new MenuSvg({ commands });
   menu.addClass("fednb-lab-menu");
   menu.title.label = "Where this cell runs";
   const magic = parse(cell.model.sharedModel.getSource());

@@ -337,7 +337,9 @@ def test_1500_random_questions_pin_none_of_89_incomes(make_bank: Any, population
     assert len(rows) > 80 and refused > 1000
     usual = population["income"].mean()
     A = np.array(equations).reshape(-1, len(rows))
-    guess = usual + A.T @ np.linalg.solve(A @ A.T + 1e-9 * np.eye(len(A)), np.array(answers) - usual) if len(A) else usual
+    guess = (
+        usual + A.T @ np.linalg.solve(A @ A.T + 1e-9 * np.eye(len(A)), np.array(answers) - usual) if len(A) else usual
+    )
     explained = 1 - ((guess - incomes) ** 2).sum() / ((usual - incomes) ** 2).sum()
     # by chance: those whose income is the guess anyway, as it would be without any answer
     assert explained < 0.25
