@@ -49,7 +49,7 @@ def _analysts(permits: Mapping[str, PermitConfig] | None) -> Iterator[str]:
         cells = "may run cells" if permit.cells else "may run no cells"
         own = rule_words.budgets(permit)
         yield (
-            f"  {name} {cells}; tables: {_listed(permit.tables)}; protocols: {_listed(permit.protocols)}; together "
+            f"  {name} {cells}; tables: {_listed(permit.tables)}; protocols: {_listed(permit.protocols)}. Together "
             f"with: {_listed(permit.partners)}{f'; at most {own}' if own else ''}."
         )
 

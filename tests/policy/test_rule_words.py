@@ -41,4 +41,4 @@ def test_the_command_says_the_rules_on_runs(tmp_path: Path, capsys: pytest.Captu
     assert cli.main(["policy", "check", str(tmp_path / "federation.toml")]) == 0
     said = capsys.readouterr().out
     assert "with agency" in said and "differ by 25 rows" in said and "psi instead: max_ids = 5000" in said
-    assert "7 runs a day and 1,000 decrypted numbers in all" in said and "together with: agency" in said
+    assert "7 runs a day and 1,000 decrypted numbers in all" in said and "Together with: agency" in said
