@@ -19,7 +19,7 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# an editable install leaves data files out, so the kernelspecs are put in place by a command of their own
+# an editable install leaves data files out, so kernelspecs and the lab extension are put in place by a command
 .venv/ready: setup.cfg pyproject.toml setup.py $(wildcard native/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip

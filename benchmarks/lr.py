@@ -40,7 +40,7 @@ WIDTHS = (13, 10)
 PHE_ROWS = 12
 TEST_ROWS = 9000
 CAST = {"active": ("bank",), "passive": ("agency",), "coordinator": ("coordinator",)}
-FUNCTIONS = {"bank": protocol.active, "agency": protocol.passive, "coordinator": protocol.coordinator}
+ROLES = {"bank": "active", "agency": "passive", "coordinator": "coordinator"}
 
 
 def generated(rows: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -78,7 +78,7 @@ class Fit:
 
         def role(member: str, data: Dataset) -> Callable[[Link], Outcome]:
             run = RunContext(threads=threads, emit=tick if member == "agency" else None)
-            return lambda link: FUNCTIONS[member](link, data, params, run)
+            return lambda link: protocol.PROTOCOL.roles[ROLES[member]].play(link, data, params, run)
 
         names = [tuple(f"x{j}" for j in range(X.shape[1])) for X in parts]
         data = {

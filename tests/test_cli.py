@@ -11,7 +11,8 @@ from fednb.version import __version__
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("demo", "up", "hub", "party", "doctor", "runs", "kernels", "audit", "invite", "join", "members"):
+    commands = "demo up hub party doctor runs kernels audit inbox invite join members"
+    for command in commands.split():
         with pytest.raises(SystemExit) as ended:
             cli.main([command, "--help"])
         assert ended.value.code == 0

@@ -57,6 +57,9 @@ class Ring(Protocol):
     def multiply_taken(self, a: Vector, table: Vector, index: Indices) -> Vector:
         """a[i]·table[index[i]]"""
 
+    def multiply_into(self, a: Vector, table: Vector, index: Indices) -> Vector:
+        """a[i]·table[index[i]], perhaps in the place of `a`, which the caller made and nobody else has."""
+
     def buckets(self, values: Vector, cells: Indices, size: int) -> list[Vector]:
         """For each column of `cells`, [n, W] in [0, size): the products of the values in each cell."""
 
@@ -101,6 +104,8 @@ class GmpRing:
     def multiply_taken(self, a: list[Any], table: list[Any], index: Indices) -> list[Any]:
         modulus = self._modulus
         return [x * table[i] % modulus for x, i in zip(a, index.tolist(), strict=True)]
+
+    multiply_into = multiply_taken
 
     def buckets(self, values: list[Any], cells: Indices, size: int) -> list[list[Any]]:
         modulus = self._modulus

@@ -113,7 +113,12 @@ class LaneRing:
         return out
 
     def multiply_taken(self, a: Limbs, table: Limbs, index: Indices) -> Limbs:
-        out = self._empty(len(a))
+        return self._multiply_taken(a, table, index, self._empty(len(a)))
+
+    def multiply_into(self, a: Limbs, table: Limbs, index: Indices) -> Limbs:
+        return self._multiply_taken(a, table, index, a)  # large vectors, made anew each time, would fragment memory
+
+    def _multiply_taken(self, a: Limbs, table: Limbs, index: Indices, out: Limbs) -> Limbs:
         places = np.ascontiguousarray(index, dtype=np.int64)
         _lanes.multiply_taken(self._context, np.ascontiguousarray(a), np.ascontiguousarray(table), places, out)
         return out

@@ -6,7 +6,7 @@ scikit-learn's `train_test_split(np.arange(n), ...)` gives, so anyone who holds 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,17 +73,35 @@ class VerticalFrame:
         train, test = train_test_split(np.arange(rows, dtype=np.int64), test_size=test_size, random_state=random_state)
         return self._take(train, f"train, {len(train) / rows:.0%}"), self._take(test, f"test, {len(test) / rows:.0%}")
 
-    def followed_by(self, other: VerticalFrame) -> VerticalFrame:
-        """These rows and then those of another part of the same alignment. DataError when they share rows."""
-        if other.id != self.id:
-            raise DataError("both frames must be parts of one alignment: split one, then use its parts.")
-        own, theirs = (np.arange(f._aligned_rows) if f._positions is None else f._positions for f in (self, other))
-        shared = len(np.intersect1d(own, theirs))
-        if shared:
-            raise DataError(f"the two frames share {shared} rows; rows to validate with must not be trained on.")
-        both = self._take(np.empty(0, dtype=np.int64), self.part)
-        both._positions = np.concatenate([own, theirs]).astype(np.int64)
-        return both
+    def folds(self, number: int, random_state: int | None = None) -> list[tuple[VerticalFrame, VerticalFrame]]:
+        """`number` pairs of a training and a test part, at positions as `sklearn.model_selection.KFold` gives,
+        shuffled.
+
+        Each row is in one test part.
+        """
+        from sklearn.model_selection import KFold
+
+        rows = np.arange(len(self), dtype=np.int64)
+        if not 2 <= number <= len(rows):
+            raise DataError(f"{len(rows)} rows make 2 to {len(rows)} folds, not {number}.")
+        made = KFold(number, shuffle=True, random_state=random_state).split(rows)
+        return [
+            (self._take(rows[train], f"train {k}/{number}"), self._take(rows[test], f"fold {k}/{number}"))
+            for k, (train, test) in enumerate(made, 1)
+        ]
+
+    def joined(self, parts: Sequence[VerticalFrame], name: str) -> VerticalFrame:
+        """The rows of several parts of this alignment, one part after the other. DataError where they overlap."""
+        positions = [
+            np.arange(part._aligned_rows, dtype=np.int64) if part._positions is None else part._positions
+            for part in parts
+        ]
+        together = np.concatenate(positions)
+        if any(part.id != self.id for part in parts) or len(np.unique(together)) != len(together):
+            raise DataError("these are not disjoint parts of one alignment.")
+        made = self._take(np.empty(0, dtype=np.int64), name)
+        made._positions = together
+        return made
 
     def refs(
         self,

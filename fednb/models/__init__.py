@@ -6,16 +6,31 @@ from fednb.models.binning import WoeBinning
 from fednb.models.boosting import SecureBoostClassifier, SecureBoostRegressor
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
-from fednb.models.logistic import VerticalLogisticRegression, Withheld
+from fednb.models.fit_quality import FitQuality
+from fednb.models.linear import VerticalLinearRegression
+from fednb.models.logistic import VerticalLogisticRegression
+from fednb.models.one_vs_rest import ClassEvaluation, VerticalOneVsRest
+from fednb.models.poisson import VerticalPoissonRegression
+from fednb.models.regression import Withheld
+from fednb.models.scorecard import Scorecard
 from fednb.models.scores import Scores
+from fednb.models.search import VerticalGridSearch, cross_validate
 
 __all__ = [
+    "ClassEvaluation",
     "Cost",
     "Evaluation",
+    "FitQuality",
+    "Scorecard",
     "Scores",
     "SecureBoostClassifier",
     "SecureBoostRegressor",
+    "VerticalGridSearch",
+    "VerticalLinearRegression",
     "VerticalLogisticRegression",
+    "VerticalOneVsRest",
+    "VerticalPoissonRegression",
     "Withheld",
     "WoeBinning",
+    "cross_validate",
 ]

@@ -7,37 +7,24 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 import numpy as np
-from msgspec import Meta
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.result import RunResult
+from fednb.models.bins import Bins, Count
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Count = Annotated[int, Meta(ge=0)]
-
-
-class _Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One feature's bins, as its owner releases them."""
-
-    column: str
-    holds: list[str]
-    rows: list[Count]
-    positives: list[Count]
-    woe: list[float]
-    iv: list[float]
-
 
 class _Released(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    features: list[_Feature]
+    features: list[Bins]
     rows: Count
     notes: list[str]
 
@@ -166,22 +153,10 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         Where the bins are cut, only the feature's owner knows.
         """
-        import pandas as pd
-
         check_is_fitted(self, "run_")
         if feature not in self._bins:
             raise DataError(f"there are no bins of {feature!r}; there are bins of {', '.join(self._bins)}.")
-        bins = self._bins[feature]
-        return pd.DataFrame(
-            {
-                "holds": bins.holds,
-                "rows": bins.rows,
-                "positives": bins.positives,
-                "rate": np.asarray(bins.positives, dtype=np.float64) / np.asarray(bins.rows, dtype=np.float64),
-                "woe": bins.woe,
-                "iv": bins.iv,
-            }
-        )
+        return self._bins[feature].table()
 
     def stability(self, frame: VerticalFrame) -> pd.DataFrame:
         """How much each feature's distribution differs from the rows of the fit: party, feature and psi, worst first.
@@ -256,7 +231,7 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             party: tuple(column for column in columns if (party, column) != (active, label))
             for party, columns in frame.columns.items()
         }
-        bins: dict[str, _Feature] = {}
+        bins: dict[str, Bins] = {}
         notes = [*result.notices]
         for party, columns in names.items():
             said = result.read(party, _Released)

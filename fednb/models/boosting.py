@@ -21,6 +21,8 @@ from fednb.federation.result import RunResult
 from fednb.federation.views import EnsembleView, Importance, TreeNode, bundle
 from fednb.models import saved
 from fednb.models.evaluation import Evaluation, evaluate
+from fednb.models.fit_quality import FitQuality, fit_quality
+from fednb.models.one_vs_rest import ClassEvaluation, evaluate_classes
 from fednb.models.scores import Scores
 from fednb.typed import known
 
@@ -122,7 +124,7 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         passive = [party for party in frame.parties if party != active]
         if self.early_stopping_rounds is not None and eval_frame is None:
             raise DataError("early_stopping_rounds needs rows to validate with: fit(..., eval_frame=...).")
-        rows = frame if eval_frame is None else frame.followed_by(eval_frame)
+        rows = frame if eval_frame is None else frame.joined([frame, eval_frame], frame.part)
         earlier = self._earlier(frame, y) if self.warm_start else None
         federation = frame.federation
         result = federation.resume(resume) if resume else federation.run(
@@ -135,17 +137,18 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         self._learned(frame, result, active, label)
         return self
 
-    def evaluate(self, frame: VerticalFrame) -> Evaluation | pd.Series:
+    def evaluate(self, frame: VerticalFrame) -> Evaluation | ClassEvaluation | FitQuality:
         """How good predictions of the frame's rows are, released as aggregates by the active party.
 
-        An `Evaluation` (AUC, KS and the rest) for two classes; else a Series of figures.
+        For two classes an `Evaluation` (AUC, KS and the rest), for more a `ClassEvaluation`, for numbers `FitQuality`.
         """
         scores = self._predict(frame)
         if self.objective_ == "binary:logistic":
-            found = evaluate(scores, self.label_)
-            self.evaluation_ = found
-            return found
-        return scores.errors(self.label_)
+            self.evaluation_ = evaluate(scores, self.label_)
+            return self.evaluation_
+        if self.objective_ == "multi:softprob":
+            return evaluate_classes(frame, self.label_, [scores], self.classes_.tolist())
+        return fit_quality(scores, self.label_)
 
     def explain(self, frame: VerticalFrame, name: str) -> str:
         """Have the active party keep, as its table `name`, what each party contributes to each row's margin.
@@ -162,9 +165,9 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         `load` puts them together again: in another session, and on new rows after a fresh alignment.
         """
         check_is_fitted(self, "run_")
-        run, seals = saved.keep(federation, self.run_, list(self.feature_names_in_))
+        run, seals = saved.keep(federation, dict.fromkeys(self.feature_names_in_, self.run_))
         model = saved.SavedBoosting(
-            kind=type(self).__name__,  # type: ignore[arg-type]
+            estimator=type(self).__name__,  # type: ignore[arg-type]
             params=saved.plain_params(self.get_params()),
             run=run,
             label=self.label_,
@@ -191,12 +194,9 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         import pandas as pd
 
         kept = saved.read(Path(path), saved.SavedBoosting)
-        if kept.kind != cls.__name__:
-            raise DataError(f"{path} holds a {kept.kind}: use {kept.kind}.load.")
-        try:
-            model = cls(**kept.params)
-        except (TypeError, ValueError):
-            raise DataError(f"{path} has parameters that {cls.__name__} does not know.") from None
+        if kept.estimator != cls.__name__:
+            raise DataError(f"{path} holds a {kept.estimator}: use {kept.estimator}.load.")
+        model = saved.made(cls, kept, path)
         saved.check(federation, kept)
         model.run_, model.label_, model.objective_ = kept.run, kept.label, kept.objective
         if kept.classes:

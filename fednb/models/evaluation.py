@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from fednb.errors import DataError, UnexpectedMessage
+from fednb.federation.frame import VerticalFrame
+from fednb.federation.messages import DataRef
 from fednb.federation.views import Calibration, Estimate, EvaluationView, Roc, bundle
 from fednb.models.scores import Scores
 from fednb.protocols.evaluation import Assessment, assess
@@ -144,13 +146,22 @@ class Evaluation:
 
 def evaluate(scores: Scores, y: str) -> Evaluation:
     """Have the holder of `scores` compare them with its label `y` ("bank.default") and release the figures."""
-    frame = scores.frame
+    _, label = scores.frame.find_label(y)
+    return _evaluated(scores.frame, scores.ref(label=label), y)
+
+
+def evaluate_folds(frame: VerticalFrame, scores: Sequence[Scores], y: str) -> Evaluation:
+    """The same for scores of several models, whose rows one after the other are those of `frame`: out of fold."""
     party, label = frame.find_label(y)
+    own = frame.refs()[party]
+    ref = DataRef(frame=own.frame, rows=own.rows, columns=[], label=label, parts=[each.run for each in scores])
+    return _evaluated(frame, ref, y)
+
+
+def _evaluated(frame: VerticalFrame, ref: DataRef, y: str) -> Evaluation:
+    party, _ = frame.find_label(y)
     result = frame.federation.run(
-        "evaluation",
-        cast={"active": [party]},
-        data={party: scores.ref(label=label)},
-        title=f"Evaluation on {len(scores)} rows",
+        "evaluation", cast={"active": [party]}, data={party: ref}, title=f"Evaluation on {len(frame)} rows"
     )
     try:
         said = msgspec.convert(result.public(party), known(Assessment))

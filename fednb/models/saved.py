@@ -11,25 +11,26 @@ import hmac
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
 from fednb.errors import DataError
 from fednb.federation.views import Importance
+from fednb.models.bins import Bins
 from fednb.typed import known
 from fednb.version import __version__
 
 if TYPE_CHECKING:
     from fednb.federation.client import Federation
+    from fednb.federation.result import RunResult
 
 MOST_BYTES = 1 << 24
 
 
-class SavedLogistic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A `VerticalLogisticRegression` as it is saved."""
+class Saved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind"):
+    """What every kind of saved model has."""
 
-    kind: Literal["VerticalLogisticRegression"] = "VerticalLogisticRegression"
     format: Literal[1] = 1
     fednb: str = __version__  # that wrote it
     params: dict[str, Any]
@@ -37,8 +38,14 @@ class SavedLogistic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     label: str
     features: dict[str, list[str]]
     seals: dict[str, str]
+
+
+class SavedRegression(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What regressions have."""
+
     coef: dict[str, list[float]]  # of the parties that release them
     intercept: float
+    figures: dict[str, float] = {}  # of the label, where it was trained on in another unit
     iterations: int
     converged: bool
     history: dict[str, list[float]]
@@ -49,18 +56,11 @@ class SavedLogistic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     operations: dict[str, int]
 
 
-class SavedBoosting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class SavedBoosting(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="SecureBoost"):
     """A `SecureBoostClassifier` or `SecureBoostRegressor` as it is saved; its trees lie with the parties."""
 
-    kind: Literal["SecureBoostClassifier", "SecureBoostRegressor"]
-    format: Literal[1] = 1
-    fednb: str = __version__
-    params: dict[str, Any]
-    run: str
-    label: str
+    estimator: Literal["SecureBoostClassifier", "SecureBoostRegressor"]
     objective: str
-    features: dict[str, list[str]]
-    seals: dict[str, str]
     classes: list[float]
     rounds: int
     metric: str
@@ -73,59 +73,81 @@ class SavedBoosting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     operations: dict[str, int]
 
 
-Saved = TypeVar("Saved", bound=SavedLogistic | SavedBoosting)
+class SavedLogistic(SavedRegression, frozen=True, kw_only=True, tag="VerticalLogisticRegression"):
+    """A `VerticalLogisticRegression` as it is saved."""
 
 
-class _File(msgspec.Struct, Generic[Saved], frozen=True, forbid_unknown_fields=True):
+class SavedLinear(SavedRegression, frozen=True, kw_only=True, tag="VerticalLinearRegression"):
+    """A `VerticalLinearRegression` as it is saved."""
+
+
+class SavedPoisson(SavedRegression, frozen=True, kw_only=True, tag="VerticalPoissonRegression"):
+    """A `VerticalPoissonRegression` as it is saved."""
+
+
+class SavedCard(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="Scorecard"):
+    """A `Scorecard` as it is saved; its features are those on the card."""
+
+    base: float
+    points: dict[str, list[list[float]]]  # by bin, of the parties that release theirs
+    bins: dict[str, Bins]  # "party.column" -> its bins
+    overrides: list[dict[str, Any]]
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checksum: str
-    model: Saved
+    model: SavedLogistic | SavedLinear | SavedPoisson | SavedBoosting | SavedCard
+
+
+S = TypeVar("S", bound=Saved)
+E = TypeVar("E")
 
 
 class _Seal(msgspec.Struct, frozen=True):  # a party whose policy releases coefficients shows them with its part again
     seal: str
 
 
-def keep(federation: Federation, run: str, parties: list[str]) -> tuple[str, dict[str, str]]:
-    """Have each party put its part of `run` aside. The id that it is kept under, and each party's seal."""
-    result = _ask(federation, run, parties, "save")
-    return result.run, {party: result.read(party, _Seal).seal for party in parties}
+def keep(federation: Federation, runs: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Have each party put its part of its run aside. The id that all are kept under, and each party's seal."""
+    result = _ask(federation, runs, "save")
+    return result.run, {party: result.read(party, _Seal).seal for party in runs}
 
 
-def check(federation: Federation, saved: SavedLogistic | SavedBoosting) -> None:
+def check(federation: Federation, saved: Saved) -> None:
     """Raises DataError unless each party still has its part as it was saved."""
     absent = [party for party in saved.seals if party not in federation.parties]
     if absent:
         raise DataError(f"the model needs {', '.join(absent)}, which this federation does not have.")
-    result = _ask(federation, saved.run, list(saved.seals), "check")
+    result = _ask(federation, dict.fromkeys(saved.seals, saved.run), "check")
     for party, seal in saved.seals.items():
         if not hmac.compare_digest(result.read(party, _Seal).seal, seal):
             raise DataError(f"{party}'s part of the model is not the one that was saved with it. Fit the model again.")
 
 
-def _ask(federation: Federation, run: str, parties: list[str], action: str) -> Any:
+def _ask(federation: Federation, runs: Mapping[str, str], action: str) -> RunResult:
     from fednb.federation.messages import DataRef
 
     return federation.run(
         "model_part",
-        cast={"party": parties},
-        data={party: DataRef(part=run) for party in parties},
+        cast={"party": list(runs)},
+        data={party: DataRef(part=run) for party, run in runs.items()},
         params={"action": action},
         title=f"Model parts: {action}",
     )
 
 
-def write(path: Path, saved: SavedLogistic | SavedBoosting) -> None:
+def write(path: Path, saved: Saved) -> None:
     """Only its owner can read the file; what was there is replaced in one step."""
     draft = path.with_name(path.name + ".draft")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(_File(_checksum(saved), saved)), indent=2))
+        file.write(msgspec.json.format(msgspec.json.encode({"checksum": _checksum(saved), "model": saved}), indent=2))
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, path)
 
 
-def read(path: Path, kind: type[Saved]) -> Saved:
-    """Raises DataError for anything but a whole file of this format."""
+def read(path: Path, kind: type[S]) -> S:
+    """Raises DataError for anything but a whole file of this format, with a model of this kind."""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise DataError(f"{path} is too large for a model: over {MOST_BYTES:,} bytes.")
@@ -133,17 +155,30 @@ def read(path: Path, kind: type[Saved]) -> Saved:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from None
     try:
-        file = msgspec.json.decode(content, type=known(_File[kind]))  # type: ignore[valid-type]
+        file = msgspec.json.decode(content, type=known(_File))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no model that fednb {__version__} can read: {error}") from None
     if not hmac.compare_digest(file.checksum.encode(), _checksum(file.model).encode()):
         raise DataError(f"{path} was changed since it was saved: its checksum does not fit. Save the model again.")
-    model: Saved = file.model
-    return model
+    if not isinstance(file.model, kind):
+        raise DataError(f"{path} holds a {_named(type(file.model))}, not a {_named(kind)}; load it as what it is.")
+    return file.model
 
 
-def _checksum(saved: SavedLogistic | SavedBoosting) -> str:
+def _checksum(saved: Saved) -> str:
     return hashlib.sha256(msgspec.json.encode(saved, order="deterministic")).hexdigest()
+
+
+def made(kind: type[E], saved: Saved, path: str | Path) -> E:
+    """The estimator with the parameters that were saved."""
+    try:
+        return kind(**real_params(saved.params))
+    except (TypeError, ValueError):
+        raise DataError(f"{path} has parameters that {kind.__name__} does not know.") from None
+
+
+def _named(kind: type[Saved]) -> str:
+    return str(kind.__struct_config__.tag)
 
 
 def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:

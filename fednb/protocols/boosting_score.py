@@ -34,11 +34,18 @@ from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunCo
 from fednb.protocols.binned import goes_left
 from fednb.protocols.objectives import Objective
 from fednb.protocols.trees import LEAF, Floats, Forest, Truths
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
 AT_ONCE = 4096  # rows of one message
 MOST_EXPLAINED = 10_000  # rows
+FAMILIES = {  # what the scores are, for whoever evaluates them
+    "binary:logistic": "logistic",
+    "multi:softprob": "classes",
+    "reg:squarederror": "linear",
+    "count:poisson": "poisson",
+}
 
 
 class BoostingScoreParams(Params):
@@ -46,6 +53,8 @@ class BoostingScoreParams(Params):
 
 
 class Directions(Message):
+    discloses = Disclosure("which way each row goes at each node", each="piece")
+
     left: np.ndarray  # uint8 [rows, ceil(nodes/8)] packed bits, of the next rows and all the sender's nodes
 
 
@@ -75,8 +84,7 @@ def active(link: Link, data: Dataset, params: BoostingScoreParams, run: RunConte
         private={
             "scores": p[:, 0] if len(base) == 1 else p,
             "linear": m[:, 0] if len(base) == 1 else m,
-            "objective": part["objective"],
-            "classes": part["classes"],
+            "family": FAMILIES[part["objective"]],
         },
         public={"rows": len(X)} | ({"table": params.explain} if params.explain else {}),
         table=table,
@@ -213,6 +221,7 @@ PROTOCOL = Protocol(
         "active": Role(active, needs=("X", "missing", "part")),
         "passive": Role(passive, many=True, needs=("X", "missing", "part")),
     },
+    sends={("passive", "active"): (Directions,)},
     learns={
         "active": "each row's prediction, and its directions at the nodes that their owners do not rule out",
         "passive": "nothing",

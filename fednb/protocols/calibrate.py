@@ -35,7 +35,9 @@ from fednb.crypto.noise import draw_cost
 from fednb.crypto.paillier import CipherVector, PublicKey
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.forecast import made_up
-from fednb.protocols.layout import Layout
+from fednb.protocols.layout import Layout, largest
+from fednb.protocols.separable import COARSE
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -55,19 +57,27 @@ class CalibrateParams(Params):
 
 
 class Key(Message):
+    discloses = Disclosure("a public key")
+
     n: bytes  # the Paillier modulus, big-endian
 
 
 class Turn(Message):
+    discloses = Disclosure("whose turn it is", each="piece")
+
     together: bool = False
 
 
 class Probe(Message):
+    discloses = Disclosure("zeros", each="piece")
+
     data: np.ndarray  # uint8, to be sent back
 
 
 class Done(Message):
     """Measured."""
+
+    discloses = Disclosure("that it has measured", each="piece")
 
 
 def party(link: Link, data: Dataset, params: CalibrateParams, run: RunContext) -> Outcome:
@@ -118,13 +128,13 @@ def coordinator(link: Link, data: Dataset, params: CalibrateParams, run: RunCont
 
 def _alone(layout: Layout, key: PublicKey, params: CalibrateParams, each: float, run: RunContext) -> dict[str, float]:
     """A second: rows expanded, numbers packed, multiplications in encryptions, ciphertexts checked."""
-    terms, drawn = layout.expansion.terms + 1, [SAMPLE]  # what `products` drew
+    terms, drawn = layout.terms + 1, [SAMPLE]  # what `products` drew
 
     def some(n: int) -> Layout:
         return replace(layout, rows=n)
 
     def expand(n: int) -> float:
-        layout.expansion.factors(run.rng.normal(size=n), 1.0)
+        COARSE.factors(run.rng.normal(size=n), 1.0)
         return n
 
     def pack(n: int) -> float:
@@ -182,12 +192,12 @@ class _Products:
         return min(self._once() for _ in range(2))
 
     def _once(self) -> tuple[float, float]:
-        terms = self._layout.expansion.terms + 1
+        terms = self._layout.terms + 1
         part = replace(self._layout, rows=self._rows)
         left, X = made_up(self._rows, terms, self._params.features, self._run.rng)
         many = _repeated(self._c, terms * part.length)
         began = time.perf_counter()
-        columns, _ = part.factors(left, X)
+        columns = part.factors(left, X, part.shifts(largest(left, X)))
         inner_products(many, columns, part.packing, threads=self._run.threads)
         taken = time.perf_counter() - began
         return taken, plan(columns, part.packing).multiplications
@@ -223,6 +233,7 @@ PROTOCOL = Protocol(
     version=1,
     params=CalibrateParams,
     roles={"party": Role(party, many=True), "coordinator": Role(coordinator)},
+    sends={("coordinator", "party"): (Key, Turn, Probe), ("party", "coordinator"): (Probe, Done)},
     learns={"party": "nothing of the others", "coordinator": "how fast each member's machine and connection are"},
     learns_with_key={"party": "nothing more: no number of anybody's rows takes part"},
 )

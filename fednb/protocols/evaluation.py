@@ -121,17 +121,26 @@ def assess(
 
 
 def active(link: Link, data: Dataset, params: EvaluationParams, run: RunContext) -> Outcome:
-    if "scores" not in data.part:
-        raise DataError(f"{link.me} holds no scores of that run; predict first.")
+    scores = scores_of(link.me, data)
     if data.y is None:
         raise DataError(f"{link.me} brought no label to evaluate against.")
     run.progress("evaluate", 0, 1)
     try:
-        said = assess(data.y, data.part["scores"], level=params.level, rng=np.random.default_rng(params.seed))
+        said = assess(data.y, scores, level=params.level, rng=np.random.default_rng(params.seed))
     except ValueError as error:
         raise DataError(f"{link.me}'s scores cannot be evaluated: {error}") from None
     run.progress("evaluate", 1, 1)
     return Outcome(public=dataclasses.asdict(said))
+
+
+def scores_of(party: str, data: Dataset) -> Floats:
+    """[n] probabilities of an earlier run, or of several over disjoint rows, one after the other."""
+    parts = data.parts or (data.part,)
+    if any("scores" not in part for part in parts):
+        raise DataError(f"{party} holds no scores of that run; predict first.")
+    if any(part.get("family", "logistic") != "logistic" for part in parts):
+        raise DataError(f"{party}'s scores of that run are no probabilities; use the model's own evaluate.")
+    return np.concatenate([np.asarray(part["scores"], dtype=np.float64) for part in parts])
 
 
 def auc(y: Floats, scores: Floats) -> float:
@@ -235,6 +244,6 @@ PROTOCOL = Protocol(
     name="evaluation",
     version=1,
     params=EvaluationParams,
-    roles={"active": Role(active, needs=("y", "part"))},
+    roles={"active": Role(active, needs=("y", "part"), figures=True)},
     learns={"active": "nothing new", "coordinator": "AUC, KS, Gini, log loss and curves of at least 10 rows a point"},
 )

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from fednb.errors import DataError
+from fednb.protocols.rows import Floats, Matrix, by_part, parts
 
-Floats = npt.NDArray[np.float64]
 Stage = Literal["coarse", "fine", "stop"]
+
+_NO_MIX = np.empty(0)
 
 FINE_ITERATIONS = 5  # kept for the fine stage when the coarse one does not end by itself
 FEWEST_FINE = 3  # the first gradients after the change are small already, its steps not yet
@@ -27,8 +28,9 @@ class Block:
     curvature of the loss is at most parties/4 · XᵀX in each block (Böhning 1992: σ' <= 1/4; and P blocks move at once),
     so a step solves with that and needs no line search.
 
-    With an L1 part a step minimises that quadratic bound plus Σ|w_j| by coordinate descent (FISTA of Beck and Teboulle
-    2009, in the metric of the bound): zeros are exact, and it is the party's own arithmetic.
+    With an L1 part, or with bounds on w, a step minimises that quadratic bound plus Σ|w_j| within the bounds, by
+    coordinate descent (FISTA of Beck and Teboulle 2009, in the metric of the bound): zeros are exact, and it is the
+    party's own arithmetic.
 
     Rows that count `weights` times as much belong into that bound. A party that does not know them starts with their
     mean, 1, and doubles its bound, up to `most`, whenever the gradient that all parties hear of has doubled.
@@ -36,7 +38,7 @@ class Block:
 
     def __init__(
         self,
-        X: Floats,
+        X: Matrix,
         C: float,
         parties: int,
         *,
@@ -44,13 +46,18 @@ class Block:
         l1_ratio: float = 0.0,
         weights: Floats | None = None,
         most: float = 1.0,
+        bounds: tuple[Floats, Floats] | None = None,
     ) -> None:
         self.X = X
+        self.level = 1.0
+        open_ended: Floats = np.full(X.shape[1], np.inf)
+        self._low, self._high = bounds if bounds is not None else (-open_ended, open_ended)
+        self._bounded = bool(np.isfinite(self._low).any() or np.isfinite(self._high).any())
         self.penalty = np.full(X.shape[1], (1.0 - l1_ratio) / C)
         self.threshold = np.full(X.shape[1], l1_ratio / C)
         if intercept:
             self.penalty[-1] = self.threshold[-1] = 0.0  # as in scikit-learn
-        self._curvature = 0.25 * parties * (X.T if weights is None else X.T * weights) @ X
+        self._curvature = 0.25 * parties * squares(X, weights)
         self._most = most
         self.w: Floats = np.zeros(X.shape[1])
         self.v: Floats = self.w.copy()
@@ -62,31 +69,45 @@ class Block:
         self._caution = caution
         self._quadratic = caution * self._curvature + np.diag(self.penalty)
         # with L1 alone the bound may be singular; coordinate descent does not mind
-        self._inverse = None if self.threshold.any() else np.linalg.inv(self._quadratic)
+        free = not (self.threshold.any() or self._bounded)
+        self._inverse = np.linalg.inv(self._quadratic) if free else None
 
     def start(self, w: Floats) -> None:
         """Begin at w instead of zero."""
         self.w = np.array(w, dtype=np.float64)
         self.restart()
 
-    def scores(self) -> Floats:
-        """[n] at the look-ahead point."""
-        return self.X @ self.v
+    @property
+    def rows(self) -> int:
+        return self.X.shape[0]
 
-    def step(self, loss_gradient: Floats) -> float:
-        """Move by the gradient of the loss at v; returns the largest entry of the objective's, per row."""
-        gradient = loss_gradient + self.penalty * self.v
+    def at(self) -> Floats:
+        """[d] the look-ahead point."""
+        return self.v
+
+    def step(self, loss_gradient: Floats, rows: int | None = None) -> tuple[float, Floats]:
+        """Move by the gradient of the loss at v; returns the largest entry of the objective's, per row.
+
+        With a gradient of some `rows` only, the step is not accelerated: momentum would add up their noise.
+        """
+        share = 1.0 if rows is None else rows / self.rows
+        gradient = loss_gradient / share + self.penalty * self.v
         if self._inverse is not None:
             w = self.v - self._inverse @ gradient
         else:
-            w = lasso(self._quadratic, self.v, gradient, self.threshold, self.w)
+            w = lasso(self._quadratic, self.v, gradient, self.threshold, self.w, (self._low, self._high))
             gradient = _least_subgradient(gradient, self.v, self.threshold)
+            # at or beyond a bound, what pushes outwards counts for nothing
+            held = ((self.v <= self._low) & (gradient > 0)) | ((self.v >= self._high) & (gradient < 0))
+            gradient = np.where(held, 0.0, gradient)
+        if share < 1.0:
+            self._t = 1.0
         t = (1.0 + math.sqrt(1.0 + 4.0 * self._t**2)) / 2.0
         self.v = w + (self._t - 1.0) / t * (w - self.w)
         self.w, self._t = w, t
-        return float(np.abs(gradient).max() / len(self.X))
+        return float(np.abs(gradient).max() / self.rows), np.empty(0)
 
-    def heed(self, norm: float) -> None:
+    def heed(self, norm: float, mix: Floats = _NO_MIX, damping: float = 1.0) -> None:
         """Hear the largest gradient entry of all parties: growth tells that somebody's bound is too low."""
         if norm > 2.0 * self._least and self._caution < self._most:
             self._bound(min(2.0 * self._caution, self._most))
@@ -108,9 +129,31 @@ class Block:
         self._bound(float(state["caution"]))
 
 
-def lasso(quadratic: Floats, v: Floats, gradient: Floats, threshold: Floats, start: Floats) -> Floats:
-    """The w with the least gradientᵀ(w - v) + (w - v)ᵀ·quadratic·(w - v)/2 + Σ threshold_j·|w_j|."""
-    w = start.copy()
+def scores(X: Matrix, w: Floats) -> Floats:
+    """[n] X·w"""
+    return by_part(lambda rows: X[rows] @ w, X.shape[0])
+
+
+def squares(X: Matrix, weights: Floats | None = None) -> Floats:
+    """XᵀX [d, d], each row as often as its weight says."""
+    total = np.zeros((X.shape[1], X.shape[1]))
+    for rows in parts(X.shape[0]):
+        part = X[rows]
+        total += (part.T if weights is None else part.T * weights[rows]) @ part
+    return total
+
+
+def lasso(
+    quadratic: Floats,
+    v: Floats,
+    gradient: Floats,
+    threshold: Floats,
+    start: Floats,
+    bounds: tuple[Floats, Floats] | None = None,
+) -> Floats:
+    """The w with the least gradientᵀ(w - v) + (w - v)ᵀ·quadratic·(w - v)/2 + Σ threshold_j·|w_j|, within bounds."""
+    low, high = bounds or (np.full(len(v), -np.inf), np.full(len(v), np.inf))
+    w = np.clip(start, low, high)
     slope = quadratic @ (w - v) + gradient
     diagonal = np.diag(quadratic)
     for _ in range(SWEEPS):
@@ -118,6 +161,7 @@ def lasso(quadratic: Floats, v: Floats, gradient: Floats, threshold: Floats, sta
         for j in range(len(w)):
             free = diagonal[j] * w[j] - slope[j]
             new = math.copysign(max(abs(free) - threshold[j], 0.0), free) / diagonal[j]
+            new = min(max(new, low[j]), high[j])
             if new != w[j]:
                 slope += quadratic[:, j] * (new - w[j])
                 largest = max(largest, abs(new - w[j]))

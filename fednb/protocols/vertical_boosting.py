@@ -54,7 +54,7 @@ from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols import sampling
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.binned import MISSING_LEFT, MISSING_RIGHT, Binned, Offer
-from fednb.protocols.boosting_score import received, send_directions
+from fednb.protocols.boosting_score import Directions, received, send_directions
 from fednb.protocols.ensemble import Ensemble
 from fednb.protocols.growth import NUMBER_BITS, Growth, Rows, in_units, packed, purest, unpacked
 from fednb.protocols.node_sums import NodeSums
@@ -62,6 +62,7 @@ from fednb.protocols.objectives import MOST_CLASSES, POISSON_STEP, Name, Objecti
 from fednb.protocols.offers import Priced, Split, check_sums, choose, own_sums
 from fednb.protocols.own_nodes import OwnNodes
 from fednb.protocols.trees import Integers, Rules, Truths
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -102,28 +103,38 @@ class BoostingParams(Params):
 
 
 class Begin(Message):
+    discloses = Disclosure("a public key")
+
     n: bytes  # the Paillier modulus, big-endian
     outputs: int  # trees a round
 
 
 class Columns(Message):
+    discloses = Disclosure("numbers of rows and features, and signs of constraints")
+
     rows: int
     trained: int  # rows that are trained on
     signs: np.ndarray  # int64 [features] -1, 0, 1: monotone constraints
 
 
 class Next(Message):
+    discloses = Disclosure("how the training goes on", each="piece")
+
     what: Literal["together", "alone", "stop"]  # a round with the others, one without them, or the end
     rounds: int  # so far; at the end: how many of them count
 
 
 class Gradients(Message):
+    discloses = Disclosure("gradients of each sampled row", "encrypted", each="iteration")
+
     sample: np.ndarray  # uint8 [ceil(trained/8)] packed bits
     features: np.ndarray  # uint8 [ceil(features/8)] packed bits: those looked at in this round
     pairs: Fresh  # [sampled rows] g and h of each output, packed
 
 
 class Sums(Message):
+    discloses = Disclosure("sums of the receiver's gradients left of each split", "encrypted", each="piece")
+
     counts: np.ndarray  # int64 [nodes, features looked at] splits on offer
     missing: np.ndarray  # uint8 [nodes, features looked at] 1: the last of them is the sum of all rows with a value
     allowed: np.ndarray  # uint8 [splits] 1: missing values may go right, 2: left
@@ -131,16 +142,22 @@ class Sums(Message):
 
 
 class Splits(Message):
+    discloses = Disclosure("which of the receiver's splits are taken", each="piece")
+
     nodes: np.ndarray  # int64 [s] in ascending order
     splits: np.ndarray  # int64 [s] place in Sums
     default_left: np.ndarray  # uint8 [s]
 
 
 class Sides(Message):
+    discloses = Disclosure("which rows go left at a split", each="piece")
+
     left: np.ndarray  # uint8, packed bits: the rows of each node, node after node
 
 
 class Level(Message):
+    discloses = Disclosure("which rows are in which node", each="piece")
+
     kept: np.ndarray  # uint8 [s] which of the receiver's splits stand
     nodes: np.ndarray  # int64 [t] nodes that got children to look at
     children: np.ndarray  # int64 [t] number of the left one; the right one is the next
@@ -620,9 +637,14 @@ PROTOCOL = Protocol(
     version=1,
     params=BoostingParams,
     roles={
-        "active": Role(active, needs=("X", "missing", "y", "part")),
-        "passive": Role(passive, many=True, needs=("X", "missing", "part")),
+        "active": Role(active, needs=("X", "missing", "y", "part"), figures=True),
+        "passive": Role(passive, many=True, needs=("X", "missing", "part"), figures=True),
     },
+    sends={
+        ("active", "passive"): (Begin, Next, Gradients, Splits, Level),
+        ("passive", "active"): (Columns, Sums, Sides, Directions),
+    },
+    limits={"iterations": "n_estimators", "leaf": "min_leaf"},
     learns={
         "active": "sums of its gradients left of splits of unnamed features; who goes left at those it takes",
         "passive": "which rows are in each node that is looked at, and in the sample; which of its splits were taken",

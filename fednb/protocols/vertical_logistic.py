@@ -1,28 +1,9 @@
 """Vertical logistic regression: features at several parties, the label at one, the secret key at none of them.
 
-The four steps of Yang et al. 2019 and Cheng et al. 2020 (FedRiskCtrl), for score a at the active party and b at a
-passive one, with the sigmoid of `separable`, σ(a + b) ≈ f_0(a) + f_1(a)·g_1(b) + ... + f_R(a)·g_R(b):
-
-    active (X_a, y)               passive (X_b), one or more         coordinator (secret key)
-      | <───────────────────────────────┼────────────── Key n ────────── |   1
-      |── Shape ────────────────────────┼── Shape ─────────────────────> |   rows and features fit?
-      | <───────────────────────────────┼ <──────────── Ready ────────── |
-    each iteration
-      | <───── Scores [[g_r(b)]] ────── |                                |   2
-      |─ Residuals [[f_0(a)-y, f_r(a)]] > |                              |
-      |── MaskedGradient [[g_a + m_a]] ─┼──────────────────────────────> |   3   m: uniform over all plaintexts
-      |                                 |── MaskedGradient [[g_b + m_b]] > |
-      | <────── Windows of g_a + m_a ───┼─────────────────────────────── |   4   one window of bits a number
-      |                                 | <──── Windows of g_b + m_b ─── |
-      |── Norm ─────────────────────────┼── Norm ──────────────────────> |
-      | <───────────────────────────────┼ <──────────── Next ─────────── |   coarse, fine, or stop
-
-Each side multiplies what it got by its own plaintext, x_ij·f_r(a_i) or x_ij·g_r(b_i), and sums over the rows: its own
-gradient, encrypted, many rows packed in a ciphertext. With several passive parties the active one adds the others'
-encrypted scores, linearly, to the residuals it sends each of them.
-
-A step solves with the party's own block of Böhning's bound (1992), number of parties / 4 · XᵀX + 1/C, and accelerates
-(Nesterov 1983). Iterations run with the coarse expansion of the sigmoid, and the last few with the fine one.
+The exchange is that of `four_steps`, with the sigmoid of `separable`, σ(a + b) ≈ f_0(a) + f_1(a)·g_1(b) + ... +
+f_R(a)·g_R(b). A step solves with the party's own block of Böhning's bound (1992), number of parties / 4 · XᵀX + 1/C,
+and accelerates (Nesterov 1983). Iterations run with the coarse expansion of the sigmoid, and the last few with the fine
+one.
 
 | role | learns, each iteration, besides its own coefficients |
 |---|---|
@@ -32,422 +13,141 @@ A step solves with the party's own block of Böhning's bound (1992), number of p
 
 The coarse and the fine expansion disclose the same, and so do class weights: the active party multiplies them in before
 it encrypts, and nobody else learns which row counts how much (see `weights`). A warm start sends nothing more (`warm`).
-A gradient is a sum over all rows; the coordinator counts the
-numbers it decrypts against the quota of the label set, since enough such sums would be solvable for the labels. It
-gives back the one window of bits that holds the sum: a packed plaintext holds more. Whoever holds the key and a
-party's ciphertexts reads scores or labels, so the coordinator lives apart and ciphertexts travel sealed.
+Bounds on coefficients are each party's own arithmetic. A passive party accepts signs only: with coefficients of
+somebody's choice, scores would be a code for its features.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 from msgspec import Meta
 
-from fednb.crypto import fixed_point, paillier
-from fednb.crypto.masking import mask
-from fednb.crypto.packing import Packing
-from fednb.crypto.paillier import CipherVector, Fresh, PrivateKey, PublicKey
-from fednb.errors import CryptoError, DataError, UnexpectedMessage
-from fednb.protocols import warm
-from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
+from fednb.errors import DataError, Refused
+from fednb.protocols import four_steps
+from fednb.protocols.base import Dataset, Protocol
 from fednb.protocols.evaluation import auc
-from fednb.protocols.features import check_features, check_label, check_training, fit_scaling
-from fednb.protocols.layout import GUARD, Layout
-from fednb.protocols.separable import REACH, Floats, averaged, spread_of
-from fednb.protocols.steps import Block, Schedule, Stage
+from fednb.protocols.family import Factors, Family, Solver, Target
+from fednb.protocols.features import check_label, check_numbers
+from fednb.protocols.four_steps import FitParams
+from fednb.protocols.layout import Sigmoid
+from fednb.protocols.rows import Floats, Matrix
+from fednb.protocols.separable import REACH, averaged, spread_of
+from fednb.protocols.steps import Block, Stage
 from fednb.protocols.weights import Weighting
-from fednb.wire.link import Link
-from fednb.wire.message import Message
 
 NEARLY_SEPARATED = 0.995  # AUC
-FACTORS_AT_ONCE = 1 << 24  # numbers of plaintext factors in memory: wide tables are multiplied in parts
+
+Bound = tuple[float | None, float | None]  # least and largest; None: no bound
 
 
-class LogisticParams(Params):
+class LogisticParams(FitParams):
     C: Annotated[float, Meta(gt=0)] = 1.0  # inverse strength of the penalty, as in scikit-learn
     l1_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.0  # share of L1 in the penalty; the rest is L2
-    max_iter: Annotated[int, Meta(ge=1, le=1000)] = 20
-    tol: Annotated[float, Meta(ge=0)] = 5e-4  # on the largest entry of the gradient of the mean loss
-    standardize: bool = True
-    clip: Annotated[float, Meta(gt=0)] | None = 4.0  # winsorise at this many standard deviations
     sigmoid: Literal["staged", "coarse", "fine"] = "staged"
     class_weight: Literal["balanced"] | tuple[float, float] | None = None  # of class 0 and class 1
-    warm_start: bool = False  # from the coefficients of the run that each party's data names as its part
-    key_bits: Annotated[int, Meta(ge=256, le=4096)] = 2048
-    insecure_short_key: bool = False  # for tests: keys below 2048 bits
+    batch_size: Annotated[int, Meta(ge=100)] | None = None  # rows of an iteration, nearly; None: all
+    bounds: dict[str, dict[str, Bound]] = {}  # party -> column -> of its coefficient
+    positive: float | None = None  # the label's value that is learnt against all others; None: labels are 0 and 1
 
 
-class Key(Message):
-    n: bytes  # the Paillier modulus, big-endian
+class Logistic(Sigmoid, Family):
+    """Binary labels, log loss."""
 
+    name = "logistic"
+    mixes = False
+    needs_level = False
+    most_passives = 1_000
+    too_many_passives = ""
 
-class Shape(Message):
-    """A party to the coordinator."""
+    def __init__(self, params: LogisticParams) -> None:
+        self.params = params
+        self.sigmoid = params.sigmoid
+        self.first: Stage = "fine" if params.sigmoid == "fine" else "coarse"
+        self._weighting = Weighting.of(params.class_weight)
+        self.weight_bits = self._weighting.bits
+        self.batch_size = params.batch_size
+        self.averages = params.l1_ratio == 0.0  # a mean has no zeros
 
-    rows: int
-    features: int  # numbers it will ask to decrypt each iteration
-    resumed: int  # iterations that its journal holds
+    def target(self, party: str, data: Dataset) -> tuple[Target, Dataset]:
+        rows = 0 if data.X is None else data.X.shape[0]
+        found = data.y
+        if self.params.positive is not None:
+            found = (check_numbers(party, data.y, data.label, rows) == self.params.positive).astype(np.float64)
+        y = check_label(party, found, data.label, rows)
+        weights = self._weighting.rows(y)
+        return Target(y, np.ones(len(y)) if weights is None else weights, np.zeros(len(y))), data
 
-
-class Ready(Message):
-    """Everybody's shapes fit together."""
-
-
-class Scores(Message):
-    terms: Fresh  # [R·m] packed g_r(b), term after term, m ciphertexts each
-
-
-class Residuals(Message):
-    terms: Fresh  # [(R + 1)·m] packed f_0 - y, f_1 ... f_R
-
-
-class MaskedGradient(Message):
-    gradient: Fresh  # [features] slot k-1 of each holds the sum, behind a mask
-
-
-class Windows(Message):
-    windows: np.ndarray  # uint64 [features]
-
-
-class Norm(Message):
-    norm: float  # largest entry of the party's gradient, of the mean loss
-
-
-class Next(Message):
-    stage: Stage
-    norm: float  # the largest of all parties
-
-
-class _Party:
-    """What the active and a passive party do alike."""
-
-    def __init__(self, link: Link, data: Dataset, params: LogisticParams, run: RunContext) -> None:
-        self.link, self.params, self.run = link, params, run
-        (self.coordinator,) = link.cast["coordinator"]
-        self.passives = link.cast["passive"]
-        self.columns = data.columns
-        X = check_features(link.me, data.X, data.columns)
-        check_training(link.me, X, data.columns)
-        if X.shape[1] >= X.shape[0]:
-            raise DataError(f"{link.me} has {X.shape[1]} features for {X.shape[0]} rows. {_MORE_ROWS}")
-        self.scaling = fit_scaling(X, standardize=params.standardize, clip=params.clip)
-        self.Z = self.scaling.apply(X)
-        self.weighting = Weighting.of(params.class_weight)
-        self.earlier = warm.coefficients(link.me, data, self.scaling) if params.warm_start else None
-        self.history: list[float] = []
-        self.stage: Stage = "coarse"
-
-    def begin(self, X: Floats, *, intercept: bool = False, weights: Floats | None = None) -> None:
-        """Agree on key and shapes, and continue from the journal if there is one."""
-        weighting, parties = self.weighting, 1 + len(self.passives)
-        self.block = block = Block(
+    def solver(self, party: str, X: Matrix, columns: Sequence[str], parties: int, target: Target | None) -> Solver:
+        return Block(
             X,
-            self.params.C * weighting.unit,
+            self.params.C * self._weighting.unit,
             parties,
-            intercept=intercept,
+            intercept=target is not None,
             l1_ratio=self.params.l1_ratio,
-            weights=weights,
-            most=2.0**weighting.bits,
+            weights=target.weights if target is not None and self.params.class_weight is not None else None,
+            most=2.0**self.weight_bits,
+            bounds=self._bounds(party, columns, X.shape[1], own=target is not None),
         )
-        if self.earlier is not None:
-            block.start(self.earlier if intercept else self.earlier[:-1])
-        saved = self.run.journal.load()
-        step = 0
-        if saved is not None:
-            step, state = saved
-            block.restore(state)
-            self.history = [float(x) for x in state["history"]]
-        params = self.params
-        self.key = _accept_key(self.link.recv(self.coordinator, Key), params, self.coordinator)
-        rows, features = block.X.shape
-        self.link.send(self.coordinator, Shape(rows=rows, features=features, resumed=step))
-        self.link.recv(self.coordinator, Ready)
-        self.stage = saved[1]["stage"] if saved else Schedule.first(params.sigmoid)
 
-    def layout(self) -> Layout:
-        return Layout.of(self.stage, self.key, len(self.block.X), len(self.passives), self.weighting.bits)
+    def _bounds(self, party: str, columns: Sequence[str], width: int, *, own: bool) -> tuple[Floats, Floats]:
+        low, high = np.full(width, -np.inf), np.full(width, np.inf)
+        for name, (least, most) in self.params.bounds.get(party, {}).items():
+            if name not in columns:
+                raise DataError(f"a bound was given for {party}'s {name!r}, which is no feature in this run.")
+            given = [x for x in (least, most) if x is not None]
+            if not np.isfinite(given).all() or (len(given) == 2 and given[0] > given[1]):
+                raise DataError(f"the bounds of {party}'s {name!r} are no interval.")
+            if not own and any(given):
+                raise Refused(
+                    f"{party} accepts signs only for its coefficients, 0 as a bound: with coefficients of somebody's "
+                    "choice, scores would be a code for its features.",
+                    member=party,
+                    rule="bounds",
+                )
+            j = list(columns).index(name)
+            low[j] = -np.inf if least is None else least
+            high[j] = np.inf if most is None else most
+        return low, high
 
-    def accept(self, member: str, terms: Fresh, count: int, scale: int) -> CipherVector:
-        """A peer's ciphertexts, of the length and scale that both computed."""
-        try:
-            return self.key.accept(terms, count=count, scale=scale)
-        except CryptoError as error:
-            raise UnexpectedMessage(f"{member} sent ciphertexts that cannot be used: {error}", member=member) from None
+    def factors(self, stage: Stage, a: Floats, others: int) -> Callable[[slice], Factors]:
+        expansion, spread = self.expansion(stage), spread_of(a)
+        carry = expansion.carry(a, spread, others) if others else None
 
-    def encrypt(self, plaintexts: list[int], scale: int) -> Fresh:
-        self.run.check()
-        self.run.count("encrypt", len(plaintexts))
-        return self.run.executor.encrypt(self.key, plaintexts, scale)
+        def of(rows: slice) -> Factors:
+            part = a[rows]
+            return Factors(expansion.factors(part, spread, others), averaged(part, others + 1, spread), carry)
 
-    def sum_products(self, layout: Layout, c: CipherVector, left: Floats) -> Floats:
-        """Σ over t terms and n rows of what `c` holds, times left [n, t], times X [n, d]; [d], unmasked."""
-        run, X = self.run, self.block.X
-        width = max(1, FACTORS_AT_ONCE // left.size)
-        products, shifts = [], []
-        for start in range(0, X.shape[1], width):
-            run.check()
-            columns, shift = layout.factors(left, X[:, start : start + width], start)
-            run.count("multiply", columns.size)
-            products.append(run.executor.inner_products(c, columns, layout.packing))
-            shifts.append(shift)
-        hidden, own = mask(self.key.concatenate(products), layout.packing, run.threads)
-        run.count("refresh", len(hidden))
-        self.link.send(self.coordinator, MaskedGradient(hidden))
-        windows = self.link.recv(self.coordinator, Windows).windows
-        try:
-            sums = own.remove(windows)
-        except CryptoError as error:
-            raise UnexpectedMessage(f"{self.coordinator} sent {error}", member=self.coordinator) from None
-        unit = 1 << GUARD
-        exact = np.floor_divide(sums + unit // 2, unit).astype(np.float64)
-        return np.ldexp(exact, GUARD - c.scale - np.concatenate(shifts))
+        return of
 
-    def finish(self, gradient: Floats) -> None:
-        """Take the step, and hear what comes next."""
-        norm = self.block.step(gradient)
-        self.link.send(self.coordinator, Norm(norm))
-        order = self.link.recv(self.coordinator, Next)
-        self.block.heed(order.norm)
-        if order.stage != self.stage:
-            self.block.restart()
-        self.stage = order.stage
-        self.history.append(order.norm)
-        step = len(self.history)
-        self.run.journal.save(step, {**self.block.state(), "history": list(self.history), "stage": self.stage})
-        self.run.progress("train", step, self.params.max_iter)
+    def basis(self, stage: Stage, b: Floats) -> Floats:
+        return self.expansion(stage).basis(b)
 
-    def part(self, coef: Floats) -> dict[str, Any]:
-        """What scoring needs, for the party's own store."""
-        return {"coef": coef, "columns": list(self.columns), **self.scaling.to_part()}
-
-    def public(self) -> dict[str, Any]:
-        return {"n_iter": len(self.history), "features": len(self.columns)}
-
-
-def active(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -> Outcome:
-    me = _Party(link, data, params, run)
-    y = check_label(link.me, data.y, data.label, len(me.Z))
-    weights = me.weighting.rows(y)
-    me.begin(np.column_stack([me.Z, np.ones(len(y))]), intercept=True, weights=weights)
-    block, passives = me.block, me.passives
-    u = np.ones(len(y)) if weights is None else weights
-    while me.stage != "stop":
-        layout = me.layout()
-        expansion, others = layout.expansion, len(passives) - 1
-        a = block.scores()
-        spread = spread_of(a)
-        f = expansion.factors(a, spread, others)
-        mine = {
-            passive: me.accept(
-                passive, link.recv(passive, Scores).terms, expansion.terms * layout.length, layout.score_scale
-            )
-            for passive in passives
-        }
-        residuals = u[:, None] * (f - np.eye(1, expansion.terms + 1) * y[:, None])
-        # one number for all rows of a ciphertext, so every row carries with the mean weight
-        carry = u.mean() * expansion.carry(a, spread, others) if others else None
-        for passive in passives:
-            rest = [c for member, c in mine.items() if member != passive]
-            link.send(passive, Residuals(_residuals(me, layout, residuals, rest, carry)))
-        # σ(a + Σ b_p) ≈ Σ_p Σ_r f_r(a)·g_r(b_p) - (P - 1)·E σ(a), where f averages over the other parties
-        known = u * (len(passives) * f[:, 0] - others * averaged(a, len(passives), spread) - y)
-        left = np.tile(u[:, None] * f[:, 1:], len(passives))
-        gradient = me.sum_products(layout, me.key.concatenate(list(mine.values())), left)
-        me.finish(block.X.T @ known + gradient)
-    coef, intercept = block.w[:-1].copy(), float(block.w[-1])
-    scores = block.X @ block.w
-    converged = me.history[-1] <= params.tol
-    notes = _notes(params, len(passives), converged, me.history[-1], float(np.abs(scores).max()), auc(y, scores))
-    said = {
-        "coef": coef.tolist(),
-        "intercept": intercept,
-        "converged": converged,
-        "history": {"iteration": list(range(1, len(me.history) + 1)), "gradient_norm": me.history},
-        "notes": notes,
-        "rows": len(y),
-    }
-    return Outcome(private=me.part(coef) | {"intercept": intercept}, public=me.public() | said)
-
-
-def passive(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -> Outcome:
-    me = _Party(link, data, params, run)
-    (active,) = link.cast["active"]
-    if not data.columns:
-        raise DataError(f"{link.me} has no features in this frame. Leave it out, or align a table that has some.")
-    me.begin(me.Z)
-    while me.stage != "stop":
-        layout = me.layout()
-        g = layout.expansion.basis(me.block.scores())
-        link.send(active, Scores(me.encrypt(layout.pack_scores(g), layout.score_scale)))
-        count = (layout.expansion.terms + 1) * layout.length
-        residuals = me.accept(active, link.recv(active, Residuals).terms, count, layout.scale)
-        me.finish(me.sum_products(layout, residuals, np.column_stack([np.ones(len(g)), g])))
-    return Outcome(private=me.part(me.block.w.copy()), public=me.public())
-
-
-def coordinator(link: Link, data: Dataset, params: LogisticParams, run: RunContext) -> Outcome:
-    parties = [*link.cast["active"], *link.cast["passive"]]
-    run.progress("prepare", 0)
-    secret = paillier.generate(params.key_bits, insecure_short_key=params.insecure_short_key)
-    for member in parties:
-        link.send(member, Key(secret.public.to_bytes()))
-    schedule = Schedule(params.max_iter, params.tol, params.sigmoid)
-    weighting = Weighting.of(params.class_weight)
-    saved = run.journal.load()
-    if saved is not None:
-        schedule.restore(saved[1])
-    shapes = {member: link.recv(member, Shape) for member in parties}
-    rows = _check_shapes(shapes, schedule.iteration)
-    for member in parties:
-        # before hours of work, and before any of the quota is gone
-        run.budget.expect(member, shapes[member].features * (params.max_iter - schedule.iteration))
-    for member in parties:
-        link.send(member, Ready())
-    while schedule.stage != "stop":
-        layout = Layout.of(schedule.stage, secret.public, rows, len(parties) - 1, weighting.bits)
-        for member in parties:
-            asked = link.recv(member, MaskedGradient).gradient
-            link.send(member, _decrypt(member, asked, shapes[member].features, secret, layout.packing, run))
-        # np.max: a NaN among the norms must not get lost
-        norm = float(np.max([_check_norm(member, link.recv(member, Norm).norm) for member in parties]))
-        stage = schedule.after(norm)
-        run.journal.save(schedule.iteration, schedule.state())
-        for member in parties:
-            link.send(member, Next(stage=stage, norm=norm))
-        run.progress("train", schedule.iteration, params.max_iter, gradient_norm=norm)
-    return Outcome(
-        public={"rows": rows, "n_iter": schedule.iteration, "converged": schedule.converged, "parties": len(parties)}
-    )
-
-
-def _residuals(
-    me: _Party, layout: Layout, residuals: Floats, rest: Sequence[CipherVector], carry: Floats | None
-) -> Fresh:
-    """What one passive party multiplies: own numbers, plus the scores of all other passive parties."""
-    if carry is None or not rest:
-        return me.encrypt(layout.pack(residuals), layout.scale)
-    key, run, m = me.key, me.run, layout.length
-    scale = layout.carry_scale
-    exact = fixed_point.encode(carry, scale, scale + 4 + me.weighting.bits)
-    # proves that no slot can exceed what the packing was planned for
-    reach = np.abs(residuals).max() + len(rest) * (np.abs(carry).sum(axis=1).max() + 1e-2)
-    if reach >= 2.0 ** (layout.packing.left_bits - 1 - layout.scale):
-        raise CryptoError("residuals leave the range in which their sum is proven right; use fewer parties")
-    sums = []
-    for r in range(layout.expansion.terms + 1):
-        weighted = [
-            key.multiply_plain(c[s * m : (s + 1) * m], [int(exact[r, s + 1])] * m, scale, run.threads)
-            for c in rest
-            for s in range(layout.expansion.terms)
-        ]
-        run.count("multiply", m * len(weighted))
-        run.count("add", m * len(weighted))
-        sums.append(functools.reduce(lambda a, b: key.add(a, b, run.threads), weighted))
-        run.check()
-    own = layout.pack(residuals + len(rest) * carry[:, 0])
-    run.count("refresh", len(own))
-    return key.refresh(key.add_plain(key.concatenate(sums), own, run.threads), run.threads)
-
-
-def _decrypt(
-    member: str, asked: Fresh, features: int, secret: PrivateKey, packing: Packing, run: RunContext
-) -> Windows:
-    """The window of slot k-1 of each ciphertext, after counting them against the budget."""
-    try:
-        c = secret.public.accept(asked, count=features)
-    except CryptoError as error:
-        raise UnexpectedMessage(f"{member} sent a gradient that cannot be used: {error}", member=member) from None
-    run.budget.spend(member, features)
-    run.count("decrypt", features)
-    return Windows(packing.windows(secret.decrypt(c, run.threads)))
-
-
-_MORE_ROWS = (
-    "A gradient would be solvable for the labels, so more rows than features are needed: "
-    "align more rows or leave columns out."
-)
-
-
-def _check_shapes(shapes: Mapping[str, Shape], iteration: int) -> int:
-    """The number of rows that all have. DataError when shapes do not fit."""
-    said = ", ".join(f"{member} {shape.rows}" for member, shape in shapes.items())
-    rows = {shape.rows for shape in shapes.values()}
-    if len(rows) != 1 or min(rows) < 2:
-        raise DataError(f"the parties do not have the same rows ({said}). Align the tables again.")
-    for member, shape in shapes.items():
-        if not 0 < shape.features <= shape.rows:
-            raise UnexpectedMessage(f"{member} announced {shape.features} features", member=member)
-        if shape.resumed != iteration:
-            raise DataError(
-                f"{member} would continue after iteration {shape.resumed}, the coordinator after {iteration}. "
-                "Start the run anew."
-            )
-    features = sum(shape.features for shape in shapes.values())
-    if features > min(rows):
-        raise DataError(f"there are {features} features and {min(rows)} rows. {_MORE_ROWS}")
-    return rows.pop()
-
-
-def _check_norm(member: str, norm: float) -> float:
-    if norm < 0:
-        raise UnexpectedMessage(f"{member} sent a negative norm", member=member)
-    return norm
-
-
-def _accept_key(message: Key, params: LogisticParams, sender: str) -> PublicKey:
-    try:
-        key = PublicKey.from_bytes(message.n, insecure_short_key=params.insecure_short_key)
-    except CryptoError as error:
-        raise UnexpectedMessage(f"{sender} sent a key that cannot be used: {error}", member=sender) from None
-    if key.bits != params.key_bits:
-        raise UnexpectedMessage(f"{sender} sent a key of {key.bits} bits, not of {params.key_bits}", member=sender)
-    return key
-
-
-def _notes(
-    params: LogisticParams, passives: int, converged: bool, norm: float, reach: float, ranking: float
-) -> list[str]:
-    """What the active party can tell of its own: `reach`, its largest score, and `ranking`, the AUC of its scores."""
-    notes = []
-    if not converged:
-        notes.append(
-            f"stopped after max_iter={params.max_iter} iterations with a gradient of {norm:.2g}, above "
-            f"tol={params.tol:.2g}; more iterations would still change the coefficients a little."
-        )
-        if passives > 1:
+    def notes(self, target: Target, scores: Floats, passives: int, converged: bool) -> list[str]:
+        notes = []
+        if not converged and passives > 1:
             notes.append(
                 f"{passives} passive parties: what they add to a score together is averaged. Where their features "
                 "alone nearly separate the classes, training ends a little short of the optimum, with coefficients "
                 "too small."
             )
-    if reach > REACH or ranking > NEARLY_SEPARATED:
-        notes.append(
-            "the active party's features alone nearly separate the classes. The ranking is sound, but coefficients "
-            "would grow without the penalty and are less exact; a smaller C gives a steadier model."
-        )
-    return notes
+        if float(np.abs(scores).max()) > REACH or auc(target.y, scores) > NEARLY_SEPARATED:
+            notes.append(
+                "the active party's features alone nearly separate the classes. The ranking is sound, but coefficients "
+                "would grow without the penalty and are less exact; a smaller C gives a steadier model."
+            )
+        return notes
 
 
 PROTOCOL = Protocol(
     name="vertical_logistic",
-    version=1,
+    version=2,
     params=LogisticParams,
-    roles={
-        "active": Role(active, needs=("X", "y")),
-        "passive": Role(passive, many=True, needs=("X",)),
-        "coordinator": Role(coordinator),
-    },
-    learns={
-        "active": "its own gradient at each iteration; its own coefficients and the intercept",
-        "passive": "its own gradient at each iteration; its own coefficients",
-        "coordinator": "rows, numbers of features, the largest entry of each gradient; otherwise masked numbers",
-    },
-    learns_with_key={
-        "active": "what each passive party's features add to the score of each row",
-        "passive": "the label of each row, and with several passive parties their scores",
-    },
+    roles=four_steps.roles(Logistic),
+    sends=four_steps.SENDS,
+    limits=four_steps.LIMITS | {"batch": "batch_size"},
+    learns=four_steps.LEARNS,
+    learns_with_key=four_steps.LEARNS_WITH_KEY,
 )

@@ -28,8 +28,10 @@ import numpy as np
 from fednb.crypto import fixed_point
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
-from fednb.protocols.features import Floats, Scaling, check_features
-from fednb.protocols.separable import sigmoid
+from fednb.protocols.features import Scaling, check_features
+from fednb.protocols.rows import Matrix, by_part
+from fednb.protocols.separable import Floats, sigmoid
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -42,10 +44,14 @@ class ScoreParams(Params):
 
 
 class Seed(Message):
+    discloses = Disclosure("a random seed")
+
     seed: bytes  # 32 random bytes
 
 
 class Partial(Message):
+    discloses = Disclosure("what features add to each row's score")
+
     part: np.ndarray  # uint64 [n], fixed point with 32 fraction bits, modulo 2**64
 
 
@@ -54,7 +60,21 @@ def active(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> O
     if "intercept" not in data.part:
         # a passive party in the active one's seat would learn what the others add to each row
         raise DataError(f"{link.me} was not the active party of this model; scores belong to the one that was.")
-    total = own.astype(np.uint64)
+    linear = gather(link, own, run) + float(data.part["intercept"])
+    family = str(data.part.get("family", "logistic"))
+    private = {"scores": _mean(family, linear, data.part), "linear": linear, "family": family}
+    return Outcome(private=private, public={"rows": len(own)})
+
+
+def passive(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> Outcome:
+    part = _own_part(link.me, data)
+    contribute(link, part, run)
+    return Outcome(public={"rows": len(part)})
+
+
+def gather(link: Link, own: Floats, run: RunContext) -> Floats:
+    """At the active party: the sum of all parties' parts of each row, [n]."""
+    total = _encode(own)
     for step, member in enumerate(link.cast["passive"], 1):
         part = link.recv(member, Partial).part
         if part.dtype != np.uint64 or part.shape != own.shape:
@@ -63,12 +83,12 @@ def active(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> O
             )
         total = total + part
         run.progress("score", step, len(link.cast["passive"]))
-    linear = fixed_point.decode(total.view(np.int64), FRACTION_BITS) + float(data.part["intercept"])
-    return Outcome(private={"scores": sigmoid(linear), "linear": linear}, public={"rows": len(own)})
+    return fixed_point.decode(total.view(np.int64), FRACTION_BITS)
 
 
-def passive(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> Outcome:
-    part = _own_part(link.me, data).astype(np.uint64)
+def contribute(link: Link, own: Floats, run: RunContext) -> None:
+    """At a passive party: its part of each row, behind masks that cancel where there are several."""
+    part = _encode(own)
     passives = link.cast["passive"]
     here = passives.index(link.me)
     for member in passives[here + 1 :]:
@@ -83,29 +103,40 @@ def passive(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> 
     (active,) = link.cast["active"]
     link.send(active, Partial(part))
     run.progress("score", 1, 1)
-    return Outcome(public={"rows": len(part)})
 
 
-def _own_part(party: str, data: Dataset) -> np.ndarray:
-    """int64 [n]: what this party's features add to the score."""
+def _mean(family: str, linear: Floats, part: Mapping[str, Any]) -> Floats:
+    """What the model expects of each row: a probability, a number in the label's unit, or a rate."""
+    if family == "linear":
+        return linear * float(part["label_scale"]) + float(part["label_centre"])
+    return np.exp(linear) if family == "poisson" else sigmoid(linear)
+
+
+def _encode(part: Floats) -> np.ndarray:
+    """uint64 [n]"""
+    return fixed_point.encode(part, FRACTION_BITS, LIMIT_BITS).astype(np.uint64)
+
+
+def _own_part(party: str, data: Dataset) -> Floats:
+    """[n]: what this party's features add to the score."""
     model = data.part
     for name in ("coef", "columns", "low", "high", "centre", "scale"):
         if name not in model:
             raise DataError(f"{party} holds no model of this run to score with; fit one first.")
     columns, coef = list(model["columns"]), np.asarray(model["coef"], dtype=np.float64)
-    X = _ordered(party, data, columns)
-    linear = Scaling.from_part(model).apply(X) @ coef
-    return fixed_point.encode(linear, FRACTION_BITS, LIMIT_BITS)
+    X, order = _ordered(party, data, columns)
+    scaling = Scaling.from_part(model)
+    return np.asarray(by_part(lambda rows: scaling.apply(X[rows][:, order]) @ coef, X.shape[0]))
 
 
-def _ordered(party: str, data: Dataset, columns: list[str]) -> Floats:
-    """The model's columns in the model's order."""
+def _ordered(party: str, data: Dataset, columns: list[str]) -> tuple[Matrix, list[int]]:
+    """The features, and where among them the model's columns stand, in the model's order."""
     X = check_features(party, data.X, data.columns)
     place: Mapping[str, int] = {name: j for j, name in enumerate(data.columns)}
     absent = [name for name in columns if name not in place]
     if absent:
         raise DataError(f"{party}'s model was trained on {', '.join(map(repr, absent))}, which these rows lack.")
-    return X[:, [place[name] for name in columns]]
+    return X, [place[name] for name in columns]
 
 
 def _mask(seed: bytes, run: str, n: int) -> np.ndarray:
@@ -119,9 +150,10 @@ PROTOCOL = Protocol(
     version=1,
     params=ScoreParams,
     roles={
-        "active": Role(active, needs=("X", "part")),
-        "passive": Role(passive, many=True, needs=("X", "part")),
+        "active": Role(active, needs=("X", "part", "parts")),
+        "passive": Role(passive, many=True, needs=("X", "part", "parts")),
     },
+    sends={("passive", "passive"): (Seed,), ("passive", "active"): (Partial,)},
     learns={
         "active": "each row's score; with one passive party also that party's part of it",
         "passive": "nothing",

@@ -27,6 +27,7 @@ from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunCo
 from fednb.protocols.evidence import NEUTRAL
 from fednb.protocols.features import MIN_ROWS
 from fednb.protocols.vertical_binning import cuts_of
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -36,6 +37,8 @@ class TableParams(Params):
 
 
 class Coded(Message):
+    discloses = Disclosure("number of rows")
+
     rows: int
 
 
@@ -68,7 +71,15 @@ def party(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Ou
     (coordinator,) = link.cast["coordinator"]
     link.send(coordinator, Coded(rows=len(data.X)))
     run.progress("code", 1, 1)
-    return Outcome(public={"columns": features, "notes": notes}, table=(params.name, table))
+    coding = {
+        name: [kept for column, kept in zip(data.part["columns"], data.part[name], strict=True) if column in features]
+        for name in ("columns", "points", "woe", "bin")
+    }
+    return Outcome(
+        private={**coding, "special": data.part["special"]},  # a scorecard is made of it
+        public={"columns": features, "notes": notes},
+        table=(params.name, table),
+    )
 
 
 def coordinator(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Outcome:
@@ -84,9 +95,10 @@ PROTOCOL = Protocol(
     version=1,
     params=TableParams,
     roles={
-        "party": Role(party, many=True, needs=("X", "missing", "part")),
+        "party": Role(party, many=True, needs=("X", "missing", "part"), figures=True),
         "coordinator": Role(coordinator),
     },
+    sends={("party", "coordinator"): (Coded,)},
     learns={
         "party": "nothing new",
         "coordinator": "that the tables exist, and in which columns rows met no evidence",

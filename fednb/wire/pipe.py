@@ -254,24 +254,27 @@ class _Branch:
 
 
 class PipeEndpoint:
-    """A kernel's end: connects to its agent's `PipeServer` at `path`."""
+    """A kernel's end of its agent's `PipeServer`."""
 
-    def __init__(self, path: Path, me: str, peer: str) -> None:
+    def __init__(self, path: Path | socket.socket, me: str, peer: str) -> None:
+        """`path` is where to connect to, or a socket that is connected already."""
         self.me = me
         self.peer = peer
         self._board = Switchboard(me)
         self._watchers: list[Callable[[Presence], None]] = []
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = path if isinstance(path, socket.socket) else socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         wire = _Wire(sock)
         try:
-            sock.connect(os.fspath(path))
+            if not isinstance(path, socket.socket):
+                sock.connect(os.fspath(path))
             wire.check_owner()
             wire.send(_Head("hello", text=me))
             _check_hello(wire.recv()[0], peer)
         except (OSError, EOFError) as error:
             sock.close()
+            where = "its pipe" if isinstance(path, socket.socket) else path
             raise LinkError(
-                f"{me} cannot reach its agent through {path}: {error or 'it hung up'}", member=peer
+                f"{me} cannot reach its agent through {where}: {error or 'it hung up'}", member=peer
             ) from None
         except LinkError:
             sock.close()

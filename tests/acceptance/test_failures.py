@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from jupyter_client.manager import KernelManager
 
 import fednb
 from fednb.errors import DataError, FednbError, LinkError, PeerLost
@@ -110,6 +111,14 @@ def wait_until_up(federation: fednb.Federation, member: str) -> None:
         assert came.wait(max(0.0, deadline - time.monotonic())), f"{member} did not come up"
 
 
+def until_moment(federation: fednb.Federation, run: str, moment: float) -> None:
+    """Watch a run until an iteration is done after that moment (unix seconds)."""
+    for item in federation.watch(run):
+        assert isinstance(item, RunEvent), f"the run has ended: {item}"
+        if is_step_of(item, "coordinator") and item.event.at > moment:
+            return
+
+
 def align(federation: fednb.Federation) -> fednb.VerticalFrame:
     return federation.align({"bank": "loans", "agency": "invoices"}, on="sme_id")
 
@@ -145,13 +154,72 @@ def test_a_run_cut_off_by_a_kill_names_the_member_and_resumes_to_the_same_model(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("victim", ["agency", "bank", "coordinator"])
+def test_a_member_killed_in_mid_training_under_fednb_up_is_named_though_all_others_are_stopped(
+    running: launch.Running, federation: fednb.Federation, victim: str
+) -> None:
+    run = start_fit(federation, align(federation), max_iter=200)
+    until_step(federation, run, 2)
+
+    def keep_up() -> None:  # what the command does
+        try:
+            running.wait()
+        except PeerLost:
+            running.stop()
+
+    launcher = threading.Thread(target=keep_up)
+    launcher.start()
+    began = time.monotonic()
+    running.members[victim].send_signal(signal.SIGKILL)
+    with pytest.raises(PeerLost, match=f"{victim} has died") as lost:
+        federation._follow(run, "the fit")
+    assert lost.value.member == victim and time.monotonic() - began < 10
+    launcher.join()
+    assert all(member.poll() is not None for member in running.members.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("restarted", [True, False])
+def test_a_run_survives_the_restart_of_its_notebook_but_not_an_interrupt(
+    running: launch.Running, federation: fednb.Federation, restarted: bool
+) -> None:
+    notebook = KernelManager(kernel_name="python3")
+    notebook.start_kernel()
+    client = notebook.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=SECONDS)
+        client.execute(f"%load_ext fednb\n%fed connect {running.federation.path}", reply=True, timeout=SECONDS)
+        client.execute(
+            "%%coordinator\nframe = fed.align({'bank': 'loans', 'agency': 'invoices'}, on='sme_id')\n"
+            "VerticalLogisticRegression(max_iter=200, tol=1e-12).fit(frame, y='bank.default')"
+        )
+        deadline = time.monotonic() + SECONDS
+        while not (runs := federation.runs()).get("title", pd.Series(dtype=str)).str.contains("Logistic").any():
+            assert time.monotonic() < deadline, "the fit did not begin"
+            threading.Event().wait(0.1)
+        run = str(runs["run"].iloc[0])
+        until_step(federation, run, 2)
+        if restarted:
+            notebook.restart_kernel()  # Jupyter interrupts it first
+            until_moment(federation, run, time.time() + 1)
+            federation.cancel(run)
+        else:
+            notebook.interrupt_kernel()
+        assert end_of(federation, run).status == "cancelled"
+    finally:
+        client.stop_channels()
+        notebook.shutdown_kernel(now=True)
+
+
+@pytest.mark.slow
 def test_boosting_cut_off_between_two_trees_resumes_to_the_same_model(
     running: launch.Running, federation: fednb.Federation
 ) -> None:
     train, test = align(federation).split(0.3, 0)
     params = {"n_estimators": 12, "subsample": 0.8, "max_depth": 2}
     whole = SecureBoostClassifier(**params).fit(train, y="bank.default", eval_frame=test)
-    rows = train.followed_by(test)
+    rows = train.joined([train, test], "both")
     run = federation.start(
         "vertical_boosting",
         cast={"active": ["bank"], "passive": ["agency"]},

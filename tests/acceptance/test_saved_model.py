@@ -1,4 +1,4 @@
-"""A model and a binning outlive the processes that made them: members stop, start again, and score new rows."""
+"""A model, a binning and a scorecard outlive the processes that made them: members start again, and score new rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import fednb
 from fednb.federation import launch
-from fednb.models import VerticalLogisticRegression, WoeBinning
+from fednb.models import Scorecard, VerticalLogisticRegression, WoeBinning
 
 FILE = """
 [federation]
@@ -53,9 +53,18 @@ def test_a_saved_model_scores_after_every_member_was_started_again(
         model = VerticalLogisticRegression(max_iter=3, standardize=False, clip=None).fit(coded, y="bank.default")
         model.save(path, federation)
         before = model.evaluate(coded)
+        card = Scorecard(pdo=200).fit(binning, model, federation).save(tmp_path / "card.json", federation)
+        points = card.evaluate(frame)
     with launch.up(file) as running, fednb.connect(running) as federation:
         loaded = VerticalLogisticRegression.load(path, federation)
         again = federation.align({"bank": "weights", "agency": "weights"}, on="sme_id")
         assert set(again.columns["agency"]) == {"delay", "usage"}
         after = loaded.evaluate(again)
+        fresh = federation.align({"bank": "loans", "agency": "invoices"}, on="sme_id")
+        card = Scorecard.load(tmp_path / "card.json", federation)
+        assert card.evaluate(fresh).auc == points.auc == pytest.approx(before.auc, abs=0.01)
+        assert card.points_["agency"] is None
+        card.reasons(fresh, "reasons")
+        (reasons,) = federation.tables().query("table == 'reasons'").to_dict("records")
+        assert (reasons["party"], reasons["rows"], reasons["columns"]) == ("bank", 300, 5)
     assert (after.auc, after.log_loss) == (before.auc, before.log_loss)

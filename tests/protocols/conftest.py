@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from fednb.protocols import vertical_logistic
-from fednb.protocols.base import Dataset, Outcome, RunContext
-from fednb.protocols.vertical_logistic import LogisticParams
+from fednb.protocols.base import Dataset, Outcome, Protocol, RunContext
 from fednb.wire.link import Link
 from fednb.wire.loopback import play
 from fednb.wire.message import Message
@@ -69,6 +68,7 @@ class Training:
     alter: Mapping[str, Callable[[str, Message], Message]] = field(default_factory=dict)
     earlier: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # each party's part of an earlier run
     tape: Tape = field(default_factory=Tape)
+    protocol: Protocol = vertical_logistic.PROTOCOL
 
     @property
     def parties(self) -> list[str]:
@@ -86,17 +86,16 @@ class Training:
         return Dataset(X=X, y=self.y if i == 0 else None, columns=names, label="default" if i == 0 else None, part=part)
 
     def roles(self) -> dict[str, Role]:
-        params = LogisticParams(**{"key_bits": KEY_BITS, "insecure_short_key": True, **self.params})
+        params = self.protocol.params(**{"key_bits": KEY_BITS, "insecure_short_key": True, **self.params})
 
         def role(member: str) -> Role:
             run = self.contexts.get(member) or RunContext(name="run")
 
             def play_it(link: Link) -> Outcome:
                 taped = Recording(link, self.tape, self.alter.get(member))
-                if member == "coordinator":
-                    return vertical_logistic.coordinator(taped, Dataset(), params, run)
-                function = vertical_logistic.active if member == "bank" else vertical_logistic.passive
-                return function(taped, self.data(member), params, run)
+                role = {"bank": "active", "coordinator": "coordinator"}.get(member, "passive")
+                data = Dataset() if member == "coordinator" else self.data(member)
+                return self.protocol.roles[role].play(taped, data, params, run)
 
             return self.replace.get(member, play_it)
 

@@ -8,7 +8,7 @@ import pytest
 
 from fednb.crypto import paillier
 from fednb.crypto.noise import PublicNoise, draw_cost
-from fednb.protocols import calibrate, vertical_logistic
+from fednb.protocols import calibrate, four_steps
 from fednb.protocols.base import Dataset, Outcome, RunContext
 from fednb.protocols.forecast import KeyHolderRates, Rates, forecast, iterations
 from fednb.wire.link import Link
@@ -53,11 +53,11 @@ def test_bytes_are_those_that_a_fit_sends(training: Callable[..., Any], widths: 
     fit.fit()
     sent = 0
     for _, _, message in fit.tape.messages:
-        if isinstance(message, vertical_logistic.Scores | vertical_logistic.Residuals):
+        if isinstance(message, four_steps.Scores | four_steps.Residuals):
             sent += message.terms.nbytes
-        elif isinstance(message, vertical_logistic.MaskedGradient):
+        elif isinstance(message, four_steps.MaskedGradient):
             sent += message.gradient.nbytes
-        elif isinstance(message, vertical_logistic.Windows):
+        elif isinstance(message, four_steps.Windows):
             sent += message.windows.nbytes
 
     features = dict(zip(("bank", "agency", "telco"), widths, strict=False))

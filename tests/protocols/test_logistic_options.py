@@ -10,8 +10,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from fednb.crypto import paillier
-from fednb.errors import CryptoError, DataError
-from fednb.protocols import vertical_logistic
+from fednb.errors import CryptoError, DataError, Refused
+from fednb.protocols import four_steps
 from fednb.protocols.base import Dataset, Outcome
 from fednb.protocols.features import Scaling, fit_scaling
 from fednb.protocols.layout import Layout
@@ -126,7 +126,7 @@ def test_a_bound_that_is_too_low_is_raised_when_the_gradient_grows() -> None:
     def descend(most: float) -> tuple[float, Block]:
         block = Block(X, 1e6, 1, most=most)
         for _ in range(60):
-            block.heed(block.step(gradient(block.v)))
+            block.heed(block.step(gradient(block.v))[0])
         return float(np.abs(block.w - target).max()), block
 
     lost, _ = descend(1.0)
@@ -259,8 +259,8 @@ def test_a_large_penalty_leaves_the_intercept_alone(training: Make) -> None:
 def test_hundreds_of_features_are_multiplied_in_parts(training: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     widths = (120, 60, 40)
     models = []
-    for at_once in (vertical_logistic.FACTORS_AT_ONCE, 50_000):
-        monkeypatch.setattr(vertical_logistic, "FACTORS_AT_ONCE", at_once)
+    for at_once in (four_steps.FACTORS_AT_ONCE, 50_000):
+        monkeypatch.setattr(four_steps, "FACTORS_AT_ONCE", at_once)
         t = training(widths, n=260, max_iter=2, C=0.01)
         out = t.fit()
         models.append(coefficients(t, out))
@@ -268,3 +268,52 @@ def test_hundreds_of_features_are_multiplied_in_parts(training: Make, monkeypatc
     assert np.corrcoef(models[0], LogisticRegression(C=0.01).fit(standardised(t.parts), t.y).coef_[0])[0, 1] > 0.8
     assert models[0].tobytes() == models[1].tobytes()
     assert "2 passive parties" in out["bank"].public["notes"][1]
+
+
+# ---------------------------------------------------------------- bounds
+
+
+def bounded_reference(Z: np.ndarray, y: np.ndarray, bounds: list[tuple[float, float]]) -> np.ndarray:
+    """scikit-learn's objective within bounds, by L-BFGS-B."""
+    from scipy.optimize import minimize
+
+    def objective(w: np.ndarray) -> tuple[float, np.ndarray]:
+        z = Z @ w[:-1] + w[-1]
+        p = 1 / (1 + np.exp(-z))
+        value = 0.5 * w[:-1] @ w[:-1] + np.sum(np.logaddexp(0, z) - y * z)
+        return float(value), np.append(Z.T @ (p - y) + w[:-1], np.sum(p - y))
+
+    start = np.zeros(Z.shape[1] + 1)
+    return np.asarray(minimize(objective, start, jac=True, bounds=[*bounds, (None, None)], method="L-BFGS-B").x)
+
+
+@pytest.mark.parametrize("widths", [(2, 2), (2, 1, 1)])
+def test_bounded_coefficients_are_those_of_the_bounded_optimum(training: Make, widths: tuple[int, ...]) -> None:
+    t = training(widths, n=400, max_iter=40, tol=1e-4)
+    X = np.hstack(t.parts)
+    Z = np.clip((X - X.mean(axis=0)) / X.std(axis=0), -4, 4)
+    free = bounded_reference(Z, t.y, [(None, None)] * 4)  # type: ignore[list-item]
+    bank = (None, 0.5 * float(free[0])) if free[0] > 0 else (0.5 * float(free[0]), None)
+    agency = (None, 0.0) if free[2] > 0 else (0.0, None)  # the sign that it would not have by itself
+    t.params["bounds"] = {"bank": {"bank_0": bank}, "agency": {"agency_0": agency}}
+    out = t.fit()
+    found = np.concatenate([out[member].private["coef"] for member in t.parties])
+    expected = bounded_reference(Z, t.y, [bank, (None, None), agency, (None, None)])  # type: ignore[list-item]
+    assert found[0] == pytest.approx(0.5 * float(free[0])) and found[2] == 0.0
+    assert found == pytest.approx(expected[:-1], abs=0.04)
+    assert out["bank"].public["converged"]
+
+
+@pytest.mark.parametrize("bound", [(1.0, 1.0), (None, 2.0), (-0.5, 0.0)])
+def test_a_passive_party_lets_nobody_choose_its_coefficients(training: Make, bound: Any) -> None:
+    with pytest.raises(Refused, match="accepts signs only"):
+        training(max_iter=1, bounds={"agency": {"agency_0": bound}}).fit()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [({"bank": {"nothing": (0.0, None)}}, "no feature in this run"), ({"bank": {"bank_0": (2.0, 1.0)}}, "no interval")],
+)
+def test_bounds_that_cannot_be_are_explained(training: Make, bounds: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        training(max_iter=1, bounds=bounds).fit()

@@ -14,9 +14,12 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from fednb.crypto import paillier
 from fednb.crypto.paillier import CipherVector, Fresh
 from fednb.errors import CryptoError, DataError, QuotaExceeded, UnexpectedMessage
-from fednb.protocols import vertical_logistic as vl
+from fednb.protocols import four_steps as fs
+from fednb.protocols import rows
 from fednb.protocols.base import FixedBudget, Journal, Outcome, RunContext
 from fednb.protocols.features import Scaling
+from fednb.protocols.layout import Layout
+from fednb.protocols.steps import Block
 from fednb.wire.codec import encode
 from fednb.wire.message import Message
 
@@ -136,10 +139,10 @@ def test_passive_parties_never_see_labels_or_scores_in_the_clear(training: Make)
     t.fit()
     to_passives = [m for _, receiver, m in t.tape.messages if receiver in t.cast["passive"]]
     for message in to_passives:
-        assert isinstance(message, vl.Key | vl.Ready | vl.Residuals | vl.Windows | vl.Next)
-    assert all(m.windows.shape == (2,) for m in to_passives if isinstance(m, vl.Windows))
+        assert isinstance(message, fs.Key | fs.Ready | fs.Residuals | fs.Windows | fs.Next)
+    assert all(m.windows.shape == (2,) for m in to_passives if isinstance(m, fs.Windows))
     to_active = [m for sender, receiver, m in t.tape.messages if receiver == "bank" and sender != "coordinator"]
-    assert {type(m) for m in to_active} == {vl.Scores}
+    assert {type(m) for m in to_active} == {fs.Scores}
 
 
 def test_no_ciphertext_is_passed_on_as_it_came(training: Make) -> None:
@@ -182,7 +185,7 @@ def test_every_ciphertext_sent_carries_randomness_of_its_sender(
 
 def test_momentum_is_forgotten_when_the_stage_changes(training: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(vl.Block, "restart", lambda self: calls.append(1))
+    monkeypatch.setattr(Block, "restart", lambda self: calls.append(1))
     training(n=60, max_iter=4).fit()
     assert len(calls) == 2 * 2  # both parties: coarse to fine, fine to the end
 
@@ -191,8 +194,8 @@ def test_a_sum_that_was_not_refreshed_cannot_travel() -> None:
     key = paillier.generate(512, insecure_short_key=True).public
     total = key.add(key.encrypt([1]), key.encrypt([2]))
     with pytest.raises(TypeError):
-        encode(vl.Residuals(terms=total))  # type: ignore[arg-type]
-    encode(vl.Residuals(terms=key.refresh(total)))
+        encode(fs.Residuals(terms=total))  # type: ignore[arg-type]
+    encode(fs.Residuals(terms=key.refresh(total)))
 
 
 def test_the_coordinator_decrypts_uniform_numbers(training: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +221,7 @@ def test_the_coordinator_decrypts_uniform_numbers(training: Make, monkeypatch: p
 def test_a_dishonest_party_reads_no_more_than_the_window_of_one_slot(training: Make) -> None:
     """The coordinator as an oracle: residual ciphertexts handed in as if they were a gradient."""
     t = training((1, 3), n=100, max_iter=50, sigmoid="coarse", tol=0.0)
-    got: list[vl.Windows] = []
+    got: list[fs.Windows] = []
 
     class Careless(FixedBudget):
         def expect(self, member: str, slots: int) -> None:
@@ -228,25 +231,25 @@ def test_a_dishonest_party_reads_no_more_than_the_window_of_one_slot(training: M
     budget = Careless(20)
 
     def thief(link: Any) -> Outcome:
-        key = paillier.PublicKey.from_bytes(link.recv("coordinator", vl.Key).n, insecure_short_key=True)
-        link.send("coordinator", vl.Shape(rows=100, features=3, resumed=0))
-        link.recv("coordinator", vl.Ready)
-        layout = vl.Layout.of("coarse", key, 100, 1)
+        key = paillier.PublicKey.from_bytes(link.recv("coordinator", fs.Key).n, insecure_short_key=True)
+        link.send("coordinator", fs.Shape(rows=100, features=3, resumed=0))
+        link.recv("coordinator", fs.Ready)
+        layout = Layout.of("coarse", key, 100, 1)
         plain = layout.pack_scores(np.zeros((100, 2)))
         while True:
-            link.send("bank", vl.Scores(key.encrypt(plain, layout.score_scale)))
-            residuals = key.accept(link.recv("bank", vl.Residuals).terms)
-            link.send("coordinator", vl.MaskedGradient(key.refresh(residuals[:3])))
-            got.append(link.recv("coordinator", vl.Windows))
-            link.send("coordinator", vl.Norm(0.1))
-            link.recv("coordinator", vl.Next)
+            link.send("bank", fs.Scores(key.encrypt(plain, layout.score_scale)))
+            residuals = key.accept(link.recv("bank", fs.Residuals).terms)
+            link.send("coordinator", fs.MaskedGradient(key.refresh(residuals[:3])))
+            got.append(link.recv("coordinator", fs.Windows))
+            link.send("coordinator", fs.Norm(0.1))
+            link.recv("coordinator", fs.Next)
 
     t.replace = {"agency": thief}
     t.contexts = {"coordinator": RunContext(budget=budget)}
     with pytest.raises(QuotaExceeded, match="decrypted 18 of at most 20 slots for agency"):
         t.fit()
     assert budget.spent["agency"] == 18 and sum(w.windows.size for w in got) == 18
-    packing = vl.Layout.of("coarse", paillier.generate(512, insecure_short_key=True).public, 100, 1).packing
+    packing = Layout.of("coarse", paillier.generate(512, insecure_short_key=True).public, 100, 1).packing
     assert packing.slots > 1
     assert all(int(w.windows.max()) < 1 << packing.slot_bits for w in got)  # one slot of k, nothing of the others
 
@@ -265,9 +268,9 @@ def test_a_quota_that_cannot_suffice_fails_before_anything_is_decrypted(training
 
 def test_more_ciphertexts_than_features_are_not_decrypted(training: Make) -> None:
     def greedy(to: str, message: Message) -> Message:
-        if isinstance(message, vl.MaskedGradient):
+        if isinstance(message, fs.MaskedGradient):
             data = np.concatenate([message.gradient.data, message.gradient.data])
-            return vl.MaskedGradient(Fresh(data, message.gradient.scale, message.gradient.key))
+            return fs.MaskedGradient(Fresh(data, message.gradient.scale, message.gradient.key))
         return message
 
     t = training(n=60, max_iter=2)
@@ -298,7 +301,7 @@ def zeros(c: Fresh) -> Fresh:
 
 @pytest.mark.parametrize("spoil", [shorter, foreign, rescaled, zeros])
 @pytest.mark.parametrize(
-    ("who", "kind", "reader"), [("agency", vl.Scores, "scores"), ("bank", vl.Residuals, "residuals")]
+    ("who", "kind", "reader"), [("agency", fs.Scores, "scores"), ("bank", fs.Residuals, "residuals")]
 )
 def test_poisoned_ciphertexts_are_refused_naming_their_sender(
     training: Make, spoil: Callable[[Fresh], Fresh], who: str, kind: type[Message], reader: str
@@ -316,24 +319,24 @@ def test_poisoned_ciphertexts_are_refused_naming_their_sender(
 @pytest.mark.parametrize(
     ("who", "instead", "error", "message"),
     [
-        ("agency", vl.Shape(rows=59, features=3, resumed=0), DataError, r"same rows \(bank 60, agency 59\)"),
-        ("agency", vl.Shape(rows=60, features=-1, resumed=0), UnexpectedMessage, "agency announced -1 features"),
-        ("agency", vl.Shape(rows=60, features=58, resumed=0), DataError, "61 features and 60 rows"),
-        ("agency", vl.Shape(rows=60, features=3, resumed=7), DataError, "agency would continue after iteration 7"),
-        ("agency", vl.Norm(-1.0), UnexpectedMessage, "agency sent a negative norm"),
-        ("agency", vl.Norm(float("nan")), DataError, "training diverges: at iteration 1"),
-        ("coordinator", vl.Windows(np.zeros(5, np.uint64)), UnexpectedMessage, "coordinator sent"),
-        ("coordinator", vl.Windows(np.zeros(3, np.int32)), UnexpectedMessage, "coordinator sent"),
-        ("coordinator", vl.Key(n=b"\x07" * 64), UnexpectedMessage, "coordinator sent a key that cannot be used"),
-        ("agency", vl.Ready(), UnexpectedMessage, "agency"),
+        ("agency", fs.Shape(rows=59, features=3, resumed=0), DataError, r"same rows \(bank 60, agency 59\)"),
+        ("agency", fs.Shape(rows=60, features=-1, resumed=0), UnexpectedMessage, "agency announced -1 features"),
+        ("agency", fs.Shape(rows=60, features=58, resumed=0), DataError, "61 features and 60 rows"),
+        ("agency", fs.Shape(rows=60, features=3, resumed=7), DataError, "agency would continue after iteration 7"),
+        ("agency", fs.Norm(-1.0), UnexpectedMessage, "agency sent a negative norm"),
+        ("agency", fs.Norm(float("nan")), DataError, "training diverges: at iteration 1"),
+        ("coordinator", fs.Windows(np.zeros(5, np.uint64)), UnexpectedMessage, "coordinator sent"),
+        ("coordinator", fs.Windows(np.zeros(3, np.int32)), UnexpectedMessage, "coordinator sent"),
+        ("coordinator", fs.Key(n=b"\x07" * 64), UnexpectedMessage, "coordinator sent a key that cannot be used"),
+        ("agency", fs.Ready(), UnexpectedMessage, "agency"),
     ],
 )
 def test_a_message_that_does_not_fit_is_refused_naming_its_sender(
     training: Make, who: str, instead: Message, error: type[Exception], message: str
 ) -> None:
     def alter(to: str, sent: Message) -> Message:
-        if isinstance(instead, vl.Ready):
-            return instead if isinstance(sent, vl.Scores) else sent
+        if isinstance(instead, fs.Ready):
+            return instead if isinstance(sent, fs.Scores) else sent
         return instead if type(sent) is type(instead) else sent
 
     t = training(n=60, max_iter=2)
@@ -346,7 +349,7 @@ def test_a_key_shorter_than_agreed_is_refused(training: Make) -> None:
     t = training(n=60)
     t.alter = {
         "coordinator": lambda to, m: (
-            vl.Key(paillier.generate(256, insecure_short_key=True).public.to_bytes()) if isinstance(m, vl.Key) else m
+            fs.Key(paillier.generate(256, insecure_short_key=True).public.to_bytes()) if isinstance(m, fs.Key) else m
         )
     }
     with pytest.raises(UnexpectedMessage, match="key of 256 bits, not of 512"):
@@ -447,11 +450,14 @@ class Pages(Journal):
         return None if self.resume is None else (self.resume, self.pages[self.resume])
 
 
-@pytest.mark.parametrize(("widths", "crash_at"), [((2, 2), 5), ((1, 2, 2), 3), ((2, 2), 8)])
+@pytest.mark.parametrize(
+    ("widths", "crash_at", "batch_size"), [((2, 2), 5, None), ((1, 2, 2), 3, None), ((2, 2), 8, None), ((2, 2), 6, 100)]
+)
 def test_a_run_continues_after_a_crash_to_the_same_model(
-    training: Make, widths: tuple[int, ...], crash_at: int
+    training: Make, widths: tuple[int, ...], crash_at: int, batch_size: int | None
 ) -> None:
-    t = training(widths, n=120, max_iter=8, tol=0.0)
+    t = training(widths, n=120 if batch_size is None else 330, max_iter=8, tol=0.0, batch_size=batch_size)
+    t.contexts = {member: RunContext() for member in [*t.parties, "coordinator"]}
     whole = t.fit()
     journals = {member: Pages() for member in [*t.parties, "coordinator"]}
 
@@ -520,3 +526,75 @@ def test_default_credit_matches_scikit_learn_in_twenty_iterations(training_on: M
 def ks(y: np.ndarray, scores: np.ndarray) -> float:
     fpr, tpr, _ = roc_curve(y, scores)
     return float(np.max(tpr - fpr))
+
+
+# ---------------------------------------------------------------- in parts
+
+
+class InParts:
+    """Features that can be read some rows, or one column, at a time only, as from a file."""
+
+    def __init__(self, X: np.ndarray) -> None:
+        self._X, self.shape, self.most = X, X.shape, 0
+
+    def __getitem__(self, which: Any) -> np.ndarray:
+        if isinstance(which, slice):
+            self.most = max(self.most, which.stop - which.start)
+        else:
+            assert which[0] == slice(None) and isinstance(which[1], int)
+        return np.array(self._X[which])
+
+
+@pytest.mark.parametrize("widths", [(2, 3), (0, 2, 2)])
+def test_rows_in_parts_give_the_same_model_and_are_revealed_once(
+    training: Make, widths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t = training(widths, n=310, max_iter=8)
+    whole = t.fit()
+    monkeypatch.setattr(rows, "ROWS_AT_ONCE", 100)
+    t.tape.messages.clear()
+    t.parts = [InParts(X) for X in t.parts]
+    parts = t.fit()
+    assert all(X.most == 78 for X in t.parts)
+    # plaintext factors are rounded in the same way, and sums of integers are exact
+    np.testing.assert_allclose(coefficients(t, parts), coefficients(t, whole), atol=1e-9, rtol=0)
+    n_iter = parts["bank"].public["n_iter"]
+    assert n_iter == whole["bank"].public["n_iter"]
+    for passive in t.cast["passive"]:
+        assert t.tape.kinds(passive, "bank") == ["Scores"] * 4 * n_iter
+        assert t.tape.kinds("bank", passive) == ["Residuals"] * 4 * n_iter
+        assert t.tape.kinds(passive, "coordinator").count("MaskedGradient") == n_iter
+
+
+# ---------------------------------------------------------------- batches
+
+
+@pytest.mark.parametrize("widths", [(2, 3), (1, 2, 2)])
+def test_batches_come_near_the_model_of_all_rows(training: Make, widths: tuple[int, ...]) -> None:
+    t = training(widths, n=3000, max_iter=24, batch_size=500)
+    # rows stand in the order of the label: batches must not
+    order = np.argsort(t.y, kind="stable")
+    t.parts, t.y = [X[order] for X in t.parts], t.y[order]
+    out = t.fit()
+    reference = LogisticRegression(C=1.0, tol=1e-8).fit(standardised(t.parts), t.y)
+    scores = reference.decision_function(standardised(t.parts))
+    assert abs(roc_auc_score(t.y, linear(t, out)) - roc_auc_score(t.y, scores)) < 0.002
+    assert np.abs(coefficients(t, out) - reference.coef_[0]).max() < 0.12
+    sent = [len(m.terms) for s, r, m in t.tape.messages if isinstance(m, fs.Residuals) and r == "agency"]
+    assert len(sent) == 24
+    t.params["batch_size"] = None
+    t.tape.messages.clear()
+    t.fit()
+    all_rows = [len(m.terms) for s, r, m in t.tape.messages if isinstance(m, fs.Residuals) and r == "agency"]
+    assert all_rows[0] > 4 * sent[0]
+
+
+def test_batches_with_l1_keep_exact_zeros(training: Make) -> None:
+    t = training(n=600, max_iter=12, batch_size=200, C=0.02, l1_ratio=1.0)
+    assert np.any(coefficients(t, t.fit()) == 0.0)
+
+
+def test_a_batch_with_fewer_rows_than_features_is_refused(training: Make) -> None:
+    t = training((60, 50), n=1000, batch_size=100)
+    with pytest.raises(DataError, match="112 features and 100 rows in an iteration|111 features and 100 rows"):
+        t.fit()

@@ -13,8 +13,9 @@ from fednb.errors import LinkError, NotConnected
 from fednb.federation.messages import Event, RunEnded, RunEvent
 from fednb.federation.progress import RunProgress
 from fednb.federation.views import TrainingView
+from fednb.notebook.comms import hear_while_busy
 from fednb.notebook.palette import looks
-from fednb.notebook.widgets import live, show
+from fednb.notebook.widgets import show
 from fednb.notebook.widgets.live import CANCELLING, LiveRun, NotebookScreen
 from fednb.notebook.widgets.training import describe, logarithmic, picture, snapshot, thinned
 
@@ -163,11 +164,9 @@ def test_the_widgets_messages_take_the_front_ends_own_way() -> None:
         def _reply_subshell_for(self, data: object, sender: object) -> None:
             return None  # the main shell
 
-    class Widget:
-        comm = Comm()
-
-    live._hear_while_busy(Widget)
-    assert Widget.comm._reply_subshell_for({}, "subshell-1") == "subshell-1"  # type: ignore[func-returns-value]
+    comm = Comm()
+    hear_while_busy(comm)
+    assert comm._reply_subshell_for({}, "subshell-1") == "subshell-1"  # type: ignore[func-returns-value]
 
 
 def test_a_run_can_be_shown_only_with_its_federation(world: Any) -> None:

@@ -1,0 +1,249 @@
+"""What regressions on a vertical frame have in common: fitting, keeping, and being shown.
+
+Trained by the four steps of FedRiskCtrl (Cheng et al., CACM 2020): see `fednb.protocols.four_steps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from fednb.errors import DataError
+from fednb.federation.frame import VerticalFrame
+from fednb.federation.result import RunResult
+from fednb.federation.views import Coefficients, ModelView, bundle
+from fednb.models import saved
+from fednb.models.cost import Cost
+from fednb.models.scores import Scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fednb.federation.client import Federation
+
+
+class Withheld:
+    """Stands where a party's coefficients would: only that party sees them."""
+
+    def __init__(self, party: str, columns: tuple[str, ...]) -> None:
+        self.party = party
+        self.columns = columns
+
+    reason = "only this party sees them"
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} coefficients of {self.party}: {self.reason}>"
+
+
+class VerticalRegression(BaseEstimator):  # type: ignore[misc]
+    """Base of the regressions; a subclass says its protocol and parameters."""
+
+    protocol: ClassVar[str]
+    kept: ClassVar[type[saved.SavedRegression]]
+
+    def fit(self, frame: VerticalFrame, y: str, *, resume: str | None = None) -> Self:
+        """Train on the frame's rows; `y` is the label, written "party.column".
+
+        Features are all columns of the frame except ids, declared labels and y. `resume` is the id of a fit of the
+        same frame that was cut off (`fed.runs()` lists it): it goes on from its last step, to the same model.
+        Raises DataError (the message names party and column), QuotaExceeded, Refused, RunFailed.
+        """
+        active, label = frame.find_label(y)
+        self._features(frame, active, label)  # raises for what cannot be, before anybody is asked
+        passive = [party for party in frame.parties if party != active]
+        federation = frame.federation
+        drop = {active: [label]}
+        earlier = self._earlier(frame, y) if getattr(self, "warm_start", False) else None
+        cost: Cost | None = getattr(self, "cost_", None)
+        expected = cost if cost and cost.rows == len(frame) and not resume else None
+        result = (
+            federation.resume(resume)
+            if resume
+            else federation.run(
+                self.protocol,
+                cast={"active": [active], "passive": passive, "coordinator": [federation.coordinator]},
+                data=frame.refs(label=(active, label), part=earlier, drop=drop),
+                params=self._params() | {"warm_start": earlier is not None},
+                title=f"{type(self).__name__} on {', '.join(frame.parties)}",
+                estimate=expected.to_message() if expected else None,
+            )
+        )
+        self._learned(frame, result, active, label)
+        if expected:
+            self.notes_.append(expected.beside(self.seconds_, self.bytes_, self.n_iter_))
+        return self
+
+    def _params(self) -> dict[str, Any]:
+        """As the protocol takes them."""
+        raise NotImplementedError
+
+    def _predict(self, frame: VerticalFrame) -> Scores:
+        check_is_fitted(self, "run_")
+        self._check_frame(frame)
+        active, _ = frame.find_label(self.label_)
+        passive = [party for party in frame.parties if party != active]
+        result = frame.federation.run(
+            "vertical_score",
+            cast={"active": [active], "passive": passive},
+            data=self._refs(frame),
+            title=f"Scoring {len(frame)} rows",
+        )
+        return Scores(frame, result.run, active)
+
+    def save(self, path: str | Path, federation: Federation) -> Self:
+        """Write what you may know of the fitted model to a file; each party puts its own part aside.
+
+        `load` puts them together again: in another session, and on new rows after a fresh alignment.
+        """
+        check_is_fitted(self, "run_")
+        run, seals = saved.keep(federation, dict.fromkeys(self.feature_names_in_, self.run_))
+        model = self.kept(
+            params=saved.plain_params(self.get_params()),
+            run=run,
+            label=self.label_,
+            features={party: list(names) for party, names in self.feature_names_in_.items()},
+            seals=seals,
+            coef={party: c.tolist() for party, c in self.coef_.items() if not isinstance(c, Withheld)},
+            intercept=self.intercept_,
+            figures=self._figures,
+            iterations=self.n_iter_,
+            converged=self.converged_,
+            history={str(name): self.history_[name].astype(float).tolist() for name in self.history_},
+            rows=self.n_rows_,
+            notes=self.notes_,
+            seconds=self.seconds_,
+            bytes=self.bytes_,
+            operations=self.operations_,
+        )
+        saved.write(Path(path), model)
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path, federation: Federation) -> Self:
+        """The model that `save` wrote. DataError when the file or a party's part is not as it was saved."""
+        import pandas as pd
+
+        kept = saved.read(Path(path), cls.kept)
+        model = saved.made(cls, kept, path)
+        saved.check(federation, kept)
+        model.run_ = kept.run
+        model.label_ = kept.label
+        model.feature_names_in_ = {party: tuple(names) for party, names in kept.features.items()}
+        model.n_features_in_ = sum(len(names) for names in kept.features.values())
+        model.intercept_ = kept.intercept
+        model._figures = kept.figures
+        model.n_iter_, model.converged_ = kept.iterations, kept.converged
+        model.history_ = pd.DataFrame(kept.history).astype({"iteration": int})
+        model.coef_ = {
+            party: pd.Series(kept.coef[party], index=names, name=party)
+            if party in kept.coef
+            else Withheld(party, tuple(names))
+            for party, names in kept.features.items()
+        }
+        model.notes_ = [*kept.notes]
+        model.seconds_, model.bytes_, model.operations_ = kept.seconds, kept.bytes, dict(kept.operations)
+        model.n_rows_ = kept.rows
+        return model
+
+    def _earlier(self, frame: VerticalFrame, y: str) -> str | None:
+        """The run to start from: this object's last fit."""
+        if not hasattr(self, "run_"):
+            return None
+        active, label = frame.find_label(y)
+        if y.partition(".")[0] != self.label_.partition(".")[0]:
+            raise DataError(f"a warm start needs the label at the same party: {self.label_} before, {y} now.")
+        if self._features(frame, active, label) != self.feature_names_in_:
+            raise DataError("a warm start needs the features of the last fit; this frame has others. Fit a new model.")
+        return self.run_
+
+    def _features(self, frame: VerticalFrame, active: str, label: str) -> dict[str, tuple[str, ...]]:
+        return {
+            party: tuple(name for name in names if (party, name) != (active, label))
+            for party, names in frame.columns.items()
+        }
+
+    def _learned(self, frame: VerticalFrame, result: RunResult, active: str, label: str) -> None:
+        import pandas as pd
+
+        columns = self._features(frame, active, label)
+        own = result.public(active)
+        self.run_ = result.run
+        self.label_ = f"{active}.{label}"
+        self.feature_names_in_ = columns
+        self.n_features_in_ = sum(len(names) for names in columns.values())
+        self._figures: dict[str, float] = {
+            name: float(own[name]) for name in ("label_centre", "label_scale") if name in own
+        }
+        scale = self._figures.get("label_scale", 1.0)  # what a unit of the trained label is
+        self.intercept_ = float(own["intercept"]) * scale + self._figures.get("label_centre", 0.0)
+        self.n_iter_ = int(own["n_iter"])
+        self.converged_ = bool(own["converged"])
+        self.history_: pd.DataFrame = pd.DataFrame(own["history"])
+        self.coef_: dict[str, pd.Series | Withheld] = {}
+        for party, names in columns.items():
+            public = result.public(party)
+            if "coef" in public:
+                values = scale * np.asarray(public["coef"], dtype=np.float64)
+                if values.shape != (len(names),):
+                    raise DataError(f"{party} released {values.size} coefficients for {len(names)} features.")
+                self.coef_[party] = pd.Series(values, index=list(names), name=party)
+            else:
+                self.coef_[party] = Withheld(party, names)
+        self.notes_ = [*result.notices, *(str(note) for note in own.get("notes", []))]
+        self.seconds_ = result.seconds
+        self.bytes_ = result.bytes
+        self.operations_ = result.operations
+        self.n_rows_ = len(frame)
+        self.__dict__.pop("evaluation_", None)
+
+    def _refs(self, frame: VerticalFrame) -> Mapping[str, Any]:
+        drop = {
+            party: [name for name in names if name not in self.feature_names_in_[party]]
+            for party, names in frame.columns.items()
+        }
+        return frame.refs(part=self.run_, drop=drop)
+
+    def _check_frame(self, frame: VerticalFrame) -> None:
+        for party, names in self.feature_names_in_.items():
+            missing = [name for name in names if name not in frame.columns.get(party, ())]
+            if missing:
+                raise DataError(f"the model was trained on {party}'s {', '.join(missing)}, which this frame lacks.")
+
+    def view(self) -> ModelView:
+        """This model for a front end."""
+        evaluation = getattr(self, "evaluation_", None)
+        return ModelView(
+            title=type(self).__name__,
+            parts=[
+                Coefficients(member=party, columns=list(coef.columns), withheld=coef.reason)
+                if isinstance(coef, Withheld)
+                else Coefficients(member=party, columns=list(coef.index), values=coef.tolist())
+                for party, coef in self.coef_.items()
+            ],
+            run=self.run_,
+            label=self.label_,
+            intercept=self.intercept_,
+            rows=self.n_rows_,
+            iterations=self.n_iter_,
+            converged=self.converged_,
+            seconds=self.seconds_,
+            params=self.get_params(),
+            history={str(name): self.history_[name].tolist() for name in self.history_ if name != "iteration"},
+            operations=self.operations_,
+            bytes=self.bytes_,
+            notes=self.notes_,
+            evaluation=evaluation.view() if evaluation else None,
+        )
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        if not hasattr(self, "run_"):
+            return {"text/plain": repr(self)}
+        return bundle(self.view())
