@@ -18,7 +18,7 @@ from fednb.errors import DataError
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.store import MemberStore
 from fednb.federation.views import EnsembleView, decode, encode
-from fednb.models import SecureBoostClassifier, SecureBoostRegressor
+from fednb.models import SecureBoostClassifier, SecureBoostRegressor, cross_validate
 
 ROWS = 400
 ON = {"bank": "sme_id", "agency": "sme_id", "utility": "customer"}
@@ -202,6 +202,11 @@ def test_a_warm_start_adds_rounds(whole: VerticalFrame) -> None:
 
     y = joined()["default"].to_numpy()[positions()[1]]
     assert growing.evaluate(test).auc == pytest.approx(roc_auc_score(y, p), abs=1e-9)
+
+
+def test_it_is_cross_validated_like_a_regression(whole: VerticalFrame) -> None:
+    found = cross_validate(SecureBoostClassifier(2, max_depth=2), of(whole, "default"), "bank.default", cv=2)
+    assert found.loc["out of fold", "rows"] == ROWS and found["auc"].between(0.6, 0.9).all()
 
 
 def test_what_cannot_be_asked_is_explained(whole: VerticalFrame) -> None:
