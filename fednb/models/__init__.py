@@ -17,6 +17,7 @@ from fednb.models.regression import Withheld
 from fednb.models.scorecard import Scorecard
 from fednb.models.scores import Scores
 from fednb.models.search import VerticalGridSearch, cross_validate
+from fednb.models.segments import evaluate_by
 from fednb.models.selection import select_features
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "WoeBinning",
     "compare_scores",
     "cross_validate",
+    "evaluate_by",
     "score_stability",
     "select_features",
 ]

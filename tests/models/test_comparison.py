@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 
 import fednb
 from fednb.errors import DataError
@@ -16,6 +17,7 @@ from fednb.models import (
     VerticalLogisticRegression,
     compare_scores,
     cross_validate,
+    evaluate_by,
     score_stability,
 )
 
@@ -91,3 +93,30 @@ def test_a_partys_own_model_is_scikit_learns_and_the_partner_is_worth_the_rest()
         assert clone(own).get_params() == own.get_params()
         with pytest.raises(DataError, match="has no features of its own|does not take"):
             OwnLogisticRegression(C=-1).fit(train, "bank.default")
+
+
+def test_segments_have_their_own_figures_and_small_ones_are_pooled() -> None:
+    rng = np.random.default_rng(6)
+    X = rng.normal(size=(400, 2))
+    y = (X.sum(axis=1) + rng.logistic(size=400) > 0).astype(int)
+    region = rng.choice([1.0, 2.0, 3.0], 400).astype(float)
+    region[:6], region[6:9] = 9.0, np.nan
+    ids = [f"k{i:03d}" for i in range(400)]
+    bank = pd.DataFrame({"id": ids, "a": X[:, 0], "region": region, "default": y})
+    agency = pd.DataFrame({"id": ids, "b": X[:, 1], "kind": region})
+    with fednb.simulate({"bank": {"own": bank}, "agency": {"own": agency}}) as federation:
+        frame = federation.align({"bank": "own", "agency": "own"}, on="id")
+        fitted = federation.align({"bank": "own", "agency": "own"}, on="id")
+        fitted.columns = {"bank": ("a", "default"), "agency": ("b",)}
+        scores = OwnLogisticRegression().fit(fitted, "bank.default").predict_proba(frame)
+        found = evaluate_by(scores, "bank.default", "bank.region")
+        assert found["rows"].sum() == 400 and found["positives"].sum() == y.sum()
+        assert len(found) == 3 and found["segment"].iloc[-1].endswith(", others"), "pooled with the smallest"
+        assert "9" not in found["segment"].iloc[-1], "what few rows have is not named"
+        own = np.isin(region, [float(found["segment"].iloc[0])])
+        assert found["auc"].iloc[0] == pytest.approx(roc_auc_score(y[own], X[own, 0]))
+        assert found["rate"].iloc[0] == pytest.approx(y[own].mean())
+        with pytest.raises(DataError, match="is no column of bank"):
+            evaluate_by(scores, "bank.default", "agency.kind")
+        with pytest.raises(DataError, match="too many for segments"):
+            evaluate_by(scores, "bank.default", "bank.a")
