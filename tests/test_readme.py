@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fednb import cli, config
+from fednb.config import reader
 from fednb.demo import run as demo
 from fednb.errors import LinkError
 from fednb.wire.message import Message
@@ -74,7 +75,7 @@ def test_the_federation_file_in_the_docs_is_valid_and_names_every_key(tmp_path: 
     assert list(federation.parties) == ["bank", "agency"] and federation.name == "credit"
 
     sections = (
-        config._Federation, config._Party, config._Coordinator, config._Analyst, config._Table, config._Permit,
+        reader._Federation, reader._Party, reader._Coordinator, reader._Analyst, reader._Table, reader._Permit,
         config.LimitsConfig,
     )  # fmt: skip
     keys = {field for section in sections for field in section.__struct_fields__} - {"analysts", "limits"}
