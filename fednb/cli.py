@@ -150,6 +150,10 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--text", metavar="DIGEST", help="erase: which cell's text or output, as in the log")
     audit.add_argument("--reason", metavar="WHY", help="erase: written into the log")
 
+    policy = command("policy", _policy, "Say in words what a federation file lets analysts do, and ask for.")
+    policy.add_argument("action", choices=["check"])
+    policy.add_argument("file", type=Path, metavar="FILE.toml", help="the federation file; its tables are read")
+
     kernels = command("kernels", _kernels, "Put fednb's kernels, and its extension of JupyterLab, where Jupyter looks.")
     kernels.add_argument("action", choices=["install", "remove"], help="install or renew them; or take them away")
     where = kernels.add_mutually_exclusive_group()
@@ -402,6 +406,15 @@ def _days(parsed: argparse.Namespace) -> float:
         raise ConfigError(f"{parsed.until!r} is no day; write it as in 2030-01-31.") from None
     end = datetime.datetime.combine(day + datetime.timedelta(days=1), datetime.time())
     return (end - datetime.datetime.now()) / datetime.timedelta(days=1)
+
+
+def _policy(parsed: argparse.Namespace) -> int:
+    from fednb import config
+    from fednb.federation.policy_words import explain
+
+    for line in explain(config.load(parsed.file)):
+        print(line)
+    return OK
 
 
 def _audit(parsed: argparse.Namespace) -> int:

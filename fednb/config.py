@@ -121,7 +121,7 @@ class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     memory_mb: int = 4096  # address space
     cpu_seconds: int = 3600  # of processor time, in its whole life
-    file_mb: int = 256  # a file that it writes; with bubblewrap all of them together
+    file_mb: int = 256  # a file that it writes; with bubblewrap all in its working folder together
 
 
 class PartyConfig(msgspec.Struct, frozen=True):

@@ -67,7 +67,7 @@ def test_the_file_of_the_readme_is_understood(folder: Path) -> None:
         ('mode = "open"', 'guard.kay = 10', ["line 6", "party.bank.guard.kay", "unknown key", '"leverage"']),
         ('label = "default"', 'roles.x = "keys"', ["line 11", "loans.roles.x", "no role", '"key", "measure"']),
         ('label = "default"', 'roles.sme_id = "key"', ["line 11", "loans.roles.sme_id", "the table's id"]),
-        ('label = "default"', 'roles.x = {role = "key", cuts = [3, 1]}', ["line 11", "loans.roles.x.cuts", "must rise"]),
+        ('label = "default"', 'roles.x = {role = "key", cuts = [3, 1]}', ["line 11", "roles.x.cuts", "must rise"]),
         ('mode = "open"', 'dask = "here:8786"', ["line 6", "party.bank.dask", 'write "tls://HOST:PORT"']),
         ('mode = "open"', 'dask = "tcp://10.0.0.9:8786"', ["line 6", "party.bank.dask", "in plain text", "tls://"]),
         ('"coefficients"', '"rows"', ["line 7", "party.bank.release", "'rows'", '"coefficients"']),

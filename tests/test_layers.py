@@ -49,6 +49,8 @@ KEPT_IN = {
     "matplotlib": {"notebook", "federation.kernel_side"},
     "duckdb": {"federation"},
     "distributed": {"federation.cluster"},
+    "optbinning": {"protocols.merging"},
+    "mlflow": {"federation.tracking"},
     "asyncio": {"federation", "notebook", "demo"},
     "nbclient": {"demo"},
     "nbformat": {"demo"},

@@ -82,7 +82,7 @@ def test_the_federation_file_in_the_docs_is_valid_and_names_every_key(tmp_path: 
 
 
 def test_the_commands_that_enrol_members_parse_as_printed() -> None:
-    lines = re.findall(r"^ {4}fednb ((?:hub|invite|join|members|audit) .*)$", OPERATING, flags=re.M)
+    lines = re.findall(r"^ {4}fednb ((?:hub|invite|join|members|audit|inbox) .*)$", OPERATING, flags=re.M)
     assert len(lines) >= 8
     for line in lines:
         plain = re.sub(r"\[[^\]]*\](?:\.\.\.)?", "", line).partition("#")[0]

@@ -51,6 +51,9 @@ class Ring(Protocol):
     def take(self, a: Vector, index: Indices) -> Vector:
         """a[index[i]]"""
 
+    def weave(self, vectors: Sequence[Vector]) -> Vector:
+        """Of vectors of one length: their first residues, then their second ones, and so on."""
+
     def multiply(self, a: Vector, b: Vector) -> Vector:
         """a[i]·b[i]"""
 
@@ -96,6 +99,9 @@ class GmpRing:
 
     def take(self, a: list[Any], index: Indices) -> list[Any]:
         return [a[i] for i in index.tolist()]
+
+    def weave(self, vectors: Sequence[list[Any]]) -> list[Any]:
+        return [value for values in zip(*vectors, strict=True) for value in values]
 
     def multiply(self, a: list[Any], b: list[Any]) -> list[Any]:
         modulus = self._modulus

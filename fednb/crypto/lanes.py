@@ -107,6 +107,13 @@ class LaneRing:
         np.take(a, index, axis=0, out=out)
         return out
 
+    def weave(self, vectors: Sequence[Limbs]) -> Limbs:
+        if len(vectors) == 1:
+            return vectors[0]
+        out = self._empty(sum(len(vector) for vector in vectors))
+        np.stack(vectors, axis=1, out=out.reshape(-1, len(vectors), self._words))
+        return out
+
     def multiply(self, a: Limbs, b: Limbs) -> Limbs:
         out = self._empty(len(a))
         _lanes.multiply(self._context, np.ascontiguousarray(a), np.ascontiguousarray(b), out)

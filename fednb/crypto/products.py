@@ -30,6 +30,7 @@ from fednb.crypto.backend import Indices, Ring, Vector, slices, spread
 MAX_WINDOW = 16
 MAX_BLOCK = 14
 MAX_CELLS = 1 << 15
+STEM = 64
 
 Bits = npt.NDArray[np.uint8]  # [T, ceil(m/8)], as numpy.packbits makes them along rows
 
@@ -114,22 +115,48 @@ def _by_windows(ring: Ring, values: Vector, bits: Bits, count: int, threads: int
         for column, w in enumerate(some):
             for place, row in enumerate(bits[w]):
                 cells[:, column] |= np.unpackbits(row, count=len(values)).astype(np.int32) << place
-        tables = ring.buckets(values, cells, 1 << max(w.stop - w.start for w in some))
-        folded = [_fold(ring, table) for table in tables]
-        return ring.join([found[: w.stop - w.start] for (found, _), w in zip(folded, some, strict=True)]), folded[0][1]
+        found, total = _fold(ring, ring.buckets(values, cells, 1 << max(w.stop - w.start for w in some)))
+        return ring.join([own[: w.stop - w.start] for own, w in zip(found, some, strict=True)]), total
 
     parts = spread(part, together, threads)
     return ring.join([found for found, _ in parts]), parts[0][1]
 
 
-def _fold(ring: Ring, table: Vector) -> tuple[Vector, Vector]:
-    """From buckets by k bits: the k products of the buckets with each bit set, lowest bit first; and of all buckets."""
-    found = []
-    while len(table) > 1:
-        half = len(table) // 2
-        found.append(product(ring, table[half:]))
-        table = ring.multiply(table[:half], table[half:])
-    return ring.join(found[::-1]), table
+def _fold(ring: Ring, tables: list[Vector]) -> tuple[list[Vector], Vector]:
+    """From buckets by k bits, of each table: the k products of the buckets with each bit set, lowest bit first.
+
+    And the product of all of one table's buckets. Down to STEM buckets one table after the other, in little memory;
+    then all of them together, so that vectors stay long.
+    """
+    count, stems, high = len(tables), [], []
+    for table in tables:
+        rest, own = table, []
+        while len(rest) > STEM:
+            half = len(rest) // 2
+            own.append(_halved(ring, rest[half:], STEM))
+            rest = ring.multiply(rest[:half], rest[half:])
+        stems.append(rest)
+        high += own[::-1]
+    top = len(high) // count
+    done = _halved(ring, ring.weave(high), len(high)) if high else ring.ones(0)
+    rest, low = ring.weave(stems), []  # the tables' first buckets, then their second ones, ...
+    while len(rest) > count:
+        half = len(rest) // 2
+        low.append(_halved(ring, rest[half:], count))
+        rest = ring.multiply(rest[:half], rest[half:])
+    below = ring.weave(low[::-1]) if low else ring.ones(0)  # the first table's bits, then the second's, ...
+    bits = len(low)
+    return [ring.join([below[i * bits : (i + 1) * bits], done[i * top : (i + 1) * top]]) for i in range(count)], rest[
+        :1
+    ]
+
+
+def _halved(ring: Ring, vector: Vector, count: int) -> Vector:
+    """The products of every `count`-th, of `count` times a power of two; [count]."""
+    while len(vector) > count:
+        half = len(vector) // 2
+        vector = ring.multiply(vector[:half], vector[half:])
+    return vector
 
 
 def product(ring: Ring, vector: Vector) -> Vector:

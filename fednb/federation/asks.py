@@ -33,7 +33,8 @@ from fednb.wire.endpoint import Conversation, Endpoint
 
 log = logging.getLogger("fednb.approvals")
 
-LOOK_SECONDS = 0.5  # between two looks at what the owner has decided
+LOOK_SECONDS = 0.5  # between two looks at whether the owner has decided something
+LOOK_ANYWAY = 10.0
 CHANGED = "the tables or the software have changed since it was asked for"
 
 
@@ -165,7 +166,12 @@ class AskDesk:
         return approvals.binding({name: self._tables.digest(name) for name in tables})
 
     def _watch(self) -> None:
+        seen, at = 0, 0.0
         while not self._stop.wait(LOOK_SECONDS):
+            stamp, now = self._store.stamp(), time.monotonic()
+            if stamp == seen and now - at < LOOK_ANYWAY:
+                continue
+            seen, at = stamp, now
             try:
                 for each in self._store.all():
                     if each.decision == "approved" and not each.outcome and each.uses > 0 and not self._stop.is_set():

@@ -292,6 +292,31 @@ class Federation:
         """What `runs()` shows, as it came."""
         return self._ask(m.ListRuns(limit=limit), m.Runs).runs
 
+    def compare_runs(self, runs: Sequence[str] = ()) -> pd.DataFrame:
+        """Fits beside each other: a line each, with the parameters in which they differ and the figures of each.
+
+        `runs` : ids; none: the latest fits that ended well. A fit has its own figures and those of its latest
+        evaluation, of scores that its model gave. Raises DataError for a run that is not among the latest 1,000.
+        """
+        from fednb.federation.compared import table
+
+        return table(self._ask(m.ListRuns(limit=1_000), m.Runs).runs, runs, TRAININGS)
+
+    def export_mlflow(
+        self, runs: Sequence[str] = (), *, experiment: str = "fednb", tracking_uri: str | None = None
+    ) -> dict[str, str]:
+        """Write runs to MLflow: parameters, figures, progress and receipts. Returns MLflow's id by run.
+
+        `runs` : ids; none: the latest fits that ended. `tracking_uri` : None means what MLflow is set to. A run that is
+        there already is left alone. Raises ConfigError without MLflow (fednb[mlflow]), DataError for a run that has not
+        ended.
+        """
+        from fednb.federation.tracking import export
+
+        known = self._ask(m.ListRuns(limit=1_000), m.Runs).runs
+        ended = [info.run for info in known if info.protocol in TRAININGS and info.status != "running"]
+        return export(self, known, runs or ended, experiment, tracking_uri)
+
     def receipts(self, run: str | None = None) -> pd.DataFrame:
         """What left each member in a run (by default the newest), to whom, how much, and under which rule.
 

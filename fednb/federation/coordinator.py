@@ -23,13 +23,14 @@ from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
 from fednb.federation.placement import exposure
 from fednb.federation.receipts import Book
-from fednb.federation.runs import RunRecord, RunStore
+from fednb.federation.runs import RunRecord, RunStore, follows, single
 from fednb.federation.seat import Seat, explain
 from fednb.federation.store import MemberStore
 from fednb.policy.audit import Head
 from fednb.policy.quota import QuotaLedger
 from fednb.protocols.base import Budget, Dataset, Protocol
 from fednb.typed import known
+from fednb.version import __version__
 from fednb.wire.endpoint import Conversation, Endpoint
 from fednb.wire.message import Message
 
@@ -235,6 +236,9 @@ class CoordinatorService:
             by=by,
             cast=request.cast,
             estimate=request.estimate,
+            params=single(request.params),
+            follows=follows(request.data.values()),
+            version=__version__,
         )
         run = _Run(self._runs.begin(info), protocol, request)
         self._store.write(f"{run.id}-request", request)

@@ -167,7 +167,7 @@ class KernelProcess:
         code = self._process.poll()
         if code is None:
             return "is running"
-        if self._sandbox is not None and code > 128:
+        if self._sandbox is not None and self._sandbox.backend == "bubblewrap" and code > 128:
             code = 128 - code  # how bubblewrap, which stands between, tells of a signal
         if code >= 0:
             return f"exited with code {code}"

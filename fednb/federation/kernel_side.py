@@ -157,8 +157,7 @@ class PartyFed:
         return ids, label
 
     def _ask(self, request: Message, kind: type[M]) -> M:
-        answer = self._send(request).recv(kind, m.Failed)
-        return self._checked(answer)
+        return self._checked(self._send(request).recv(kind, m.Failed))
 
     def _send(self, request: Message) -> Conversation:
         if self._talk is None:

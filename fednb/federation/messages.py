@@ -369,6 +369,10 @@ class RunInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     error: str = ""
     estimate: Estimate | None = None
     bytes: int = 0  # payload that crossed between members, once it ended well
+    params: dict[Word, bool | int | float | Word | None] = {}  # those that are single values
+    figures: Figures = {}  # single numbers that members made public, once it ended well
+    follows: Word = ""  # the run whose part this one used: a fit is followed by its scores, these by an evaluation
+    version: Word = ""  # of fednb at the coordinator
 
 
 class Runs(Message):

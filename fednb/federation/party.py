@@ -21,6 +21,7 @@ from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
 from fednb.federation.columns import Ids
 from fednb.federation.receipts import Book
+from fednb.federation.scored import ScoredRows
 from fednb.federation.seat import Seat, explain
 from fednb.federation.store import MemberStore, Part
 from fednb.federation.terms import Admission, Origins, Terms, Used
@@ -28,6 +29,7 @@ from fednb.policy.protocol_policy import ProtocolPolicy
 from fednb.protocols.base import Dataset
 from fednb.protocols.base import Protocol as RunProtocol
 from fednb.protocols.executor import Executor
+from fednb.protocols.vertical_score import measure
 from fednb.wire.codec import encode
 from fednb.wire.endpoint import Conversation, Endpoint
 
@@ -87,6 +89,10 @@ class RunPolicy(Protocol):
         """Raises Refused unless this analyst may run this, on this table, with these parties."""
         ...
 
+    def most_models(self, features: int) -> int | None:
+        """How many different models of so many features of this party's may score a row; None: any number."""
+        ...
+
     def releases(self, what: str) -> bool:
         """Whether `what` ("coefficients") of this party's own may be shown to the analyst."""
         ...
@@ -124,6 +130,7 @@ class PartyService:
         self._threads = threads
         self._book = book or Book(endpoint.me)
         self._executor = executor
+        self._scored = ScoredRows(store, endpoint.me)
         endpoint.listen("member/", self._serve)
 
     def _serve(self, talk: Conversation) -> None:
@@ -140,6 +147,7 @@ class PartyService:
             self._once(request)
             data = self._dataset(request.data, protocol.roles[request.role].needs)
             terms = self._admission.agree(request, protocol, self._partners(request), data, self._used(request, data))
+            self._count_models(request, protocol, data)
             self._book.run_begins(request)
         except Exception as error:
             self._declines(request, error)
@@ -173,6 +181,24 @@ class PartyService:
             executor=self._executor,
         )
         self._play(seat, talk, data, request, terms)
+
+    def _count_models(self, join: m.Join, protocol: RunProtocol, data: Dataset) -> None:
+        """Before somebody learns a sum over features of each row: how many such sums there have been."""
+        if not protocol.roles[join.role].scores or "columns" not in data.part:
+            return
+        most = self._policy.most_models(len(data.part["columns"]))
+        if most is not None:
+            table, on, rows = self._origin(join.data)
+            self._scored.count(self._tables.own_keys(table, on, rows), measure(data.part), most)
+
+    def _origin(self, ref: m.DataRef) -> tuple[str, list[str], npt.NDArray[np.int64]]:
+        """The table that was aligned, its id columns, and the positions there of a frame's rows."""
+        frame = self._store.load(str(ref.frame))
+        _, rows = self.rows(ref)
+        if "origin" in frame:
+            kept = frame["origin"]
+            return str(kept["table"]), list(kept["on"]), np.asarray(kept["index"], dtype=np.int64)[rows]
+        return str(frame["table"]), list(frame.get("on", [])), rows
 
     def _declines(self, join: m.Join, error: Exception) -> None:
         try:
@@ -280,9 +306,10 @@ class PartyService:
         if ref.table is not None:  # what is needed of the table, an earlier run has read
             self._check_unchanged(ref.table, part, "prepared. Prepare it")
             return Dataset(part=part)
+        parts = tuple(self._store.load(run) for run in ref.parts)
         if ref.frame is None:
             learnt_from = str(part.get("frame") or "") if "origin" in needs else ""
-            return Dataset(part=part, origin=self._store.load(learnt_from) if learnt_from else {})
+            return Dataset(part=part, parts=parts, origin=self._store.load(learnt_from) if learnt_from else {})
         table, rows = self.rows(ref)
         features: Any = None
         columns: tuple[str, ...] = ()
@@ -295,7 +322,6 @@ class PartyService:
             if not ref.label:
                 raise DataError(f"{self._endpoint.me} was given the label's role without the name of a label.")
             label = self._tables.label(table, ref.label, rows)
-        parts = tuple(self._store.load(run) for run in ref.parts)
         return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part, parts=parts)
 
     def _used(self, join: m.Join, data: Dataset) -> Used | None:
@@ -346,9 +372,11 @@ class PartyService:
         if outcome.table is not None:
             name, columns = outcome.table
             table, rows = self.rows(ref)
+            origin, on, index = self._origin(ref)
             self._tables.save_rows(name, table, rows, columns)
             # its rows are the frame's, in their order: an aligned frame on the new table, under this run's id
             private |= {"table": name, "index": np.arange(len(rows)), "digest": self._tables.digest(name)}
+            private["origin"] = {"table": origin, "on": on, "index": index}
         self._store.save(join.run, private)
         public = dict(result.public)
         if self._policy.releases("coefficients"):

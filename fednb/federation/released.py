@@ -28,6 +28,8 @@ def frame(counter: Counter, answer: Answer) -> pd.DataFrame:
     import pandas as pd
 
     made = pd.DataFrame(answer.values, columns=answer.columns)
+    for column in range(made.shape[1]):  # by place, since several may have one name; a withheld figure becomes NaN
+        made.isetitem(column, pd.to_numeric(made.iloc[:, column]).to_numpy())
     if len(answer.index_names) > 1:
         made.index = pd.MultiIndex.from_tuples([tuple(each) for each in answer.index], names=answer.index_names)
     elif answer.index_names:

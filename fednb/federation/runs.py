@@ -9,18 +9,21 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from fednb.errors import DataError
-from fednb.federation.messages import Event, RunEnded, RunEvent, RunInfo
+from fednb.federation.messages import DataRef, Event, MemberResult, RunEnded, RunEvent, RunInfo
 from fednb.typed import known
 
 log = logging.getLogger("fednb.coordinator")
 
+MOST_TEXT = 200  # characters of a name or a value that is listed with a run
+MOST_FIGURES = 100
 MOST_EVENTS = 100_000  # of one run: a member that reports more is not reporting progress
 
 
@@ -45,7 +48,12 @@ class RunRecord:
             self.ended = ended
             sent = sum(sum(result.bytes_out.values()) for result in ended.results.values())
             self.info = msgspec.structs.replace(
-                self.info, status=ended.status, seconds=ended.seconds, error=ended.error, bytes=sent
+                self.info,
+                status=ended.status,
+                seconds=ended.seconds,
+                error=ended.error,
+                bytes=sent,
+                figures=_figures(ended.results.values()),
             )
             self._changed.notify_all()
         self._write()
@@ -139,6 +147,38 @@ class RunStore:
         record.ended = ended
         record._events = [msgspec.json.decode(line, type=known(Event)) for line in lines[2:]]
         self._records[record.info.run] = record
+
+
+def single(params: Mapping[str, Any]) -> dict[str, bool | int | float | str | None]:
+    """Those parameters of a run that are single values and short."""
+    return {
+        str(name)[:MOST_TEXT]: value
+        for name, value in params.items()
+        if value is None
+        or isinstance(value, bool | int | float)
+        or (isinstance(value, str) and len(value) <= MOST_TEXT)
+    }
+
+
+def follows(data: Iterable[DataRef]) -> str:
+    """The run whose part a run uses; "" for none, or one that is no id."""
+    for ref in data:
+        for run in (ref.part, *ref.parts):
+            if run:
+                return run if len(run) <= MOST_TEXT else ""
+    return ""
+
+
+def _figures(results: Iterable[MemberResult]) -> dict[str, float]:
+    """Single numbers that members made public; of a figure with an interval, the figure."""
+    found: dict[str, float] = {}
+    for result in results:
+        for name, said in result.public.items():
+            value = said.get("value", said.get("change")) if isinstance(said, Mapping) else said
+            fits = isinstance(value, bool | int | float) and len(str(name)) <= MOST_TEXT and len(found) < MOST_FIGURES
+            if fits and name not in found:
+                found[str(name)] = float(value)
+    return found
 
 
 def _plain(value: object) -> object:

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from fednb.models.binning import WoeBinning
 from fednb.models.boosting import SecureBoostClassifier, SecureBoostRegressor
+from fednb.models.comparison import Comparison, compare_scores, score_stability
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
 from fednb.models.fit_quality import FitQuality
 from fednb.models.linear import VerticalLinearRegression
 from fednb.models.logistic import VerticalLogisticRegression
 from fednb.models.one_vs_rest import ClassEvaluation, VerticalOneVsRest
+from fednb.models.own import OwnLogisticRegression
 from fednb.models.poisson import VerticalPoissonRegression
 from fednb.models.regression import Withheld
 from fednb.models.scorecard import Scorecard
 from fednb.models.scores import Scores
 from fednb.models.search import VerticalGridSearch, cross_validate
+from fednb.models.segments import evaluate_by
+from fednb.models.selection import select_features
 
 __all__ = [
     "ClassEvaluation",
+    "Comparison",
     "Cost",
     "Evaluation",
     "FitQuality",
+    "OwnLogisticRegression",
     "Scorecard",
     "Scores",
     "SecureBoostClassifier",
@@ -32,5 +38,9 @@ __all__ = [
     "VerticalPoissonRegression",
     "Withheld",
     "WoeBinning",
+    "compare_scores",
     "cross_validate",
+    "evaluate_by",
+    "score_stability",
+    "select_features",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
@@ -17,10 +18,13 @@ from sklearn.utils.validation import check_is_fitted
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.result import RunResult
+from fednb.models import saved
 from fednb.models.bins import Bins, Count
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from fednb.federation.client import Federation
 
 
 class _Released(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,8 +53,9 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     bins : cells a feature to begin with, 2 to 100, each of ten rows or more.
     method : "quantile" or "width" (equal widths).
     merge : "monotone", neighbours are joined so that the rate of positives only rises or only falls, with the largest
-        information value that this allows; "optimal", the largest information value whatever the trend; "none", only
-        until each bin has ten rows and both classes.
+        information value that this allows; "optimal", the largest information value whatever the trend; "tree", the
+        leaves of a decision tree; "optbinning", that library's optimum, where the label's party has it installed
+        (fednb[optbinning]); "none", only until each bin has ten rows and both classes.
     max_bins : at most so many merged bins of ordinary values.
     min_share : share of the rows behind each merged bin, 0 to 0.5. Not used with merge="none".
     min_iv : `transform` leaves features out whose information value is below this (0.02 is a usual bound).
@@ -71,7 +76,7 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         *,
         bins: int = 20,
         method: Literal["quantile", "width"] = "quantile",
-        merge: Literal["monotone", "optimal", "none"] = "monotone",
+        merge: Literal["monotone", "optimal", "tree", "optbinning", "none"] = "monotone",
         max_bins: int = 10,
         min_share: float = 0.05,
         min_iv: float = 0.0,
@@ -190,6 +195,39 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             .reset_index(drop=True)
         )
 
+    def save(self, path: str | Path, federation: Federation) -> Self:
+        """Write what you may know of the binning to a file; each party puts its own part (cut points, weights)
+        aside."""
+        check_is_fitted(self, "run_")
+        run, seals = saved.keep(federation, {p: self.run_ for p, names in self.feature_names_in_.items() if names})
+        kept = saved.SavedBinning(
+            params=self.get_params() | {"special_values": list(self.special_values), "cuts": self._plain_cuts()},
+            run=run,
+            label=self.label_,
+            features={party: list(names) for party, names in self.feature_names_in_.items()},
+            seals=seals,
+            bins=self._bins,
+            dropped=self.dropped_,
+            rows=self.n_rows_,
+            notes=self._fit_notes,
+        )
+        saved.write(Path(path), kept)
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path, federation: Federation) -> Self:
+        """The binning that `save` wrote, to code new rows. DataError when the file or a party's part has changed."""
+        kept = saved.read(Path(path), saved.SavedBinning)
+        binning = saved.made(cls, kept, path)
+        saved.check(federation, kept)
+        binning._known(kept.run, kept.label, {p: tuple(names) for p, names in kept.features.items()}, kept.bins)
+        binning.n_rows_, binning.dropped_ = kept.rows, dict(kept.dropped)
+        binning._fit_notes, binning.notes_ = [*kept.notes], [*kept.notes]
+        return binning
+
+    def _plain_cuts(self) -> dict[str, list[float]] | None:
+        return None if self.cuts is None else {name: [float(x) for x in points] for name, points in self.cuts.items()}
+
     def _check_frame(self, frame: VerticalFrame) -> None:
         check_is_fitted(self, "run_")
         for party, names in self.feature_names_in_.items():
@@ -225,8 +263,6 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         }
 
     def _learned(self, frame: VerticalFrame, result: RunResult, active: str, label: str) -> None:
-        import pandas as pd
-
         names = {
             party: tuple(column for column in columns if (party, column) != (active, label))
             for party, columns in frame.columns.items()
@@ -239,11 +275,28 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 raise UnexpectedMessage(f"{party} released bins of other features than the frame's", member=party)
             bins |= {f"{party}.{feature.column}": feature for feature in said.features}
             notes += said.notes
-        self.run_ = result.run
-        self.label_ = f"{active}.{label}"
+        self._known(result.run, f"{active}.{label}", names, bins)
+        self.n_rows_ = len(frame)
+        self.dropped_ = {}
+        for name, feature in bins.items():
+            iv = float(np.sum(feature.iv))
+            if len(set(feature.woe)) < 2:
+                self.dropped_[name] = "one bin only"
+            elif iv < self.min_iv:
+                self.dropped_[name] = f"information value {iv:.4f}, below min_iv={self.min_iv:g}"
+        self._fit_notes = notes
+        self.notes_ = [*notes]
+        self.seconds_ = result.seconds
+        self.bytes_ = result.bytes
+        self.operations_ = result.operations
+
+    def _known(self, run: str, label: str, names: dict[str, tuple[str, ...]], bins: dict[str, Bins]) -> None:
+        import pandas as pd
+
+        self.run_ = run
+        self.label_ = label
         self.feature_names_in_ = names
         self.n_features_in_ = sum(len(columns) for columns in names.values())
-        self.n_rows_ = len(frame)
         self._bins = bins
         self.iv_ = (
             pd.DataFrame(
@@ -257,15 +310,3 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             .sort_values("iv", ascending=False, kind="stable")
             .reset_index(drop=True)
         )
-        self.dropped_ = {}
-        for name, feature in bins.items():
-            iv = float(np.sum(feature.iv))
-            if len(set(feature.woe)) < 2:
-                self.dropped_[name] = "one bin only"
-            elif iv < self.min_iv:
-                self.dropped_[name] = f"information value {iv:.4f}, below min_iv={self.min_iv:g}"
-        self._fit_notes = notes
-        self.notes_ = [*notes]
-        self.seconds_ = result.seconds
-        self.bytes_ = result.bytes
-        self.operations_ = result.operations

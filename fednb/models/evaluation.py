@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.federation.frame import VerticalFrame
@@ -95,6 +97,56 @@ class Evaluation:
         import pandas as pd
 
         return pd.DataFrame({"rows": self.assessment.gains.rows, "positives": self.assessment.gains.positives})
+
+    @property
+    def brier(self) -> float:
+        """Mean squared difference of probability and label."""
+        said = self.assessment.brier
+        return float("nan") if said is None else said.value
+
+    @property
+    def brier_interval(self) -> tuple[float, float]:
+        said = self.assessment.brier
+        return (float("nan"), float("nan")) if said is None else (said.low, said.high)
+
+    def lift(self) -> pd.DataFrame:
+        """Columns rows (share with the highest scores) and lift: how many times as many positives as in a random
+        share."""
+        found = self.gains().iloc[1:].reset_index(drop=True)
+        return found.assign(lift=found["positives"] / found["rows"]).drop(columns="positives")
+
+    def cutoffs(self) -> pd.DataFrame:
+        """What follows from a cut-off, at each point of the curve: who scores below it is approved.
+
+        Columns cutoff (mean of the ten scores there), approved (share of rows below), bad_rate (share of positives
+        among them), precision (share of positives among those above), recall (share of all positives that is above).
+        """
+        import pandas as pd
+
+        said = self.assessment
+        above = np.asarray(said.gains.rows[1:])
+        caught = np.asarray(said.gains.positives[1:])
+        rate = said.positives / said.rows
+        below = 1.0 - above
+        bad = np.divide((1.0 - caught) * rate, below, out=np.full_like(below, np.nan), where=below > 0)
+        cutoff = said.roc.threshold or [math.nan] * len(above)
+        return pd.DataFrame(
+            {
+                "cutoff": cutoff,
+                "approved": below,
+                "bad_rate": bad,
+                "precision": caught * rate / above,
+                "recall": caught,
+            }
+        )
+
+    def at_bad_rate(self, limit: float) -> float:
+        """The largest share of rows that can be approved with a share of positives among them of at most `limit`."""
+        table = self.cutoffs().dropna(subset="bad_rate")
+        allowed = table.loc[table["bad_rate"] <= limit, "approved"]
+        if self.positives <= limit * self.rows:
+            return 1.0
+        return float(allowed.max()) if len(allowed) else 0.0
 
     def calibration(self) -> pd.DataFrame:
         """Columns predicted, observed and rows, one line a bin of score."""

@@ -129,7 +129,7 @@ class VerticalLogisticRegression(VerticalRegression):
             "tol": float(self.tol),
             "standardize": bool(self.standardize),
             "clip": None if self.clip is None else float(self.clip),
-            "class_weight": _class_weight(self.class_weight),
+            "class_weight": class_weight_of(self.class_weight),
             "bounds": self._bounds,
             "positive": self._positive,
             "key_bits": int(self.key_bits),
@@ -179,7 +179,7 @@ def _interval(pair: Sequence[float | None]) -> Interval:
     return least, most
 
 
-def _class_weight(given: object) -> str | list[float] | None:
+def class_weight_of(given: object) -> str | list[float] | None:
     """As the protocol takes it: weights of class 0 and class 1, 1 where none is given, as in scikit-learn."""
     if given is None or given == "balanced":
         return given

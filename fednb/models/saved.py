@@ -85,6 +85,15 @@ class SavedPoisson(SavedRegression, frozen=True, kw_only=True, tag="VerticalPois
     """A `VerticalPoissonRegression` as it is saved."""
 
 
+class SavedBinning(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="WoeBinning"):
+    """A `WoeBinning` as it is saved."""
+
+    bins: dict[str, Bins]  # "party.column" -> its bins
+    dropped: dict[str, str]
+    rows: int
+    notes: list[str]
+
+
 class SavedCard(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="Scorecard"):
     """A `Scorecard` as it is saved; its features are those on the card."""
 
@@ -96,7 +105,7 @@ class SavedCard(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, ta
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checksum: str
-    model: SavedLogistic | SavedLinear | SavedPoisson | SavedBoosting | SavedCard
+    model: SavedLogistic | SavedLinear | SavedPoisson | SavedBoosting | SavedBinning | SavedCard
 
 
 S = TypeVar("S", bound=Saved)

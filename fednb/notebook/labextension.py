@@ -5,6 +5,8 @@ A plain install brings it along as data files; an editable one leaves data files
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 import sys
 import tempfile
@@ -16,6 +18,7 @@ from fednb.errors import ConfigError
 
 NAME = "fednb-lab"
 WIDGET = ("training.js", "training.css")  # the run's widget, which the extension shows in a panel too
+HERE = "here.js"  # says how a terminal runs the command
 
 
 def install(*, user: bool = False, prefix: str | None = None) -> Path:
@@ -30,6 +33,8 @@ def install(*, user: bool = False, prefix: str | None = None) -> Path:
             for name in WIDGET:
                 if not (copy / "static" / name).exists():
                     shutil.copy(Path(__file__).parent / "widgets" / name, copy / "static" / name)
+            command = shlex.join([sys.executable, "-m", "fednb.cli"])  # wherever a terminal's PATH leads
+            (copy / "static" / HERE).write_text(f"export const FEDNB = {json.dumps(command)};\n", encoding="utf-8")
             if to.exists():
                 shutil.rmtree(to)
             copy.rename(to)

@@ -32,7 +32,7 @@ COMMANDS = {
     "status": "every member: up or down, its version, the round trip to it",
     "doctor": "the same as status",
     "tables": "every party's tables: rows, columns, id and label; never values",
-    "runs": "the coordinator's runs, also those that other notebooks began",
+    "runs": "[compare | RUN RUN ...]  the coordinator's runs, also of other notebooks; or fits beside each other",
     "receipt": "[RUN]  what left each member for the last cell and the newest run, or for that run, and by which rule",
     "cost": "what the latest fits took, beside what model.cost(frame, y) had estimated",
     "asked": "every cell that you asked owners to approve, and how it stands",
@@ -108,6 +108,9 @@ class Magics:
             return self._session.cells.mock(self._session.parties([party])[0], table)
         elif command == "receipt":
             return self._session.receipts(rest.strip())
+        elif command == "runs" and rest.strip():
+            words = rest.replace(",", " ").split()
+            return self._session.federation.compare_runs([] if words == ["compare"] else words)
         elif rest.strip():
             raise UsageError(f"%fed {command} takes nothing more, but got {rest.strip()!r}.")
         elif command in ("status", "doctor"):

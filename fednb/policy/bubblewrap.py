@@ -40,7 +40,8 @@ def command(
     scratch : an empty folder in memory, of `size` bytes, over whatever is there.
     """
     made = [*_DEAF, program() or PROGRAM, "--unshare-all", "--die-with-parent", "--cap-drop", "ALL"]
-    made += ["--proc", "/proc", "--dev", "/dev"]
+    # an agent that runs as root owns Linux's settings in /proc/sys also without any capability
+    made += ["--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"]
     for folder in ("/dev/shm", "/tmp"):  # noqa: S108  (inside)
         made += ["--size", str(size), "--tmpfs", folder]
     for path in system:
@@ -52,5 +53,7 @@ def command(
         made += ["--ro-bind", str(path), str(path)]
     for path in write:
         made += ["--bind", str(path), str(path)]
-    made += ["--size", str(size), "--tmpfs", str(scratch), "--"]
-    return [*made, *argv]
+    made += ["--size", str(size), "--tmpfs", str(scratch)]
+    for folder in ("/dev", "/"):  # memory files of bubblewrap's own, which have no size
+        made += ["--remount-ro", folder]
+    return [*made, "--", *argv]

@@ -16,6 +16,7 @@ import msgspec
 from fednb.errors import Refused
 from fednb.text import plain
 
+MOST_CODE = 100_000  # characters
 _LOADS, _SAVES = ("load",), ("save", "lock")  # methods of `fed`
 _HIDES = {"eval", "exec", "compile", "getattr", "setattr", "delattr", "vars", "globals", "locals", "__import__"}
 _FILES = {"open", "read_csv", "read_parquet", "read_sql", "read_json", "read_pickle", "to_csv", "to_parquet", "to_json"}
@@ -39,6 +40,12 @@ def parse(code: str, member: str = "") -> ast.Module:
 
     Raises Refused for what only IPython does (%magics, !commands), and for text that does not show as it is.
     """
+    if len(code) > MOST_CODE:
+        raise Refused(
+            f"this cell has {len(code):,} characters; one that a person has to read may have {MOST_CODE:,}.",
+            member=member,
+            rule="approval",
+        )
     if plain(code, len(code)) != code:
         raise Refused(
             f"this cell has invisible or control characters in it, and {member or 'the owner'} has to see what it "
@@ -47,7 +54,9 @@ def parse(code: str, member: str = "") -> ast.Module:
             rule="approval",
         )
     try:
-        return ast.parse(code)
+        tree = ast.parse(code)
+        ast.dump(tree)  # is it nested too deep to be walked?
+        return tree
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f" at line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         raise Refused(

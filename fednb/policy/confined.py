@@ -34,7 +34,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     memory: int = 4 << 30  # bytes of address space
     cpu: int = 3600  # seconds of processor time, over the life of the process
-    file: int = 256 << 20  # bytes of a file that it writes; with bubblewrap also of all its files together
+    file: int = 256 << 20  # bytes of a file that it writes; with bubblewrap also of all in its working folder
     files: int = 512  # open at a time
     threads: int = 512  # with bubblewrap, where the user is not root
 

@@ -85,6 +85,7 @@ _simple("rename the member's key", lambda bait: _key(bait).rename(_key(bait).wit
 _simple("read the users of the machine", lambda bait: Path("/etc/passwd").read_text())
 _simple("read shared memory in /dev/shm", lambda bait: Path("/dev/shm", bait.shm).read_text())  # noqa: S108
 _simple("see the network's devices", lambda bait: os.listdir("/sys/class/net"))
+_simple("change a setting of Linux", lambda bait: Path("/proc/sys/kernel/core_pattern").open("r+").close())
 _simple("change a package of this Python", lambda bait: Path(msgspec.__file__).open("r+").close())
 _simple("read a file that was left open", lambda bait: os.pread(bait.descriptor, 100, 0).decode())
 

@@ -100,7 +100,6 @@ def regress(release: Releaser, question: p.Regress) -> Answer:
     everything = [np.arange(relation.n)]
     rule = release.rule(everything, wanted)
     if rule:
-        release.depended += rule in rules.DEPEND_ON_VALUES
         release.refuse(rule, what)
     _check_fit(release, X, what)
     for (j, shape), other in itertools.product(enumerate(shapes), range(len(shapes))):
@@ -154,10 +153,8 @@ def _check_fit(release: Releaser, X: Array, what: str) -> None:
     q, r = np.linalg.qr(X / np.where(scale > 0, scale, 1.0))
     diagonal = np.abs(np.diag(r))
     if diagonal.min() < 1e-8 * diagonal.max():
-        release.depended += 1
         release.refuse("regression", what, "its columns depend on each other; leave one out")
     if (q**2).sum(axis=1).max() > MOST_HAT:
-        release.depended += 1
         release.refuse(
             "regression", what, "some row would decide its own fitted value; take logarithms, or fewer columns"
         )
@@ -184,7 +181,6 @@ def _logit(release: Releaser, X: Array, y: Array, what: str) -> tuple[Array, Arr
         fitted = 1 / (1 + np.exp(-np.clip(Z @ beta, -35, 35)))
         hessian = (Z * (fitted * (1 - fitted))[:, None]).T @ Z
         if np.linalg.cond(hessian) > 1e10 or np.abs(beta).max() > 50:
-            release.depended += 1
             release.refuse("regression", what, "the target can be told from the columns without error, or nearly so")
         step = np.linalg.solve(hessian, Z.T @ (y - fitted))
         beta = beta + step

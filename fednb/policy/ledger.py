@@ -221,8 +221,12 @@ class Ledger:
                 os.fsync(file.fileno())
             _sync(folder)
         self.salt = salt.read_text()
-        for record in _records(self._handle, folder):
-            self._replay(record)
+        try:
+            for record in _records(self._handle, folder):
+                self._replay(record)
+        except ConfigError:
+            self.close()
+            raise
 
     def close(self) -> None:
         if self._handle >= 0:

@@ -21,6 +21,8 @@ Floats = npt.NDArray[np.float64]
 
 _LEAST = 1e-5  # of a new direction, relative; answers of a few digits do not show less
 
+_SAFE = 1e-4  # of what is left of a vector, squared: with that much, one pass is exact to 14 digits
+
 
 class Basis:
     """An orthonormal basis of all sums that were released of one quantity, over rows 0 .. n-1."""
@@ -60,6 +62,8 @@ class Basis:
             strength, mix = np.linalg.eigh(new.T @ new)  # the Gram matrix: far cheaper than a QR of long columns
             lasting = strength > _LEAST**2
             new = new @ (mix[:, lasting] / np.sqrt(strength[lasting]))
+            if strength[lasting].min(initial=1.0) > _SAFE:
+                break
         then = self._square + (new**2).sum(axis=1)
         return new.T, (then / self._size)[self.atom]
 

@@ -139,6 +139,13 @@ class MemberPolicy:
                 rule="analysts.tables",
             )
 
+    def most_models(self, features: int) -> int | None:
+        """How many different models of so many features of this member's may score a row.
+
+        Each gives whoever gets the score one equation in the row's features: fewer than there are unknown.
+        """
+        return max(1, features - 1)
+
     def releases(self, what: str) -> bool:
         """Whether `what` ("coefficients") of this member's own may be shown to the analyst."""
         return what in self._release

@@ -48,28 +48,38 @@ class Releaser:
         self.depended = 0  # refusals that depended on values
         self.trial: Trial | None = None  # to be committed
         self._values: dict[Term, Array] = {}
+        self._order: dict[tuple[str, int], tuple[Array, Array]] = {}
 
     # ------------------------------------------------------------ aggregates
 
     def aggregate(self, question: p.Aggregate) -> Answer:
         groups, meanings = self._groups(question.by)
         parts = [self._part(figure) for figure in question.figures]
-        everything = [np.arange(self.relation.n)]
-        for part in parts:
-            wanted = part.wanted + self._windows(part, everything)
-            if _windowed(part) and self._window(part, everything[0]) is None:
-                part.withheld = "size"
-            part.withheld = part.withheld or self.rule(everything, wanted)
-            if part.withheld:
-                self.withhold(part)
-        kept = [part for part in parts if not part.withheld]
-        if not kept:
-            self.refuse(parts[0].withheld, self._named(parts))
-        groups, meanings = self._pool(groups, meanings, kept)
+        try:
+            groups, meanings = self._pool(groups, meanings, parts)
+        except Refused:
+            kept = self._feasible(parts)
+            if len(kept) in (0, len(parts)):
+                raise
+            groups, meanings = self._pool(groups, meanings, kept)
         values: list[list[int | float | str | None]] = []
         for rows in groups:
             values.append([None if part.withheld else self._value(part, rows) for part in parts])
         return self.answer(question.by, meanings, [part.name for part in parts], values)
+
+    def _feasible(self, parts: Sequence[Part]) -> list[Part]:
+        """Those that may be told of all rows together; the others are withheld."""
+        everything = [np.arange(self.relation.n)]
+        for part in parts:
+            if _windowed(part) and self._window(part, everything[0]) is None:
+                part.withheld = "size"
+            part.withheld = part.withheld or self.rule(everything, part.wanted + self._windows(part, everything))
+        kept = [part for part in parts if not part.withheld]
+        if kept:
+            for part in parts:
+                if part.withheld:
+                    self.withhold(part)
+        return kept
 
     def _part(self, figure: p.Figure) -> Part:
         name = figure.column or "size"
@@ -139,16 +149,23 @@ class Releaser:
 
     def _window(self, part: Part, rows: Array) -> Array | None:
         """The rows of a group around its quantile; None where the tail is too short."""
-        numbers = part.numbers if part.numbers is not None else np.zeros(self.relation.n)
         q = part.figure.q if part.figure is not None and part.figure.q is not None else 0.5
-        used = rows[~np.isnan(numbers[rows])]
+        used = self._ranked(part, rows)
         if len(used) * min(q, 1 - q) < self.guard.k or not rules.enough(self.relation, used, self.guard.k):
             return None
-        used = used[np.argsort(numbers[used], kind="stable")]
         width = max(self.guard.k, math.ceil(QUANTILE_SHARE * len(used)))
         start = min(max(0, round(q * (len(used) - 1) - (width - 1) / 2)), len(used) - width)
         window: Array = used[start : start + width]
         return window if rules.enough(self.relation, window, self.guard.k) else None
+
+    def _ranked(self, part: Part, rows: Array) -> Array:
+        """Rows that have a value, from the least to the largest; worked out once for all quantiles of a column."""
+        key = (part.name, id(rows))
+        if key not in self._order:
+            numbers = part.numbers if part.numbers is not None else np.zeros(self.relation.n)
+            used = rows[~np.isnan(numbers[rows])]
+            self._order[key] = rows, used[np.argsort(numbers[used], kind="stable")]  # the rows too: ids are reused
+        return self._order[key][1]
 
     def _value(self, part: Part, rows: Array) -> int | float | None:
         figure = part.figure
@@ -230,7 +247,6 @@ class Releaser:
         while rest and sum(counts[cell] for cell in taken) < self.guard.k:
             taken.append(rest.pop(0))
         if not rest:
-            self.depended += 1
             self.refuse("levels", "these counts")
         place = {cell: number for number, cell in enumerate(sorted(rest))} | dict.fromkeys(taken, len(rest))
         self.notes.append(f"levels with fewer than {self.guard.k} ids are pooled")
@@ -261,7 +277,6 @@ class Releaser:
                 kept.append(edges[cut - 1])
                 low = cut
         if not kept:
-            self.depended += 1
             self.refuse("levels", what)
         self.settle(everything, size.wanted)
         counts = np.bincount(np.digitize(values[rows], kept), minlength=len(kept) + 1)
@@ -321,7 +336,7 @@ class Releaser:
             if not bad:
                 break
             if len(groups) == 1:
-                self._refuse_group(rule, parts)
+                self.refuse(rule, self._named(parts))
             if len(bad) < 2 or rule == "leverage":
                 rest = sorted((g for g in range(len(groups)) if g not in bad), key=lambda g: len(groups[g]))
                 bad = bad | set(rest[:more])
@@ -332,15 +347,10 @@ class Releaser:
             meanings = [each for g, each in enumerate(meanings) if g not in bad] + [meaning]
             pooled = True
         else:
-            self._refuse_group("leverage", parts)
+            self.refuse("leverage", self._named(parts))
         if pooled:
             self.notes.append("groups too small, too uniform or too close to earlier ones are pooled")
         return groups, meanings
-
-    def _refuse_group(self, rule: str, parts: Sequence[Part]) -> NoReturn:
-        if rule in rules.DEPEND_ON_VALUES:
-            self.depended += 1
-        self.refuse(rule, self._named(parts))
 
     def rule(self, groups: list[Array], wanted: list[Wanted]) -> str:
         """Which rule the sums would break; "" when none."""
@@ -354,7 +364,10 @@ class Releaser:
         """Groups whose rows would be exposed; none: the release may be committed."""
         trial, owners = rules.charge(self.relation, groups, wanted, self.ledger, self._values)
         self.trial = trial if trial.fits else None
-        return {owners[i][g] for i in range(len(owners)) if trial.over[i].any() for g in trial.exposed(i)}
+        if trial.fits:
+            return set()
+        found = {owners[i][g] for i in range(len(owners)) if trial.over[i].any() for g in trial.exposed(i)}
+        return found or set(range(len(groups)))  # the row that would be exposed is the one that no group has
 
     def settle_or_refuse(self, groups: list[Array], wanted: list[Wanted], what: str) -> None:
         if self.settle(groups, wanted):

@@ -159,6 +159,7 @@ class Role:
     # "parts": X is used some rows at a time, and may be larger than memory
     needs: tuple[str, ...] = ()
     figures: bool = False  # its result, or what it learns, tells sums and figures of the very rows that it used
+    scores: bool = False  # somebody else learns a sum over this role's features for each row
 
 
 @dataclass(frozen=True)

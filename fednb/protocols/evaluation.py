@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Annotated, Any
 
@@ -55,6 +56,9 @@ class Roc:
 
     fpr: list[float]
     tpr: list[float]
+    threshold: list[float] = field(
+        default_factory=list
+    )  # of each point but the first: the mean of the ten scores there
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Assessment:
     roc: Roc
     gains: Gains
     calibration: Calibration
+    brier: Estimate | None = None  # mean squared difference of probability and label
 
 
 def assess(
@@ -96,7 +101,8 @@ def assess(
     """Figures of probabilities `scores` [n] against labels `y` [n] of 0 and 1.
 
     Intervals: AUC by DeLong et al. 1988, KS by a bootstrap's standard error (a percentile interval of a maximum would
-    be biased upwards), log loss by its standard error. Raises ValueError for fewer than 10 rows of a class.
+    be biased upwards), log loss and Brier score by their standard errors. Raises ValueError for fewer than 10 rows of a
+    class.
     """
     label = np.asarray(y, dtype=np.float64)
     p = np.asarray(scores, dtype=np.float64)
@@ -115,7 +121,8 @@ def assess(
         auc=ranking,
         ks=_estimate(ks, ks_error, z, 0.0, 1.0),
         gini=Estimate(2 * ranking.value - 1, 2 * ranking.low - 1, 2 * ranking.high - 1),
-        log_loss=_estimate(float(losses.mean()), float(losses.std() / math.sqrt(len(losses))), z, 0.0, math.inf),
+        log_loss=_mean(losses, z),
+        brier=_mean((p - label) ** 2, z),
         **_curves(label, p),
     )
 
@@ -152,13 +159,17 @@ def auc(y: Floats, scores: Floats) -> float:
 
 def delong(y: Floats, scores: Floats) -> tuple[float, float]:
     """AUC and its standard error (DeLong et al. 1988, by midranks as in Sun and Xu 2014)."""
-    positive, negative = scores[y == 1], scores[y == 0]
-    m, n = len(positive), len(negative)
-    ranks = midranks(scores)
-    above = (ranks[y == 1] - midranks(positive)) / n  # for each positive: share of negatives that it beats
-    below = 1.0 - (ranks[y == 0] - midranks(negative)) / m
-    variance = above.var(ddof=1) / m + below.var(ddof=1) / n
+    above, below = placements(y, scores)
+    variance = above.var(ddof=1) / len(above) + below.var(ddof=1) / len(below)
     return float(above.mean()), float(math.sqrt(variance))
+
+
+def placements(y: Floats, scores: Floats) -> tuple[Floats, Floats]:
+    """For each positive, the share of negatives that it beats; for each negative, of positives that beat it."""
+    positive, negative = scores[y == 1], scores[y == 0]
+    ranks = midranks(scores)
+    above = (ranks[y == 1] - midranks(positive)) / len(negative)
+    return above, 1.0 - (ranks[y == 0] - midranks(negative)) / len(positive)
 
 
 def midranks(x: Floats) -> Floats:
@@ -170,6 +181,13 @@ def midranks(x: Floats) -> Floats:
 
 def _ks(y: Floats, scores: Floats, rng: np.random.Generator) -> tuple[float, float]:
     """Largest distance of the two classes' distributions of scores, and its standard error."""
+    distance, n = ks_of(y, scores), len(y)
+    drawn = [distance(np.bincount(rng.integers(0, n, n), minlength=n)) for _ in range(RESAMPLES)]
+    return distance(np.ones(n)), float(np.std(drawn))
+
+
+def ks_of(y: Floats, scores: Floats) -> Callable[[npt.NDArray[Any]], float]:
+    """KS as a function of how often each row counts, [n]."""
     order = np.argsort(scores, kind="stable")
     label = y[order]
     ends = np.flatnonzero(np.diff(scores[order], append=np.inf))  # last row of each run of equal scores
@@ -181,9 +199,7 @@ def _ks(y: Floats, scores: Floats, rng: np.random.Generator) -> tuple[float, flo
             return 0.0
         return float(np.abs(of_positive / positives - (of_all - of_positive) / (rows - positives)).max())
 
-    n = len(y)
-    drawn = [distance(np.bincount(rng.integers(0, n, n), minlength=n)) for _ in range(RESAMPLES)]
-    return distance(np.ones(n)), float(np.std(drawn))
+    return lambda counts: distance(counts[order])
 
 
 def _curves(y: Floats, scores: Floats) -> dict[str, Any]:
@@ -196,6 +212,7 @@ def _curves(y: Floats, scores: Floats) -> dict[str, Any]:
     roc = Roc(
         fpr=[0.0, *((rows - positives) / (n - total)).tolist()],
         tpr=[0.0, *(positives / total).tolist()],
+        threshold=[_around(ordered, end) for end in rows.tolist()],
     )
     gains = Gains(rows=[0.0, *(rows / n).tolist()], positives=[0.0, *(positives / total).tolist()])
     ends = _bin_ends(ordered, CALIBRATION_BINS)
@@ -206,6 +223,12 @@ def _curves(y: Floats, scores: Floats) -> dict[str, Any]:
         rows=sizes[::-1].tolist(),
     )
     return {"roc": roc, "gains": gains, "calibration": calibration}
+
+
+def _around(ordered: Floats, end: int) -> float:
+    """The mean of MIN_ROWS sorted scores around a place: a score there would be one row's own."""
+    low = max(0, min(end - MIN_ROWS // 2, len(ordered) - MIN_ROWS))
+    return float(ordered[low : low + MIN_ROWS].mean())
 
 
 def _bin_ends(ordered: Floats, bins: int) -> npt.NDArray[np.int64]:
@@ -222,6 +245,10 @@ def _bin_ends(ordered: Floats, bins: int) -> npt.NDArray[np.int64]:
     if kept[-1] != n:
         kept[-1] = n
     return np.array(kept, dtype=np.int64)
+
+
+def _mean(values: Floats, z: float) -> Estimate:
+    return _estimate(float(values.mean()), float(values.std() / math.sqrt(len(values))), z, 0.0, math.inf)
 
 
 def _estimate(value: float, error: float, z: float, lowest: float, highest: float) -> Estimate:

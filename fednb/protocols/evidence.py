@@ -5,7 +5,7 @@
 
 Merging looks at counts only: of all ways to join neighbours it takes the one with the largest information value whose
 bins are large enough and, if asked, whose rates of positives rise or fall throughout. That is a dynamic programme over
-(first, last) of the newest bin.
+(first, last) of the newest bin. Others' ways to merge are in `merging`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from fednb.protocols import merging
+
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
-Merge = Literal["monotone", "optimal", "none"]
+Merge = Literal["monotone", "optimal", "tree", "optbinning", "none"]
 
 NEUTRAL = -1  # a bin without evidence: it has one class only, and weighs 0
 _GAIN = 1e-12  # more bins must be worth it
@@ -61,6 +63,12 @@ def merged(
         n, e = rows[:ordered], positives[:ordered]
         if merge == "none":
             groups[:ordered] = _both_classes(n, e)
+        elif merge in ("tree", "optbinning"):
+            joined = merging.WAYS[merge](n, e, least=least, most=most)
+            size = int(joined.max()) + 1
+            by_group = [np.bincount(joined, weights=x, minlength=size).astype(np.int64) for x in (n, e)]
+            again = _both_classes(by_group[0], by_group[1])
+            groups[:ordered] = again[joined]
         else:
             rises = (1, -1) if merge == "monotone" else (0,)
             found = [_best(n, e, all_rows, all_positives, rise=rise, least=least, most=most) for rise in rises]

@@ -101,6 +101,9 @@ class Family(Numbers, Protocol):
         """g_1(b) ... g_R(b), [n, R]"""
         ...
 
+    def check_scores(self, party: str, scores: Floats) -> None:
+        """DataError when a party's part of the fitted scores left the range in which numbers are exact."""
+
     def notes(self, target: Target, scores: Floats, passives: int, converged: bool) -> list[str]:
         """What the active party can tell of its own part of the fitted scores."""
         ...

@@ -333,6 +333,7 @@ def active(link: Link, data: Dataset, params: Any, run: RunContext, family: Fami
     w = me.coefficients()
     coef, intercept = w[:-1], float(w[-1])
     fitted = scores(me.solver.X, w)
+    family.check_scores(link.me, fitted - intercept)
     notes = [] if converged else [_unfinished(params, me.history[-1])]
     said = {
         "coef": coef.tolist(),
@@ -357,6 +358,7 @@ def passive(link: Link, data: Dataset, params: Any, run: RunContext, family: Fam
     me.begin()
     while me.stage != "stop":
         me.finish(_passive_gradient(me, active))
+    family.check_scores(link.me, scores(me.solver.X, me.coefficients()))
     return Outcome(private=me.part(me.coefficients()), public=me.public())
 
 

@@ -35,6 +35,7 @@ from fednb.protocols.cuts import Floats, Integers
 from fednb.protocols.evidence import NEUTRAL
 from fednb.protocols.features import Scaling
 from fednb.protocols.vertical_binning import cuts_of
+from fednb.protocols.vertical_score import measure
 from fednb.wire.link import Link
 
 Finite = Annotated[float, Meta(gt=-1e9, lt=1e9)]
@@ -88,6 +89,7 @@ def party(link: Link, data: Dataset, params: CardParams, run: RunContext) -> Out
         "offset": params.base_score - factor * math.log(params.base_odds),
         "digits": params.digits,
         "overrides": [],
+        "measure": measure(model),
     }
     public: dict[str, Any] = {"columns": columns}
     if "intercept" in model:  # the active party

@@ -135,7 +135,7 @@ SCORE = Protocol(
     params=NoParams,
     roles={
         "active": Role(active, needs=("X", "missing", "part")),
-        "passive": Role(passive, many=True, needs=("X", "missing", "part")),
+        "passive": Role(passive, many=True, needs=("X", "missing", "part"), scores=True),
     },
     sends={("passive", "passive"): (Seed,), ("passive", "active"): (Partial,)},
     learns={

@@ -32,7 +32,8 @@ from fednb.protocols.mixing import Remembering
 from fednb.protocols.rows import Floats, Matrix
 from fednb.protocols.steps import Stage
 
-REACH = 6  # bits: scores and residuals are below 64 standard deviations of the label
+REACH = 6  # bits: residuals are below 64 standard deviations of the label
+LIMIT = 30  # standard deviations: so far a party's part of a score may reach
 
 
 class LinearParams(FitParams):
@@ -78,12 +79,20 @@ class Linear(Family):
         return Remembering(X, penalty)
 
     def factors(self, stage: Stage, a: Floats, others: int) -> Callable[[slice], Factors]:
+        a = np.clip(a, -LIMIT, LIMIT)
         # another passive party's score is added to f_0 as it is
         carry = np.array([[0.0, 1.0], [0.0, 0.0]]) if others else None
         return lambda rows: Factors(np.column_stack([a[rows], np.ones(len(a[rows]))]), a[rows], carry)
 
     def basis(self, stage: Stage, b: Floats) -> Floats:
-        return b[:, None]
+        return np.clip(b, -LIMIT, LIMIT)[:, None]  # on the way a step may go too far; it is taken back
+
+    def check_scores(self, party: str, scores: Floats) -> None:
+        if np.abs(scores).max() >= LIMIT:
+            raise DataError(
+                f"{party}'s features add more than {LIMIT} standard deviations of the label to some rows. They nearly "
+                "depend on one another: leave some out, or use a larger alpha."
+            )
 
     def notes(self, target: Target, scores: Floats, passives: int, converged: bool) -> list[str]:
         return []

@@ -125,6 +125,9 @@ class Logistic(Sigmoid, Family):
     def basis(self, stage: Stage, b: Floats) -> Floats:
         return self.expansion(stage).basis(b)
 
+    def check_scores(self, party: str, scores: Floats) -> None:
+        """Every factor is bounded."""
+
     def notes(self, target: Target, scores: Floats, passives: int, converged: bool) -> list[str]:
         notes = []
         if not converged and passives > 1:

@@ -36,6 +36,7 @@ from fednb.protocols.steps import Stage, scores, squares
 
 REACH = 10  # bits: labels and what is expected of a row are below 1024
 SCORE_REACH = 8  # bits: a passive party's factor exp(b) is below 256
+LIMIT = SCORE_REACH * np.log(2.0) - 0.01  # of b
 
 
 class PoissonParams(FitParams):
@@ -90,13 +91,21 @@ class Poisson(Family):
 
     def factors(self, stage: Stage, a: Floats, others: int) -> Callable[[slice], Factors]:
         def of(rows: slice) -> Factors:
-            mean = np.exp(a[rows])
-            return Factors(np.column_stack([np.zeros(len(mean)), mean]), np.zeros(len(mean)))
+            # on the way a step may go too far; it is taken back
+            means = np.exp(np.minimum(a[rows], REACH * np.log(2.0) - 0.01))
+            return Factors(np.column_stack([np.zeros(len(means)), means]), np.zeros(len(means)))
 
         return of
 
     def basis(self, stage: Stage, b: Floats) -> Floats:
-        return np.exp(b)[:, None]
+        return np.asarray(np.exp(np.minimum(b, LIMIT)))[:, None]
+
+    def check_scores(self, party: str, scores: Floats) -> None:
+        if scores.max() >= LIMIT:
+            raise DataError(
+                f"{party}'s features make the rate of some rows over {2**SCORE_REACH} times the average. Winsorise "
+                "them (clip=4.0), take logarithms, or use a larger alpha."
+            )
 
     def notes(self, target: Target, scores: Floats, passives: int, converged: bool) -> list[str]:
         return []

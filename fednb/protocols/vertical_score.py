@@ -56,7 +56,7 @@ class Partial(Message):
 
 
 def active(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> Outcome:
-    own = _own_part(link.me, data)
+    own = own_part(link.me, data)
     if "intercept" not in data.part:
         # a passive party in the active one's seat would learn what the others add to each row
         raise DataError(f"{link.me} was not the active party of this model; scores belong to the one that was.")
@@ -67,7 +67,7 @@ def active(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> O
 
 
 def passive(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> Outcome:
-    part = _own_part(link.me, data)
+    part = own_part(link.me, data)
     contribute(link, part, run)
     return Outcome(public={"rows": len(part)})
 
@@ -117,7 +117,7 @@ def _encode(part: Floats) -> np.ndarray:
     return fixed_point.encode(part, FRACTION_BITS, LIMIT_BITS).astype(np.uint64)
 
 
-def _own_part(party: str, data: Dataset) -> Floats:
+def own_part(party: str, data: Dataset) -> Floats:
     """[n]: what this party's features add to the score."""
     model = data.part
     for name in ("coef", "columns", "low", "high", "centre", "scale"):
@@ -127,6 +127,16 @@ def _own_part(party: str, data: Dataset) -> Floats:
     X, order = _ordered(party, data, columns)
     scaling = Scaling.from_part(model)
     return np.asarray(by_part(lambda rows: scaling.apply(X[rows][:, order]) @ coef, X.shape[0]))
+
+
+def measure(part: Mapping[str, Any]) -> str:
+    """Names what a part of a model adds up: parts of one measure tell the same of a row."""
+    if "measure" in part:  # a scorecard's is its model's
+        return str(part["measure"])
+    digest = hashlib.sha256("\0".join(map(str, part["columns"])).encode())
+    for name in ("coef", "low", "high", "centre", "scale"):
+        digest.update(np.asarray(part[name], dtype=np.float64).tobytes())
+    return digest.hexdigest()
 
 
 def _ordered(party: str, data: Dataset, columns: list[str]) -> tuple[Matrix, list[int]]:
@@ -151,7 +161,7 @@ PROTOCOL = Protocol(
     params=ScoreParams,
     roles={
         "active": Role(active, needs=("X", "part", "parts")),
-        "passive": Role(passive, many=True, needs=("X", "part", "parts")),
+        "passive": Role(passive, many=True, needs=("X", "part", "parts"), scores=True),
     },
     sends={("passive", "passive"): (Seed,), ("passive", "active"): (Partial,)},
     learns={

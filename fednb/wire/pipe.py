@@ -36,6 +36,7 @@ from fednb.wire.switchboard import Handler, Switchboard, Talk
 log = logging.getLogger("fednb.wire")
 
 MAX_PATH = 107  # of a Unix socket, on Linux
+HELLO_SECONDS = 90.0  # a confined kernel connects before it has loaded what says hello, on a busy machine long before
 _MAX_HEAD = 1 << 20
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _GATHER = 64  # buffers handed to the kernel at once
@@ -390,7 +391,7 @@ class PipeServer:
     def _greet(self, sock: socket.socket) -> None:
         wire = _Wire(sock)
         try:
-            sock.settimeout(5.0)  # for the hello only
+            sock.settimeout(HELLO_SECONDS)
             wire.check_owner()
             head, _ = wire.recv()
             wire.send(_Head("hello", text=self.me))

@@ -19,7 +19,13 @@ import pytest
 
 import fednb
 from fednb.federation import launch
-from fednb.models import VerticalLogisticRegression
+from fednb.models import (
+    OwnLogisticRegression,
+    Scorecard,
+    VerticalLinearRegression,
+    VerticalLogisticRegression,
+    WoeBinning,
+)
 from fednb.wire import codec
 from fednb.wire.switchboard import Talk
 
@@ -92,6 +98,14 @@ def job(federation: fednb.Federation) -> None:
     model = VerticalLogisticRegression(max_iter=2).fit(train, y="bank.default")
     print(model, model.view().plain(), model.evaluate(frame), federation.runs(), federation.tables())
     model.predict_proba(test).save("scored").summary()
+    binning = WoeBinning(bins=4).fit(frame, y="bank.default")
+    coded = binning.transform(frame)
+    weighed = VerticalLogisticRegression(max_iter=2, standardize=False, clip=None).fit(coded, y="bank.default")
+    card = Scorecard().fit(binning, weighed, federation)
+    print(card.table(), card.to_json())
+    card.reasons(test, "reasons")
+    linear = VerticalLinearRegression(max_iter=2).fit(train, y="bank.default")
+    print(linear, OwnLogisticRegression().fit(train, y="bank.default").evaluate(frame))
 
 
 @pytest.fixture

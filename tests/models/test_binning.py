@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 import fednb
 from fednb.errors import DataError, QuotaExceeded
 from fednb.federation.frame import VerticalFrame
-from fednb.models import VerticalLogisticRegression, WoeBinning
+from fednb.models import VerticalLogisticRegression, WoeBinning, select_features
 from fednb.models.evaluation import evaluate
 
 ROWS = 400
@@ -171,7 +171,7 @@ def test_scikit_learns_conventions_hold(frame: VerticalFrame) -> None:
         ({"cuts": {"bank.nothing": [1]}}, "'bank.nothing', which is no party.column of this frame"),
         ({"cuts": {"bank.income": [np.inf]}}, "must be finite"),
         ({"bins": 1}, "does not take these parameters"),
-        ({"merge": "tree"}, "does not take these parameters"),
+        ({"merge": "forest"}, "does not take these parameters"),
     ],
 )
 def test_wrong_parameters_are_explained(frame: VerticalFrame, params: dict[str, Any], message: str) -> None:
@@ -217,3 +217,70 @@ def test_information_values_are_optbinnings_for_the_same_cut_points() -> None:
     for name, (_, expected) in OPTBINNING.items():
         (iv,) = found.loc[found["feature"] == name.partition(".")[2], "iv"]
         assert iv == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("merge", ["tree", "optbinning", "optimal"])
+def test_other_ways_to_merge_keep_every_bin_sound(frame: VerticalFrame, merge: Any) -> None:
+    found = WoeBinning(bins=15, merge=merge, max_bins=4, min_share=0.1).fit(frame, y="bank.default")
+    assert found.iv_.set_index("feature").loc["turnover", "iv"] > 0.1
+    for name in ("bank.income", "agency.turnover", "utility.usage"):
+        table = found.bin_table(name)
+        ordinary = table[table["holds"] == "values"]
+        assert 2 <= len(ordinary) <= 4 and ordinary["rows"].min() >= 0.1 * ROWS
+        assert ordinary["positives"].between(1, ordinary["rows"] - 1).all()
+
+
+def test_a_saved_binning_codes_new_rows_as_before(frame: VerticalFrame, binning: WoeBinning, tmp_path: Path) -> None:
+    path = tmp_path / "binning.json"
+    loaded = WoeBinning.load(binning.save(path, frame.federation) and path, frame.federation)
+    pd.testing.assert_frame_equal(loaded.iv_, binning.iv_)
+    assert loaded.dropped_ == binning.dropped_ and loaded.get_params() == binning.get_params() | {"special_values": []}
+    fresh = aligned(frame.federation)
+    model = VerticalLogisticRegression(max_iter=2, standardize=False, clip=None).fit(
+        binning.transform(frame), y="bank.default"
+    )
+    before, after = (model.evaluate(each.transform(fresh)) for each in (binning, loaded))
+    assert before.log_loss == after.log_loss
+    assert loaded.stability(fresh)["psi"].max() < 0.1
+    with pytest.raises(DataError, match="holds a WoeBinning, not a VerticalLogisticRegression"):
+        VerticalLogisticRegression.load(path, frame.federation)
+
+
+def selectable() -> dict[str, dict[str, pd.DataFrame]]:
+    """Features that each fail in one way."""
+    made = tables()
+    rng = np.random.default_rng(12)
+    (bank,), (agency,) = made["bank"].values(), made["agency"].values()
+    bank["income_again"] = bank["income"] + 0.05 * rng.normal(size=ROWS)
+    bank["noise"] = rng.integers(0, 2, ROWS).astype(float)
+    rare = agency["turnover"].to_numpy().copy()
+    rare[40:] = np.nan
+    agency["rare"] = rare
+    agency["drift"] = np.where(np.arange(ROWS) < ROWS // 2, 0.0, 3.0) + agency["turnover"]
+    return made
+
+
+def test_selection_says_what_was_dropped_and_why() -> None:
+    with fednb.simulate(selectable(), decryption_quota=20) as federation:
+        frame = aligned(federation)
+        early, late = frame._take(np.arange(ROWS // 2), "early"), frame._take(np.arange(ROWS // 2, ROWS), "late")
+        binning = WoeBinning(bins=6).fit(early, y="bank.default")
+        report = select_features(binning, early, min_iv=0.03, max_missing=0.7, max_correlation=0.85, newer=late)
+        coded = binning.transform(early)
+    why = {f"{row.party}.{row.feature}": row.why for row in report.itertuples()}
+    assert why["agency.same"] == "one bin only"
+    assert why["agency.drift"].startswith("stability index")
+    twins = {why["bank.income"], why["bank.income_again"]}
+    assert "" in twins and any(reason.startswith("correlation 0.9") for reason in twins)
+    assert why["agency.turnover"] == "" and report.set_index("feature").loc["rare", "missing"] > 0.6
+    kept = {f"{party}.{name}" for party, names in coded.columns.items() for name in names}
+    assert kept == {name for name, reason in why.items() if not reason}
+    assert report["iv"].is_monotonic_decreasing and set(report["kept"]) == {True, False}
+
+
+def test_a_missing_extra_is_named(frame: VerticalFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "optbinning", None)
+    with pytest.raises(DataError, match=r"pip install 'fednb\[optbinning\]'"):
+        WoeBinning(merge="optbinning").fit(frame, y="bank.default")

@@ -76,6 +76,7 @@ def test_out_of_fold_figures_are_those_of_scikit_learns_folds(
     assert found.loc["out of fold", "rows"] == ROWS == found.loc[[1, 2, 3], "rows"].sum()
 
 
+@pytest.mark.slow
 def test_a_pipelines_binning_is_fitted_in_each_fold_and_once(federation: fednb.Federation) -> None:
     whole = frame(federation, "agency")
     pipeline = make_pipeline(WoeBinning(bins=5), VerticalLogisticRegression(max_iter=3, standardize=False, clip=None))
@@ -90,6 +91,7 @@ def test_a_pipelines_binning_is_fitted_in_each_fold_and_once(federation: fednb.F
     assert validated.loc["out of fold", "rows"] == ROWS
 
 
+@pytest.mark.slow
 def test_the_best_candidate_is_found_and_fitted_on_all_rows(federation: fednb.Federation) -> None:
     whole = frame(federation, "agency")
     search = VerticalGridSearch(
@@ -126,6 +128,7 @@ def test_parts_of_one_alignment_can_be_joined_and_others_not(federation: fednb.F
         whole.joined([first, whole], "both")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [("agency",), ("agency", "utility")])
 def test_one_against_the_rest_is_scikit_learns(federation: fednb.Federation, others: tuple[str, ...]) -> None:
     whole = frame(federation, *others, label="grade")

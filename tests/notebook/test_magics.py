@@ -386,6 +386,15 @@ def test_fed_cost_shows_estimates_beside_what_fits_took(world: Any, monkeypatch:
     assert world.shell.run_line_magic("fed", "cost") is table
 
 
+def test_fed_runs_lists_runs_and_sets_fits_beside_each_other(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(world.session.federation, "runs", lambda: asked.append("all"))
+    monkeypatch.setattr(world.session.federation, "compare_runs", lambda runs: asked.append(runs))
+    for line in ("runs", "runs compare", "runs r1, r2"):
+        world.shell.run_line_magic("fed", line)
+    assert asked == ["all", [], ["r1", "r2"]]
+
+
 def test_fed_receipt_shows_the_last_cells_receipt_and_then_the_newest_runs(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

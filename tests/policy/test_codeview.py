@@ -46,7 +46,9 @@ def test_a_digest_changes_with_what_the_cell_does(other: str) -> None:
     assert codeview.digest(other) != codeview.digest("x = 1")
 
 
-@pytest.mark.parametrize("code", ["!ls", "%time 1", "x =", "a\x00b", "fed?", "(" * 5000])
+@pytest.mark.parametrize(
+    "code", ["!ls", "%time 1", "x =", "a\x00b", "fed?", "(" * 5000, "a" + ".a" * 9000, "1" + "+1" * 20_000]
+)
 def test_what_python_does_not_understand_is_refused(code: str) -> None:
     with pytest.raises(Refused, match="plain Python|invisible") as caught:
         codeview.parse(code, "bank")
@@ -58,6 +60,11 @@ def test_text_that_does_not_show_as_it_is_is_refused(hidden: str) -> None:
     with pytest.raises(Refused, match="invisible or control"):
         codeview.parse(f"x = 1  # {hidden}", "bank")
     codeview.parse("x = 'Jürgen — naïve'  # häufig", "bank")
+
+
+def test_what_nobody_would_read_is_refused() -> None:
+    with pytest.raises(Refused, match="100,001 characters"):
+        codeview.parse("x" * 100_001, "bank")
 
 
 def test_names_in_other_letters_are_pointed_at() -> None:

@@ -41,6 +41,19 @@ def free() -> dict[str, bait.Outcome]:
     return {}
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_sandbox_that_the_machine_can_have_works(backend: Backend) -> None:
+    """Other tests are skipped without one; this one tells a machine that cannot from a sandbox that is broken."""
+    if backend == "bubblewrap":
+        bare = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "/bin/true"]
+        can = bubblewrap.program() is not None and not subprocess.run(bare, capture_output=True).returncode
+    else:
+        can = landlock.version() >= landlock.NEEDED
+    if not can:
+        pytest.skip(f"this machine cannot: {sandbox.missing(backend)}")
+    assert sandbox.missing(backend) == ""
+
+
 def test_there_are_many_ways_to_try() -> None:
     assert len(escapes.ESCAPES) >= 50
 
@@ -227,8 +240,34 @@ def test_the_bait_leaves_nothing_behind() -> None:
     assert ctypes.CDLL(None).shmget(shared, 0, 0) == -1
 
 
+def test_no_privilege_is_left_and_none_can_be_had_back(backend: Backend, tmp_path: Path) -> None:
+    done = run(backend, tmp_path / "k", "print(open('/proc/self/status').read())")
+    state = dict(line.split(":", 1) for line in done.stdout.splitlines() if ":" in line)
+    for kind in ("CapEff", "CapPrm", "CapInh", "CapAmb"):
+        assert int(state[kind], 16) == 0, kind
+    assert (state["NoNewPrivs"].strip(), state["Seccomp"].strip()) == ("1", "2")
+
+
 def test_limits_are_what_the_process_has(backend: Backend, tmp_path: Path) -> None:
     code = "import resource as r; print([r.getrlimit(x) for x in (r.RLIMIT_AS, r.RLIMIT_CPU, r.RLIMIT_CORE)])"
     command = Sandbox(backend, Limits(memory=2 << 30, cpu=7)).command("timeit", "-n1", "-r1", code, folder=tmp_path)
     done = subprocess.run(command.argv, env=command.env, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[0] == f"[({2 << 30}, {2 << 30}), (7, 8), (0, 0)]", done.stderr
+
+
+def test_with_bubblewrap_there_is_nowhere_to_write_but_its_own_folders(tmp_path: Path) -> None:
+    working("bubblewrap")
+    code = """
+import os
+found = []
+for place in ("/", "/etc", "/dev", "/usr", "/proc/sys/kernel", "/root", "/tmp", "/dev/shm", ".", ".."):
+    try:
+        open(os.path.join(place, "planted"), "w").close()
+        found.append(place)
+    except OSError:
+        pass
+print(found)
+"""
+    done = run("bubblewrap", tmp_path / "k", code)
+    assert done.stdout.splitlines()[0] == "['/tmp', '/dev/shm', '.', '..']", done.stderr
+    assert not Path("/tmp/planted").exists() and not Path("/dev/shm/planted").exists()

@@ -123,7 +123,7 @@ def test_the_role_publishes_aggregates_that_can_travel() -> None:
     public = msgspec.msgpack.decode(msgspec.msgpack.encode(out.public))
     assert public["auc"]["low"] < public["auc"]["value"] < public["auc"]["high"]
     assert set(public) == {
-        "rows", "positives", "level", "auc", "ks", "gini", "log_loss", "roc", "gains", "calibration"
+        "rows", "positives", "level", "auc", "ks", "gini", "log_loss", "brier", "roc", "gains", "calibration"
     }  # fmt: skip
 
 

@@ -253,3 +253,23 @@ def test_dvisits_are_fitted_as_by_scikit_learn(training_on: Make) -> None:
     reference = PoissonRegressor(alpha=0.0, tol=1e-10, max_iter=5000).fit(scaled(parts), y)
     assert np.abs(coefficients(t, out) - reference.coef_).max() < 1e-3
     assert out["bank"].private["intercept"] == pytest.approx(reference.intercept_, abs=1e-3)
+
+
+def test_rates_beyond_the_range_of_the_numbers_are_an_error_and_no_wrong_model(training_on: Make) -> None:
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(ROWS, 1))
+    x[:3] = 9.0  # not winsorised
+    y = rng.poisson(0.3 * np.exp(0.9 * x[:, 0])).astype(float)
+    y[:3] = 900.0  # three thousand times the usual rate
+    t = fit(training_on, "poisson", [rng.normal(size=(ROWS, 1)), x], y, alpha=0.0, max_iter=25)
+    with pytest.raises(DataError, match="agency's features make the rate of some rows|training diverges"):
+        t.fit()
+
+
+def test_a_step_that_goes_too_far_on_the_way_is_taken_back(training_on: Make) -> None:
+    parts, y = made("poisson", (2, 3))
+    y = y * 40  # far from the start: the mean is large, and steps are long
+    t = fit(training_on, "poisson", parts, y, alpha=0.0, tol=1e-5, max_iter=60)
+    out = t.fit()
+    reference = PoissonRegressor(alpha=0.0, tol=1e-10, max_iter=5000).fit(scaled(parts), y)
+    assert coefficients(t, out) == pytest.approx(reference.coef_, abs=2e-3)

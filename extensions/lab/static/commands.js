@@ -1,10 +1,11 @@
 // What the menu "Federation", the palette and the keyboard can do.
 
 import { make } from "./dom.js";
+import { FEDNB } from "./here.js";
 import { receipts } from "./sections.js";
 
 const CONNECT = "%load_ext fednb\n%fed connect";
-const DEMO = "fednb demo --members\r";
+const DEMO = `${FEDNB} demo --members`;
 
 // `current()`: the notebook panel and link that are in front, or null.
 export function addCommands(app, { current, palette, choosePlace, showPanel, lab }) {
@@ -34,11 +35,11 @@ export function addCommands(app, { current, palette, choosePlace, showPanel, lab
 
   add("start-demo", "Start the Demo Federation", "Start its members in a terminal", async () => {
     if (!app.serviceManager.terminals.isAvailable()) {
-      Notification.warning("There are no terminals here: run `fednb demo --members` in one of your own.");
+      Notification.warning(`There are no terminals here: run \`${DEMO}\` in one of your own.`);
       return;
     }
     const terminal = await app.serviceManager.terminals.startNew();
-    const begin = () => terminal.send({ type: "stdin", content: [DEMO] });
+    const begin = () => terminal.send({ type: "stdin", content: [`${DEMO}\r`] });
     if (terminal.connectionStatus === "connected") begin();
     else {
       const once = (_, status) => {

@@ -23,6 +23,19 @@ export function paint(element, look) {
   return element;
 }
 
+// `work`, at most once a frame however often it is asked for: typing must not wait for it.
+export function perFrame(work) {
+  let due = false;
+  return () => {
+    if (due) return;
+    due = true;
+    requestAnimationFrame(() => {
+      due = false;
+      work();
+    });
+  };
+}
+
 export function seconds(value) {
   if (value < 9.95) return `${value.toFixed(1)} s`;
   const whole = Math.round(value);
@@ -34,7 +47,7 @@ export function seconds(value) {
 
 export function bytes(count) {
   for (const unit of ["B", "kB", "MB"]) {
-    if (count < 999.5) return unit === "B" || count >= 99.5 ? `${count.toFixed(0)} ${unit}` : `${+count.toPrecision(3)} ${unit}`;
+    if (count < 999.5) return unit === "B" || count >= 99.5 ? `${count.toFixed(0)}\u00a0${unit}` : `${+count.toPrecision(3)}\u00a0${unit}`;
     count /= 1000;
   }
   return `${+count.toPrecision(3)} GB`;

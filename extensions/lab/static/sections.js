@@ -103,7 +103,7 @@ export function receipts(link, cell) {
   if (!lines.length) {
     return make("div", { class: "muted", text: news ? "Nothing has left a member yet." : "The selected cell has run at no member." });
   }
-  return make("div", {}, table(["from → to", "what", "messages", "bytes"],
+  return make("div", {}, table(["from → to", "what", "count", "size"],
     lines.map((line) => [line.to ? `${line.member} → ${line.to}` : line.member, line.what, line.messages, bytes(line.bytes)]), [2, 3]),
   ...[...new Set(lines.map((line) => `${line.member}: ${line.rule}${line.entry === null ? "" : `; audit log, entry ${line.entry}`}`))]
     .map((text) => make("div", { class: "muted", text })));

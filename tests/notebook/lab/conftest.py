@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -125,6 +126,14 @@ class Jupyter:
         nbformat.write(book, self.folder / f"{name}.ipynb")
         return f"{name}.ipynb"
 
+    def theme(self, page: Page, name: str) -> None:
+        """Every page loaded from now on has this theme."""
+        at = f"{self.address}/lab/api/settings/@jupyterlab/apputils-extension:themes"
+        sent = page.request.put(
+            at, headers={"Authorization": f"token {self.token}"}, data={"raw": json.dumps({"theme": name})}
+        )
+        assert sent.ok, sent.text()
+
     def lab(self, path: str = "") -> str:
         # a workspace of its own for each page, so that none restores another's
         tree = f"/tree/{path}" if path else ""
@@ -159,7 +168,9 @@ def jupyter(federation: Federation, tmp_path_factory: pytest.TempPathFactory) ->
     # nothing is looked up outside
     command += ["--LabApp.extension_manager=readonly", "--JupyterNotebookApp.extension_manager=readonly"]
     command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={home / 'work'}"]
-    server = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    server = subprocess.Popen(
+        command, env=environment, cwd=home / "work", stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     said: list[str] = []
     address: list[str] = []
     ready = threading.Event()
@@ -275,10 +286,11 @@ class Book:
         self.idle()
         return self
 
-    def idle(self) -> None:
+    def idle(self, timeout: float = 1000 * SECONDS) -> None:
         """Wait until there is a kernel, and nothing that it does."""
         expect(self.page.locator(".jp-Toolbar-kernelName").first).not_to_have_text(re.compile("No Kernel"))
-        expect(self.page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]")).to_be_visible()
+        indicator = self.page.locator(".jp-Notebook-ExecutionIndicator")
+        expect(indicator).to_have_attribute("data-status", "idle", timeout=timeout)
 
     def cell(self, number: int) -> Locator:
         return self.page.locator(".jp-Notebook .jp-Cell").nth(number)

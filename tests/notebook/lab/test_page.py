@@ -235,3 +235,74 @@ def test_a_front_end_outside_the_supported_range_is_told_and_left_alone(book: An
     book.open(jupyter.lab(jupyter.notebook("old", "%%party bank\n1")))
     expect(page.get_by_text(re.compile("it stays out of the way")).first).to_be_visible()
     expect(page.locator(".fednb-lab-strip, #fednb-sidebar")).to_have_count(0)
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Dark", "JupyterLab Light"])
+def test_badges_are_readable_in_this_theme(theme: str, book: Any, jupyter: Any, screenshots: Path) -> None:
+    jupyter.theme(book.page, theme)
+    try:
+        name = theme.split()[-1].lower()
+        book.open(
+            jupyter.lab(jupyter.notebook(f"theme-{name}", "%fed connect", "%%party bank,agency\nfed.tables()", ALIGN))
+        )
+        for number in range(3):
+            book.done(number)
+        expect(book.section("alignments")).to_contain_text("250 ids in common")
+        book.cell(2).locator(".cm-content").click()
+        for place in (".fednb-lab-badge", ".fednb-lab-words", "#fednb-sidebar .fednb-lab-muted"):
+            assert book.page.locator(place).first.evaluate(CONTRAST) >= 4.5, place
+        book.page.screenshot(path=screenshots / f"theme-{name}.png")
+    finally:
+        jupyter.theme(book.page, "JupyterLab Light")
+
+
+# WCAG 2.2, contrast ratio of an element's text against the first background behind it
+CONTRAST = """element => {
+    const channels = colour => colour.match(/[\\d.]+/g).map(Number);
+    let behind = element;
+    while (behind && (channels(getComputedStyle(behind).backgroundColor)[3] ?? 1) === 0) behind = behind.parentElement;
+    const back = behind ? channels(getComputedStyle(behind).backgroundColor) : [255, 255, 255];
+    const [r, g, b, alpha = 1] = channels(getComputedStyle(element).color);
+    const front = [r, g, b].map((value, i) => alpha * value + (1 - alpha) * back[i]);
+    const light = colour => colour.slice(0, 3).map(value => value / 255)
+        .map(value => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, value, i) => sum + value * [0.2126, 0.7152, 0.0722][i], 0);
+    const [low, high] = [light(front), light(back)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+}"""
+
+
+def test_the_launcher_has_a_card_for_each_kernel_and_the_menu_names_every_command(
+    book: Any, jupyter: Any, screenshots: Path
+) -> None:
+    page = book.page
+    page.goto(jupyter.lab())
+    for name in ("fednb (connected)", "fednb (my party)"):
+        card = page.locator(".jp-LauncherCard", has_text=name).first
+        expect(card.locator("img")).to_have_js_property("complete", True)
+        assert card.locator("img").evaluate("image => image.naturalWidth") > 0, name
+    page.screenshot(path=screenshots / "launcher.png")
+    page.get_by_role("menuitem", name="Federation", exact=True).click()
+    shown = page.locator(".lm-Menu-itemLabel:visible").all_inner_texts()
+    assert {
+        "Connect This Notebook",
+        "Start the Demo Federation",
+        "Insert a Party Cell",
+        "Interrupt All Parties",
+    } <= set(shown)
+
+
+def test_the_demo_is_started_in_a_terminal(book: Any, jupyter: Any) -> None:
+    page = book.page
+    page.goto(jupyter.lab())
+    page.get_by_role("tab", name="Federation").click()
+    page.locator("#fednb-sidebar").get_by_role("button", name="Start the demo federation").click()
+    terminal = page.locator(".jp-Terminal")
+    expect(terminal).to_be_visible()
+    page.get_by_role("tab", name="File Browser").click()
+    page.locator(".jp-DirListing").get_by_text("fednb-demo", exact=True).dblclick()
+    expect(page.locator(".jp-DirListing").get_by_text("01_fedriskctrl.ipynb")).to_be_visible()
+    terminal.click()
+    page.keyboard.press("Control+c")  # stops every member
+    page.keyboard.type("exit\n")
+    expect(terminal).to_have_count(0)

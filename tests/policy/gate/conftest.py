@@ -14,9 +14,9 @@ from fednb.config import ColumnConfig, GuardConfig, TableConfig
 from fednb.errors import DataError
 from fednb.federation.guarded_frame import GuardedFrame
 from fednb.policy import plan as p
+from fednb.policy.answer import Answer
 from fednb.policy.gate import Gate, Held
 from fednb.policy.ledger import Ledger
-from fednb.policy.answer import Answer
 
 VICTIM = 777
 AGES = tuple(float(age) for age in range(25, 75, 5))
