@@ -16,6 +16,7 @@ from fednb import cli, config
 from fednb.config import reader
 from fednb.demo import run as demo
 from fednb.errors import LinkError
+from fednb.notebook import labextension
 from fednb.wire.message import Message
 
 ROOT = Path(__file__).parents[1]
@@ -144,15 +145,12 @@ def test_the_script_over_a_federation_has_25_lines() -> None:
 def test_what_is_installed_beside_the_package_exists_and_nothing_is_left_out() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    listed = {
-        str(found.relative_to(ROOT))
-        for _, files in setup.items("options.data_files")
-        for file in files.split()
-        for found in (sorted(ROOT.glob(file)) or [ROOT / file])
-    }
-    present = {str(path.relative_to(ROOT)) for path in (ROOT / "kernels").rglob("*") if path.is_file()}
+    patterns = [pattern for _, files in setup.items("options.data_files") for pattern in files.split()]
+    assert [pattern for pattern in patterns if not any(ROOT.glob(pattern))] == []
+    listed = {str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern)}
+    folders = (ROOT / "kernels", ROOT / "extensions" / "lab")
+    present = {str(path.relative_to(ROOT)) for folder in folders for path in folder.rglob("*") if path.is_file()}
+    present |= {f"fednb/notebook/widgets/{name}" for name in labextension.WIDGET}
     present |= {str(path.relative_to(ROOT)) for path in (ROOT / "demo_notebooks").glob("*.ipynb")}
-    present |= {str(path.relative_to(ROOT)) for path in (ROOT / "extensions/lab").rglob("*") if path.is_file()}
-    present |= {f"fednb/notebook/widgets/training.{kind}" for kind in ("js", "css")}  # the page draws the same picture
 
     assert listed == present

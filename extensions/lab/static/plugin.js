@@ -35,7 +35,7 @@ export async function plugin(shared) {
         const known = Object.entries(SUPPORTED).map(([name, [from, to]]) => `${name} from ${from.join(".")}, below ${to[0]}`);
         const text = `fednb's extension knows ${known.join("; ")}. This is ${app.name} ${app.version}: it stays out of the way.`;
         console.warn(text);
-        apputils.Notification.warning(text);
+        apputils.Notification.warning(text, { autoClose: false });
         return;
       }
       activate(app, tracker, palette, toolbars, { ...widgets, ...lumino, ...notebook, ...apputils, ...services, ...ui });

@@ -49,7 +49,6 @@ class Channel:
         session.log.changed = self._cell_changed
         session.connection_changed = self.feed.again
         threading.Thread(target=self._repeat, name="fednb-lab-repeat", daemon=True).start()
-        self.feed.start()
 
     def tell(self, news: lab.Told) -> None:
         """Send to every page. From any thread."""
@@ -91,6 +90,7 @@ class Channel:
         threading.Thread(target=self._do, args=(question,), name="fednb-lab-do", daemon=True).start()
 
     def _do(self, question: lab.Question) -> None:
+        self.feed.start()
         try:
             if isinstance(question, lab.HelloPage):
                 self._tell_all()

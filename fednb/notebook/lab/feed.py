@@ -53,12 +53,14 @@ class Feed:
         self._runs: dict[str, m.RunInfo] = {}
         self._followed: dict[str, Following] = {}  # oldest first
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
 
     def start(self) -> None:
         """Begin, if that has not happened."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="fednb-lab-feed", daemon=True)
-            self._thread.start()
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="fednb-lab-feed", daemon=True)
+                self._thread.start()
 
     def again(self) -> None:
         """Ask now."""

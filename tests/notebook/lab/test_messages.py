@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from typing import Any
 
 import pytest
 
+from fednb.errors import FednbError
 from fednb.notebook.lab import messages as lab
 from fednb.notebook.lab.channel import Channel
 
@@ -67,5 +69,37 @@ def test_a_strange_message_is_logged_once_and_changes_nothing(world: Any, caplog
         assert [record.message for record in caplog.records if "prophecy" in record.message] == [
             caplog.records[0].message
         ]
+    finally:
+        channel.close()
+
+
+def test_members_are_asked_only_once_a_page_is_there(world: Any) -> None:
+    comm = Comm()
+    channel = Channel(world.session, comm)
+    told = threading.Event()
+    comm.send = lambda data: told.set() if data["kind"] == "federation" and data["connected"] else None  # type: ignore[method-assign]
+    try:
+        world.party("bank", "pass")
+        assert not [thread for thread in threading.enumerate() if thread.name == "fednb-lab-feed"]
+        assert not told.is_set()
+        comm.hear({"content": {"data": {"kind": "hello", "v": 1}}})
+        assert told.wait(20)
+    finally:
+        channel.close()
+
+
+def test_a_page_can_interrupt_and_is_told_how_many_cells(world: Any) -> None:
+    comm = Comm()
+    said = threading.Event()
+    channel = Channel(world.session, comm)
+    world.shell.get_parent = lambda: {"metadata": {"cellId": "c1"}}
+    comm.send = lambda data: said.set() if data.get("text") == "interrupted 1 cell" else None  # type: ignore[method-assign]
+    try:
+        pending = world.party("bank --noblock", "hang()")
+        assert world.agents["bank"].reached.wait(20)
+        comm.hear({"content": {"data": {"kind": "interrupt", "v": 1}}})
+        assert said.wait(20)
+        with pytest.raises(FednbError):
+            pending.result(20)
     finally:
         channel.close()
