@@ -13,13 +13,14 @@ lab: .venv/ready
 	$(BIN)/fednb demo
 
 test: .venv/ready
-	$(BIN)/pytest --nbmake tests demo_notebooks/00_four_steps_by_hand.ipynb demo_notebooks/03_scorecard.ipynb
+	$(BIN)/pytest --nbmake tests demo_notebooks/00_four_steps_by_hand.ipynb demo_notebooks/03_scorecard.ipynb \
+		demo_notebooks/04_boosting.ipynb
 
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# an editable install leaves data files out, so the kernelspecs are put in place by a command of their own
+# an editable install leaves data files out, so kernelspecs and the lab extension are put in place by a command
 .venv/ready: setup.cfg pyproject.toml setup.py $(wildcard native/*)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+
+import msgspec
 
 from fednb.errors import ConfigError, FednbError, NotConnected, PeerLost
 from fednb.version import __version__
@@ -53,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     demo = command("demo", _demo, "Two organisations, one risk model: the demo, in JupyterLab or headless.")
-    demo.add_argument("--headless", action="store_true", help="execute the notebook and print the result as JSON")
+    shown = demo.add_mutually_exclusive_group()
+    shown.add_argument("--headless", action="store_true", help="execute the notebook and print the result as JSON")
+    shown.add_argument("--members", action="store_true", help="start the members only, for a JupyterLab that is open")
     demo.add_argument("--rows", type=int, metavar="N", help="rows of the generated data (at least 2000)")
 
     up = command("up", _up, "Run a whole federation on this machine, each member its own process, until Ctrl-C.")
@@ -75,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     party.add_argument("--managed", action="store_true", help=argparse.SUPPRESS)
 
     doctor = command("doctor", _doctor, "Say which members of a federation are up, and how far away.")
+    doctor.add_argument(
+        "--escapes", action="store_true", help="only try every known way out of the sandbox that kernels run in"
+    )
     runs = command("runs", _runs, "List the coordinator's runs, newest first.")
     for asking in (doctor, runs):
         asking.add_argument(
@@ -96,11 +104,39 @@ def _parser() -> argparse.ArgumentParser:
     )
     join.add_argument("--home", type=Path, metavar="HOME", help="default: a folder of the member's name")
 
-    members = command("members", _members, "Who is on a member's own roster: list, add, confirm or revoke.")
+    members = command("members", _members, "Who is on a member's own roster, and with which keys.")
     members.add_argument("home", type=Path, metavar="HOME")
-    members.add_argument("action", nargs="?", choices=["list", "card", "add", "confirm", "revoke"], default="list")
-    members.add_argument("who", nargs="?", default="", help="confirm, revoke: a name; add: a card")
+    members.add_argument(
+        "action", nargs="?", default="list",
+        choices=["list", "card", "add", "confirm", "revoke", "rotate", "switch", "retire"],
+        help="rotate: make new keys; add: the card of one who did, too; switch: use them; retire: drop another's old",
+    )  # fmt: skip
+    members.add_argument("who", nargs="?", default="", help="confirm, revoke, retire: a name; add: a card")
     members.add_argument("fingerprint", nargs="?", default="", help="confirm, add: as its owner read it out")
+    members.add_argument(
+        "--days", type=float, default=7.0, help="add, of one who changes keys: how long the old are good (default: 7)"
+    )
+
+    inbox = command("inbox", _inbox, "What analysts ask an owner to approve: look, try, approve, deny, release.")
+    inbox.add_argument("home", type=Path, metavar="HOME", help="the party's")
+    inbox.add_argument(
+        "action", nargs="?", default="list",
+        choices=["list", "show", "try", "approve", "deny", "outputs", "release", "withhold"],
+        help="try: run it on invented rows; outputs: what it said on the data; default: list what waits",
+    )  # fmt: skip
+    inbox.add_argument("id", nargs="?", default="", metavar="ID", help="of a request, or how it begins")
+    inbox.add_argument(
+        "--file", type=Path, metavar="FILE.toml", help="default: the one that the member was started with"
+    )
+    inbox.add_argument("--all", action="store_true", help="list: also what is decided and released")
+    inbox.add_argument(
+        "--times", type=int, default=1, metavar="N", help="approve: how often it may run (default: once)"
+    )
+    inbox.add_argument("--days", type=float, default=7.0, help="approve: for how long (default: 7)")
+    inbox.add_argument("--until", metavar="DATE", help="approve: until the end of this day, as in 2030-01-31")
+    inbox.add_argument("--release", action="store_true", help="approve: let outputs out without looking at them")
+    inbox.add_argument("--save", type=Path, metavar="DIR", help="outputs: write text and pictures there instead")
+    inbox.add_argument("--reason", default="", metavar="WHY", help="deny, withhold: the analyst is told")
 
     audit = command("audit", _audit, "Check, export or erase from a member's audit log.")
     audit.add_argument("action", choices=["verify", "export", "erase"])
@@ -114,8 +150,12 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--text", metavar="DIGEST", help="erase: which cell's text or output, as in the log")
     audit.add_argument("--reason", metavar="WHY", help="erase: written into the log")
 
-    kernels = command("kernels", _kernels, "Put fednb's kernels into Jupyter's list.")
-    kernels.add_argument("action", choices=["install"], help="install them, or renew what is installed")
+    policy = command("policy", _policy, "Say in words what a federation file lets analysts do, and ask for.")
+    policy.add_argument("action", choices=["check"])
+    policy.add_argument("file", type=Path, metavar="FILE.toml", help="the federation file; its tables are read")
+
+    kernels = command("kernels", _kernels, "Put fednb's kernels, and its extension of JupyterLab, where Jupyter looks.")
+    kernels.add_argument("action", choices=["install", "remove"], help="install or renew them; or take them away")
     where = kernels.add_mutually_exclusive_group()
     where.add_argument("--user", action="store_true", help="for this user (default outside a virtual environment)")
     where.add_argument("--sys-prefix", action="store_true", help="for this Python (default in a virtual environment)")
@@ -128,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
 def _demo(parsed: argparse.Namespace) -> int:
     from fednb.demo import main as run_demo
 
-    arguments = ["--headless"] if parsed.headless else []
+    arguments = [f"--{name}" for name in ("headless", "members") if getattr(parsed, name)]
     if parsed.rows is not None:
         arguments += ["--rows", str(parsed.rows)]
     return int(run_demo(arguments))
@@ -192,13 +232,17 @@ def _party(parsed: argparse.Namespace) -> int:
 
 
 def _doctor(parsed: argparse.Namespace) -> int:
+    if parsed.escapes:
+        return _escapes()
     from fednb.crypto import backend
     from fednb.federation.connect import connect
+    from fednb.policy import sandbox
 
     with connect(parsed.profile) as federation:
         found = federation.doctor()
     print(found.to_string(index=False))
     print(f"encrypted arithmetic on this machine: {backend.describe()}")
+    print(f"sandbox for kernels on this machine: {sandbox.describe()}")
     if "inside" in found:
         inside = next(filter(None, found["inside"]))
         print(f"the coordinator runs in {inside}'s organisation: {inside} could read what others send it encrypted")
@@ -208,6 +252,25 @@ def _doctor(parsed: argparse.Namespace) -> int:
         print(f"fednb: down: {', '.join(down)}", file=sys.stderr)
         return FAILED
     return OK
+
+
+def _escapes() -> int:
+    """Each way out, without a sandbox and with each one that works here. Fails when one leads out, or none works."""
+    from fednb.policy import bait, sandbox
+
+    working = [backend for backend in sandbox.BACKENDS if not sandbox.missing(backend)]
+    for backend in sandbox.BACKENDS:
+        print(f"{backend}: {sandbox.missing(backend) or 'works'}")
+    escaped = dict.fromkeys(working, 0)
+    for name, outcomes in bait.attempts(working):
+        words = [f"{backend}: {'ESCAPED' if outcomes[backend].escaped else 'held'}" for backend in working]
+        free = "possible without" if outcomes[None].escaped else "declined to everybody here"
+        print(f"  {name:<46} {free:<28} {'  '.join(words)}", flush=True)
+        for backend in working:
+            escaped[backend] += outcomes[backend].escaped
+    for backend, count in escaped.items():
+        print(f"{backend}: {count} escaped")
+    return OK if working and not any(escaped.values()) else FAILED
 
 
 def _runs(parsed: argparse.Namespace) -> int:
@@ -252,21 +315,37 @@ def _join(parsed: argparse.Namespace) -> int:
 
 
 def _members(parsed: argparse.Namespace) -> int:
-    from fednb.wire import enrolment
+    from fednb.wire import enrolment, rotation
     from fednb.wire.keys import MemberHome
 
     home = MemberHome.load(parsed.home)
-    if parsed.action == "card":
+    changed = "Running members take it up within a second or two."
+    if parsed.action == "rotate":
+        card = rotation.rotate(home)
+        print(msgspec.json.encode(card).decode())
+        print(f"fingerprint of the new keys, to be read out: {card.member.fingerprint}", file=sys.stderr)
+    elif parsed.action == "switch":
+        print(f"{home.name} uses the keys {rotation.switch(home).identity.fingerprint} now. {changed}")
+    elif parsed.action == "retire":
+        rotation.retire(home, parsed.who)
+        print(f"the old keys of {parsed.who} are no longer good. {changed}")
+    elif parsed.action == "add" and (succession := rotation.read_card(parsed.who)) is not None:
+        if not 0 < parsed.days <= 366:
+            raise ConfigError("old keys stay good for some days, a year at most.")
+        rotation.succeed(home, succession, parsed.fingerprint, parsed.days)
+        print(f"{succession.member.name} may use both keys for {parsed.days:g} days. {changed}")
+    elif parsed.action == "card":
         print(enrolment.card(home))
         print(f"fingerprint, to be read out: {home.identity.fingerprint}", file=sys.stderr)
     elif parsed.action == "list":
         for state, found in (("confirmed", home.roster), ("proposed", enrolment.proposed(home.folder))):
             for name, member in found.items():
                 # the fingerprint of proposed keys is not shown: it has to come from the other end
-                print(f"{name:<20} {member.kind:<12} {member.fingerprint if state == 'confirmed' else state}")
+                print(f"{name:<20} {member.kind:<12} {member.fingerprint if state == 'confirmed' else state}", end="")
+                print(f", then {member.successor.fingerprint}" if member.successor else "")
     elif parsed.action == "revoke":
         enrolment.revoke(home, parsed.who)
-        print(f"{parsed.who} is off the roster. A running hub cuts it off at once; restart any other member.")
+        print(f"{parsed.who} is off the roster. {changed}")
     else:
         if parsed.action == "add":
             member = enrolment.read_card(parsed.who)
@@ -276,7 +355,65 @@ def _members(parsed: argparse.Namespace) -> int:
                 raise ConfigError(f"no keys of {parsed.who!r} wait to be confirmed; waiting: {', '.join(waiting)}.")
             member = waiting[parsed.who]
         enrolment.confirm(home, member, parsed.fingerprint)
-        print(f"{member.name} is on the roster. A running hub lets it in at once; restart any other member.")
+        print(f"{member.name} is on the roster. {changed}")
+    return OK
+
+
+def _inbox(parsed: argparse.Namespace) -> int:
+    from fednb.federation import quarantine
+    from fednb.federation.inbox import describe, open_inbox
+    from fednb.text import plain
+
+    inbox = open_inbox(parsed.home, parsed.file)
+    action: str = parsed.action
+    if action == "list":
+        found = inbox.requests(all=parsed.all)
+        for each in found:
+            print(f"{each.id}  {each.state:<12} {each.analyst:<16} {plain(each.reason, 60)}")
+        if not found:
+            print("nothing waits")
+        return OK
+    if not parsed.id:
+        raise ConfigError(f"{action} needs the id of a request; fednb inbox {parsed.home} lists them.")
+    if action == "show":
+        print(describe(inbox.case(parsed.id)))
+    elif action == "try":
+        print(plain(inbox.dry_run(parsed.id), 200_000))
+    elif action == "outputs":
+        events = inbox.outputs(parsed.id)
+        if parsed.save:
+            print(*quarantine.save(events, parsed.save), sep="\n")
+        else:
+            print(quarantine.text(events))
+    else:
+        if action == "approve":
+            done = inbox.approve(parsed.id, uses=parsed.times, days=_days(parsed), release=parsed.release)
+        elif action == "release":
+            done = inbox.release(parsed.id)
+        else:
+            done = (inbox.deny if action == "deny" else inbox.withhold)(parsed.id, parsed.reason)
+        print(f"{done.id} is {done.state}")
+    return OK
+
+
+def _days(parsed: argparse.Namespace) -> float:
+    """From now to the end of the day that was named."""
+    if not parsed.until:
+        return float(parsed.days)
+    try:
+        day = datetime.date.fromisoformat(parsed.until)
+    except ValueError:
+        raise ConfigError(f"{parsed.until!r} is no day; write it as in 2030-01-31.") from None
+    end = datetime.datetime.combine(day + datetime.timedelta(days=1), datetime.time())
+    return (end - datetime.datetime.now()) / datetime.timedelta(days=1)
+
+
+def _policy(parsed: argparse.Namespace) -> int:
+    from fednb import config
+    from fednb.federation.policy_words import explain
+
+    for line in explain(config.load(parsed.file)):
+        print(line)
     return OK
 
 
@@ -322,19 +459,30 @@ def _audit(parsed: argparse.Namespace) -> int:
 
 
 def _signed(home: MemberHome, head: Head) -> bool:
+    from fednb.wire.rotation import former
+
     try:
-        return home.roster[home.name].verifies(bytes.fromhex(head.signature), head.signed)
+        signature = bytes.fromhex(head.signature)
+        return any(keys.verifies(signature, head.signed) for keys in (home.roster[home.name], *former(home)))
     except ValueError:
         return False
 
 
 def _kernels(parsed: argparse.Namespace) -> int:
-    from fednb.notebook import kernelspecs
+    from fednb.notebook import kernelspecs, labextension
 
     if parsed.profile and not parsed.party:
         raise ConfigError("--profile says where a party is; name the party with --party.")
     prefix = sys.prefix if parsed.sys_prefix else parsed.prefix and str(parsed.prefix.absolute())
-    for folder in kernelspecs.install(user=parsed.user, prefix=prefix, party=parsed.party, profile=parsed.profile):
+    where = {"user": parsed.user, "prefix": prefix}
+    if parsed.action == "remove":
+        changed = [*kernelspecs.remove(**where), *labextension.remove(**where)]
+    else:
+        changed = [
+            *kernelspecs.install(**where, party=parsed.party, profile=parsed.profile),
+            labextension.install(**where),
+        ]
+    for folder in changed:
         print(folder)
     return OK
 

@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,12 +21,44 @@ from fednb.errors import ConfigError
 from fednb.typed import known
 
 S = TypeVar("S", bound=msgspec.Struct)
-Mode = Literal["open", "protocol-only"]
+Mode = Literal["open", "guarded", "protocol-only"]
+Role = Literal["id", "key", "measure", "hidden"]
 
 MODES = ("open", "guarded", "protocol-only")
+ROLES = ("id", "key", "measure", "hidden")
 RELEASES = ("coefficients",)
+SANDBOXES = ("auto", "bubblewrap", "landlock", "none")
+# of a guard's settings: looser ones would promise what they do not hold
+GUARD_LIMITS = {
+    "k": (5, 1000),
+    "p_percent": (1, 100),
+    "largest_two": (10, 95),
+    "leverage": (0.01, 0.3),
+    "digits": (2, 6),
+    "releases": (1, 1_000_000),
+    "refusals": (1, 10_000),
+}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _RESERVED = {"hub": "the relay itself", "all": "every party, in %%party all"}
+
+
+class ColumnConfig(msgspec.Struct, frozen=True):
+    """What analysts of a guarded party may do with a column."""
+
+    role: Role
+    cuts: tuple[float, ...] = ()  # of a numeric column: where filters and groups may divide it; (): by rows
+
+
+class GuardConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a guarded party releases. The defaults are safe ones."""
+
+    k: int = 10  # rows (ids, where one has several rows) behind every figure, and outside its set
+    p_percent: float = 10.0  # the second largest must not know the largest's value better than this
+    largest_two: float = 90.0  # percent of a sum that its two largest may have
+    leverage: float = 0.2  # of any row's variance, explained by everything released
+    digits: int = 4  # significant ones of every figure but counts
+    releases: int = 2000  # answers in 24 hours, to all analysts
+    refusals: int = 200  # in 24 hours, of those that depend on values
 
 
 class TableConfig(msgspec.Struct, frozen=True):
@@ -40,6 +72,10 @@ class TableConfig(msgspec.Struct, frozen=True):
     label: str | None = None
     columns: tuple[str, ...] | None = None  # None: all
     separator: str = ","  # of a CSV file
+    origin: str = ""  # of a derived table: the one whose rows it has, as far as is known
+    of_cells: bool = False  # made by somebody's cell, or from such a table: what its columns are called says nothing
+    roles: Mapping[str, ColumnConfig] = {}  # of columns, at a guarded party
+    mock: Mapping[str, tuple[float | str, ...]] = {}  # of invented rows, by column: least and most, or all texts
 
 
 class PermitConfig(msgspec.Struct, frozen=True):
@@ -49,6 +85,43 @@ class PermitConfig(msgspec.Struct, frozen=True):
     protocols: tuple[str, ...] = ()
     partners: tuple[str, ...] = ()  # parties together with whom
     cells: bool = False  # where the mode allows cells at all
+    runs_a_day: int | None = None  # instead of what the rules on protocols say
+    decrypted: int | None = None  # numbers that its runs may have decrypted for this party, in all
+
+
+Whole = Annotated[int, msgspec.Meta(ge=0)]
+Some = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class RulesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What runs a party takes part in, whoever asks. What a file leaves out is as here."""
+
+    allow: tuple[str, ...] = ("*",)  # protocols; "*": all that this party has
+    partners: tuple[str, ...] = ("*",)  # parties together with whom
+    min_ids: Some = 10  # that each side brings to an alignment
+    max_ids: Some = 10_000_000
+    other_ids: bool = False  # whether tables that declare an id are aligned on other columns too
+    min_rows: Some = 20
+    rows_per_feature: Annotated[float, msgspec.Meta(ge=1)] = 10.0  # of a batch, for each of this party's features
+    max_iterations: Some = 200
+    min_leaf: Some = 10  # rows
+    decrypted_per_row: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.5  # numbers of one label set, for each member
+    rows_apart: Some = 10  # by which two sets of rows differ, if at all, of which figures leave
+    runs_a_day: Whole = 500  # of each analyst
+    alignments_a_day: Whole = 50
+    of: Mapping[str, RulesConfig] = {}  # by protocol, where it has rules of its own
+
+    def on(self, protocol: str) -> RulesConfig:
+        """The rules that hold for one protocol."""
+        return self.of.get(protocol, self)
+
+
+class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one sandboxed kernel may use up."""
+
+    memory_mb: int = 4096  # address space
+    cpu_seconds: int = 3600  # of processor time, in its whole life
+    file_mb: int = 256  # a file that it writes; with bubblewrap all in its working folder together
 
 
 class PartyConfig(msgspec.Struct, frozen=True):
@@ -60,8 +133,13 @@ class PartyConfig(msgspec.Struct, frozen=True):
     protocols: tuple[str, ...] = ()  # "module:attribute" of protocols that the owner installed
     accept_coordinator_at: tuple[str, ...] = ()  # parties in whose organisation the secret key may lie
     dask: str = ""  # the scheduler of the party's own Dask cluster, for heavy work; "": this machine's threads
+    approval: bool = False  # cells run that the owner approved, each in a kernel of its own
+    sandbox: str = "auto"  # around kernels; "none" in open mode only
+    limits: LimitsConfig = LimitsConfig()
     tables: Mapping[str, TableConfig] = {}
+    guard: GuardConfig = GuardConfig()
     analysts: Mapping[str, PermitConfig] | None = None  # by analyst; None (on loopback): everybody may do all
+    rules: RulesConfig = RulesConfig()
 
 
 class CoordinatorConfig(msgspec.Struct, frozen=True):
@@ -108,15 +186,26 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True):
     label: str | None = None
     columns: list[str] | None = None
     separator: str = ","
+    roles: dict[str, Any] = {}
+    mock: dict[str, list[float | str]] = {}
+
+
+class _Role(msgspec.Struct, forbid_unknown_fields=True):
+    role: str
+    cuts: list[float] = []
 
 
 class _Party(msgspec.Struct, forbid_unknown_fields=True):
     mode: str | None = None
     release: list[str] = []
-    protocols: list[str] = []
+    protocols: list[str] | dict[str, Any] = []  # installed ones, or a section of rules with `install` among them
     accept_coordinator_at: list[str] = []
     dask: str | None = None
+    approval: bool = False
+    sandbox: str | None = None
+    limits: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {}
+    guard: dict[str, Any] = {}
     analysts: dict[str, dict[str, Any]] = {}
 
 
@@ -125,6 +214,12 @@ class _Permit(msgspec.Struct, forbid_unknown_fields=True):
     protocols: list[str] = []
     partners: list[str] = []
     cells: bool = False
+    runs_a_day: Whole | None = None
+    decrypted: Whole | None = None
+
+
+class _Rules(RulesConfig, frozen=True, forbid_unknown_fields=True):
+    install: tuple[str, ...] = ()
 
 
 class _Coordinator(msgspec.Struct, forbid_unknown_fields=True):
@@ -173,7 +268,7 @@ class _Reader:
         top = self._section(("federation",), _Federation)
         loopback = self._loopback(top.hub)
         coordinator = self._coordinator(top.coordinator, loopback)
-        parties = {name: self._party(name, loopback) for name in self._names(("party",))}
+        parties = {name: self._party(name, loopback, coordinator.decryption_quota) for name in self._names(("party",))}
         analysts = tuple(self._names(("analyst",))) or ("analyst",)
         for name in analysts:
             if "analyst" in self.content:
@@ -223,22 +318,54 @@ class _Reader:
             organisation=section.organisation or "",
         )
 
-    def _party(self, name: str, loopback: bool) -> PartyConfig:
+    def _party(self, name: str, loopback: bool, quota: float) -> PartyConfig:
         at = ("party", name)
         section = self._section(at, _Party)
         for index, what in enumerate(section.release):
             if what not in RELEASES:
                 self.fail((*at, "release"), f"item {index + 1}, {what!r}, is not one of {_listed(RELEASES)}.")
+        install, rules = self._rules((*at, "protocols"), section.protocols, quota)
+        mode = self._mode((*at, "mode"), section.mode or ("protocol-only" if loopback else "guarded"), loopback)
+        if section.approval and mode == "open":
+            self.fail((*at, "approval"), 'a party in mode "open" runs every cell without asking anybody.')
         return PartyConfig(
             name=name,
-            mode=self._mode((*at, "mode"), section.mode or "protocol-only", loopback),
+            mode=mode,
+            approval=section.approval,
             release=tuple(section.release),
-            protocols=self._protocols((*at, "protocols"), section.protocols),
+            protocols=install,
+            rules=rules,
             accept_coordinator_at=self._organisations((*at, "accept_coordinator_at"), section.accept_coordinator_at),
             dask="" if section.dask is None else self._dask((*at, "dask"), section.dask),
+            sandbox=self._sandbox((*at, "sandbox"), section.sandbox, mode),
+            limits=self._limits((*at, "limits")),
             tables={table: self._table((*at, "tables", table), table) for table in self._names((*at, "tables"))},
+            guard=self._guard((*at, "guard")) if section.guard else GuardConfig(),
             analysts=self._permits((*at, "analysts"), loopback),
         )
+
+    def _rules(
+        self, at: tuple[str, ...], found: list[str] | dict[str, Any], quota: float
+    ) -> tuple[tuple[str, ...], RulesConfig]:
+        """What is installed, and the rules; a section within them is about the protocol that it names.
+
+        quota : of decryptions, as this file has the coordinator keep it: the party's own, unless it says otherwise.
+        """
+        if isinstance(found, list):
+            return self._protocols(at, found), RulesConfig(decrypted_per_row=quota)
+        general = {key: value for key, value in found.items() if not isinstance(value, dict)}
+        section = self._values(at, {"decrypted_per_row": quota, **general}, _Rules, "of")
+        rules = RulesConfig(**{key: getattr(section, key) for key in RulesConfig.__struct_fields__})
+        of = {}
+        for name, value in found.items():
+            if isinstance(value, dict):
+                self._name((*at, name), name)
+                own = self._values((*at, name), value, RulesConfig, "of", "allow")
+                of[name] = msgspec.structs.replace(rules, **{key: getattr(own, key) for key in value})
+        for each in (rules, *of.values()):
+            if each.min_ids > each.max_ids:
+                self.fail(at, f"min_ids, {each.min_ids}, is above max_ids, {each.max_ids}.")
+        return self._protocols((*at, "install"), section.install), msgspec.structs.replace(rules, of=of)
 
     def _permits(self, at: tuple[str, ...], loopback: bool) -> dict[str, PermitConfig] | None:
         """Closed by default; only on one machine, and where no analyst is named, may everybody do everything."""
@@ -257,6 +384,8 @@ class _Reader:
                 protocols=tuple(section.protocols),
                 partners=tuple(section.partners),
                 cells=section.cells,
+                runs_a_day=section.runs_a_day,
+                decrypted=section.decrypted,
             )
         return permits
 
@@ -264,11 +393,11 @@ class _Reader:
         if mode not in MODES:
             self.fail(at, f"{mode!r} is not a mode; allowed are {_listed(MODES)}.")
         if mode == "guarded":
-            self.fail(
-                at,
-                'this version cannot hold up what "guarded" promises, so it refuses to start with it; '
-                'use "protocol-only" (no cells, only protocols).',
-            )
+            if at[0] == "coordinator":
+                self.fail(
+                    at, 'a coordinator holds no tables that could be guarded; allowed are "open", "protocol-only".'
+                )
+            return "guarded"
         if mode == "open":
             if not loopback:
                 self.fail(
@@ -278,6 +407,52 @@ class _Reader:
                 )
             return "open"
         return "protocol-only"
+
+    def _sandbox(self, at: tuple[str, ...], wish: str | None, mode: Mode) -> str:
+        if wish is None:
+            return "none" if mode == "open" else "auto"
+        if wish not in SANDBOXES:
+            self.fail(at, f"{wish!r} is no sandbox; allowed are {_listed(SANDBOXES)}.")
+        if wish == "none" and mode != "open":
+            self.fail(
+                at,
+                'a kernel without a sandbox can read whatever its agent can; only the mode "open", which promises '
+                f"nothing, may have one. Allowed here are {_listed(SANDBOXES[:-1])}.",
+            )
+        return wish
+
+    def _limits(self, at: tuple[str, ...]) -> LimitsConfig:
+        if at[-1] not in self.content["party"][at[1]]:
+            return LimitsConfig()
+        limits = self._section(at, LimitsConfig)
+        for field, least in (("memory_mb", 512), ("cpu_seconds", 10), ("file_mb", 1)):
+            if not least <= getattr(limits, field) <= 1 << 20:
+                self.fail((*at, field), f"must be from {least} to {1 << 20}.")
+        return limits
+
+    def _guard(self, at: tuple[str, ...]) -> GuardConfig:
+        section = self._section(at, GuardConfig)
+        for key, (least, most) in GUARD_LIMITS.items():
+            if not least <= getattr(section, key) <= most:
+                self.fail((*at, key), f"must be from {least:g} to {most:g}.")
+        return section
+
+    def _roles(self, at: tuple[str, ...], table: _Table) -> dict[str, ColumnConfig]:
+        found = {}
+        for column, value in table.roles.items():
+            where = (*at, column)
+            section = _Role(value) if isinstance(value, str) else self._section(where, _Role)
+            if section.role not in ROLES:
+                self.fail(where, f"{section.role!r} is no role of a column; allowed are {_listed(ROLES)}.")
+            ids = [table.id] if isinstance(table.id, str) else table.id or []
+            if (column in ids) != (section.role == "id"):
+                self.fail(where, 'the table\'s id, and nothing else, has the role "id"; name its columns in id = ….')
+            if list(section.cuts) != sorted(set(section.cuts)):
+                self.fail((*where, "cuts"), "must rise.")
+            if section.cuts and section.role not in ("key", "measure"):
+                self.fail((*where, "cuts"), "are for keys and measures.")
+            found[column] = ColumnConfig(section.role, tuple(section.cuts))  # type: ignore[arg-type]
+        return found
 
     def _protocols(self, at: tuple[str, ...], entries: Iterable[str]) -> tuple[str, ...]:
         for entry in entries:
@@ -361,7 +536,18 @@ class _Reader:
             label=section.label,
             columns=columns,
             separator=section.separator,
+            roles=self._roles((*at, "roles"), section),
+            mock=self._mock((*at, "mock"), section.mock),
         )
+
+    def _mock(
+        self, at: tuple[str, ...], ranges: Mapping[str, list[float | str]]
+    ) -> dict[str, tuple[float | str, ...]]:
+        for column, values in ranges.items():
+            numbers = [each for each in values if not isinstance(each, str)]
+            if not values or (numbers and (len(values) != 2 or len(numbers) != 2 or numbers[0] > numbers[1])):
+                self.fail((*at, column), "write [LEAST, MOST] for numbers, or a list of texts.")
+        return {column: tuple(values) for column, values in ranges.items()}
 
     def _source(self, at: tuple[str, ...], source: str) -> str:
         scheme, colon, rest = source.partition("://")
@@ -416,7 +602,10 @@ class _Reader:
             section = section[key]
         if not isinstance(section, dict):
             self.fail(at, f"must be a section, [{'.'.join(at)}].")
-        self._known(at, section, kind.__struct_fields__)
+        return self._values(at, section, kind)
+
+    def _values(self, at: tuple[str, ...], section: Mapping[str, Any], kind: type[S], *without: str) -> S:
+        self._known(at, section, [name for name in kind.__struct_fields__ if name not in without])
         for field in msgspec.structs.fields(kind):
             if field.name not in section:
                 if field.required:

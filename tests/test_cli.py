@@ -11,7 +11,8 @@ from fednb.version import __version__
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("demo", "up", "hub", "party", "doctor", "runs", "kernels", "audit", "invite", "join", "members"):
+    commands = "demo up hub party doctor runs kernels audit policy inbox invite join members"
+    for command in commands.split():
         with pytest.raises(SystemExit) as ended:
             cli.main([command, "--help"])
         assert ended.value.code == 0
@@ -74,3 +75,34 @@ def test_the_doctor_says_who_is_up_and_what_computes_here(
 def test_a_folder_that_is_no_home_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["hub", str(tmp_path), "--bind", "tcp://127.0.0.1:0"]) == 2
     assert "is not a member's home" in capsys.readouterr().err
+
+
+def test_a_policy_is_explained_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = range(400)
+    frame = {
+        "id": rows,
+        "age": [row % 50 for row in rows],
+        "income": rows,
+        "note": [f"n{row}" for row in rows],
+        "x": rows,
+    }
+    pd.DataFrame(frame).to_csv(tmp_path / "loans.csv", index=False)
+    (tmp_path / "f.toml").write_text(
+        '[federation]\nhub = "tcp://10.0.0.9:7000"\n[party.bank]\nguard.k = 20\n[party.bank.tables.loans]\n'
+        'path = "loans.csv"\nid = "id"\nroles = {age = {role = "key", cuts = [10, 45]}, x = "hidden"}\n'
+        '[party.bank.analysts.ann]\ntables = ["loans"]\ncells = true\n'
+    )
+    assert cli.main(["policy", "check", str(tmp_path / "f.toml")]) == 0
+    said = capsys.readouterr().out
+    for words in (
+        "bank is guarded: analysts' cells run here without the data",
+        "at least 20 ids stand behind it",
+        "ann may run cells; tables: loans; protocols: none.",
+        "loans: 400 rows of 400 ids",
+        "key: filters and groups by cut points 10, 45",
+        "measure: figures only; cut points",
+        "not offered: text",
+        "hidden: not there",
+        "make 3 groups, 0 of them with fewer than 20 rows",
+    ):
+        assert words in said, said

@@ -63,7 +63,11 @@ def test_the_file_of_the_readme_is_understood(folder: Path) -> None:
         ('mode = "open"', 'modus = "open"', ["line 6", "party.bank.modus", "unknown key", '"mode"', "mean 'mode'"]),
         ('mode = "open"', 'mode = "opne"', ["line 6", "party.bank.mode", '"open", "guarded", "protocol-only"']),
         ('mode = "open"', "mode = 3", ["line 6", "party.bank.mode", "expected str, got int"]),
-        ('mode = "open"', 'mode = "guarded"', ["line 6", "party.bank.mode", "refuses to start", "protocol-only"]),
+        ('mode = "open"', 'guard.k = 3', ["line 6", "party.bank.guard.k", "from 5 to 1000"]),
+        ('mode = "open"', 'guard.kay = 10', ["line 6", "party.bank.guard.kay", "unknown key", '"leverage"']),
+        ('label = "default"', 'roles.x = "keys"', ["line 11", "loans.roles.x", "no role", '"key", "measure"']),
+        ('label = "default"', 'roles.sme_id = "key"', ["line 11", "loans.roles.sme_id", "the table's id"]),
+        ('label = "default"', 'roles.x = {role = "key", cuts = [3, 1]}', ["line 11", "roles.x.cuts", "must rise"]),
         ('mode = "open"', 'dask = "here:8786"', ["line 6", "party.bank.dask", 'write "tls://HOST:PORT"']),
         ('mode = "open"', 'dask = "tcp://10.0.0.9:8786"', ["line 6", "party.bank.dask", "in plain text", "tls://"]),
         ('"coefficients"', '"rows"', ["line 7", "party.bank.release", "'rows'", '"coefficients"']),
@@ -204,3 +208,56 @@ def test_what_analysts_may_do_is_closed_outside_this_machine_and_once_one_is_nam
     text = f'[federation]\nhub = "{hub}"\n[party.bank]\n{sections}\n'
     permits = config.parse(text, tmp_path / "f.toml").parties["bank"].analysts
     assert (None if permits is None else {name: permit.tables for name, permit in permits.items()}) == expected
+
+
+RULES = """
+[party.bank.protocols]
+install = ["ours:SUM"]
+partners = ["agency"]
+max_iterations = 50
+[party.bank.protocols.psi]
+max_ids = 1000
+[coordinator]
+decryption_quota = 2.0
+"""
+
+
+def test_rules_on_runs_hold_where_a_file_says_them_and_are_safe_where_it_does_not(folder: Path) -> None:
+    parties = config.parse(GOOD + RULES, folder / "federation.toml").parties
+    rules = parties["bank"].rules
+    assert parties["bank"].protocols == ("ours:SUM",)
+    assert (rules.partners, rules.max_iterations, rules.max_ids) == (("agency",), 50, 10_000_000)
+    assert rules.on("vertical_logistic") is rules
+    assert (rules.on("psi").max_ids, rules.on("psi").max_iterations, rules.on("psi").partners) == (
+        1000,
+        50,
+        ("agency",),
+    )
+    assert rules.decrypted_per_row == parties["agency"].rules.decrypted_per_row == 2.0
+    plain = config.parse(GOOD, folder / "federation.toml").parties["bank"].rules
+    assert plain == config.RulesConfig() and plain.decrypted_per_row == 0.5 and not plain.other_ids
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("max_iteration = 5", ["party.bank.protocols.max_iteration", "unknown key", "mean 'max_iterations'"]),
+        ("rows_apart = 0", ["party.bank.protocols.rows_apart", ">= 1"]),
+        ("min_ids = 2.5", ["party.bank.protocols.min_ids", "expected int, got float"]),
+        ("min_ids = 20\nmax_ids = 10", ["party.bank.protocols", "min_ids, 20, is above max_ids, 10"]),
+        ('install = ["ours"]', ["party.bank.protocols.install", "does not name a protocol"]),
+        ('[party.bank.protocols.psi]\nallow = ["psi"]', ["party.bank.protocols.psi.allow", "unknown key"]),
+        ("of = 3", ["party.bank.protocols.of", "unknown key"]),
+        ("[party.bank.protocols.psi]\nruns_a_day = -1", ["party.bank.protocols.psi.runs_a_day", ">= 0"]),
+    ],
+)
+def test_a_rule_that_is_none_is_refused(folder: Path, line: str, expected: list[str]) -> None:
+    said = refusal(folder, GOOD + "[party.bank.protocols]\n" + line + "\n")
+    assert all(words in said for words in expected), said
+
+
+def test_budgets_of_an_analyst_are_read(folder: Path) -> None:
+    text = GOOD + '[party.bank.analysts.ann]\nprotocols = ["*"]\nruns_a_day = 5\ndecrypted = 0\n'
+    permit = (config.parse(text, folder / "federation.toml").parties["bank"].analysts or {})["ann"]
+    assert (permit.runs_a_day, permit.decrypted) == (5, 0)
+    assert "runs_a_day" in refusal(folder, text.replace("= 5", "= -5"))

@@ -12,7 +12,7 @@ from fednb import errors
 def test_public_names_are_these() -> None:
     assert set(fednb.__all__) == {
         "ClusterError",
-    "ConfigError",
+        "ConfigError",
         "CryptoError",
         "DataError",
         "Federation",

@@ -73,8 +73,11 @@ def test_the_federation_file_in_the_docs_is_valid_and_names_every_key(tmp_path: 
     federation = config.parse(text, tmp_path / "federation.toml")
     assert list(federation.parties) == ["bank", "agency"] and federation.name == "credit"
 
-    sections = (config._Federation, config._Party, config._Coordinator, config._Analyst, config._Table, config._Permit)
-    keys = {field for section in sections for field in section.__struct_fields__} - {"analysts"}
+    sections = (
+        config._Federation, config._Party, config._Coordinator, config._Analyst, config._Table, config._Permit,
+        config.LimitsConfig,
+    )  # fmt: skip
+    keys = {field for section in sections for field in section.__struct_fields__} - {"analysts", "limits"}
     assert {key for key in keys if not re.search(rf"^(# )?{key} = ", text, flags=re.M)} == set()
 
 

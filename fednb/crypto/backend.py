@@ -48,11 +48,20 @@ class Ring(Protocol):
     def join(self, vectors: Sequence[Vector]) -> Vector:
         """The vectors end to end."""
 
+    def take(self, a: Vector, index: Indices) -> Vector:
+        """a[index[i]]"""
+
+    def weave(self, vectors: Sequence[Vector]) -> Vector:
+        """Of vectors of one length: their first residues, then their second ones, and so on."""
+
     def multiply(self, a: Vector, b: Vector) -> Vector:
         """a[i]·b[i]"""
 
     def multiply_taken(self, a: Vector, table: Vector, index: Indices) -> Vector:
         """a[i]·table[index[i]]"""
+
+    def multiply_into(self, a: Vector, table: Vector, index: Indices) -> Vector:
+        """a[i]·table[index[i]], perhaps in the place of `a`, which the caller made and nobody else has."""
 
     def buckets(self, values: Vector, cells: Indices, size: int) -> list[Vector]:
         """For each column of `cells`, [n, W] in [0, size): the products of the values in each cell."""
@@ -88,6 +97,12 @@ class GmpRing:
     def join(self, vectors: Sequence[list[Any]]) -> list[Any]:
         return [value for vector in vectors for value in vector]
 
+    def take(self, a: list[Any], index: Indices) -> list[Any]:
+        return [a[i] for i in index.tolist()]
+
+    def weave(self, vectors: Sequence[list[Any]]) -> list[Any]:
+        return [value for values in zip(*vectors, strict=True) for value in values]
+
     def multiply(self, a: list[Any], b: list[Any]) -> list[Any]:
         modulus = self._modulus
         return [x * y % modulus for x, y in zip(a, b, strict=True)]
@@ -95,6 +110,8 @@ class GmpRing:
     def multiply_taken(self, a: list[Any], table: list[Any], index: Indices) -> list[Any]:
         modulus = self._modulus
         return [x * table[i] % modulus for x, i in zip(a, index.tolist(), strict=True)]
+
+    multiply_into = multiply_taken
 
     def buckets(self, values: list[Any], cells: Indices, size: int) -> list[list[Any]]:
         modulus = self._modulus

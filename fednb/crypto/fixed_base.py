@@ -47,7 +47,7 @@ class FixedBase:
             digits = bits.reshape(len(bits), places, window) @ (1 << np.arange(window))
             powers = self._ring.ones(len(bits))
             for table, digit in zip(self._places, digits.T, strict=True):
-                powers = self._ring.multiply_taken(powers, table, digit)
+                powers = self._ring.multiply_into(powers, table, digit)
             return powers
 
         # place by place, for some exponents at a time: both they and the place's powers fit the processor's cache

@@ -102,13 +102,30 @@ class LaneRing:
         np.concatenate(vectors, out=out)
         return out
 
+    def take(self, a: Limbs, index: Indices) -> Limbs:
+        out = self._empty(len(index))
+        np.take(a, index, axis=0, out=out)
+        return out
+
+    def weave(self, vectors: Sequence[Limbs]) -> Limbs:
+        if len(vectors) == 1:
+            return vectors[0]
+        out = self._empty(sum(len(vector) for vector in vectors))
+        np.stack(vectors, axis=1, out=out.reshape(-1, len(vectors), self._words))
+        return out
+
     def multiply(self, a: Limbs, b: Limbs) -> Limbs:
         out = self._empty(len(a))
         _lanes.multiply(self._context, np.ascontiguousarray(a), np.ascontiguousarray(b), out)
         return out
 
     def multiply_taken(self, a: Limbs, table: Limbs, index: Indices) -> Limbs:
-        out = self._empty(len(a))
+        return self._multiply_taken(a, table, index, self._empty(len(a)))
+
+    def multiply_into(self, a: Limbs, table: Limbs, index: Indices) -> Limbs:
+        return self._multiply_taken(a, table, index, a)  # large vectors, made anew each time, would fragment memory
+
+    def _multiply_taken(self, a: Limbs, table: Limbs, index: Indices, out: Limbs) -> Limbs:
         places = np.ascontiguousarray(index, dtype=np.int64)
         _lanes.multiply_taken(self._context, np.ascontiguousarray(a), np.ascontiguousarray(table), places, out)
         return out

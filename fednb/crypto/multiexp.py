@@ -36,7 +36,7 @@ from fednb.errors import CryptoError
 MAX_DISTINCT = 1024
 _SAMPLE = 8192
 
-Integers = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.signedinteger[Any]]
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def plan(columns: Integers, packing: Packing) -> Plan:
 
 
 def _describe(column: Integers) -> Column:
+    column = column.astype(np.int64)  # narrow integers would overflow in differences
     lowest = int(column.min())
     u = column - lowest  # below 2**63, because packings keep |x| < 2**62
     step = int(np.gcd.reduce(u)) or 1
@@ -158,7 +159,7 @@ def _slots(column: Integers, about: Column, packing: Packing) -> npt.NDArray[np.
     """u by slot and ciphertext, [k, m]; rows that fill the last ciphertext up meet plaintexts of zero."""
     m, k = packing.length(len(column)), packing.slots
     u = np.zeros(m * k, dtype=np.min_scalar_type((1 << about.bits) - 1))  # as narrow as it goes: bits are taken off it
-    u[: len(column)] = (column - about.lowest) // about.step
+    u[: len(column)] = (column.astype(np.int64) - about.lowest) // about.step
     return np.ascontiguousarray(u.reshape(m, k).T)
 
 
@@ -202,7 +203,7 @@ def _horner(ring: Ring, pool: Vector, index: npt.NDArray[np.intp], slot_bits: in
         if s:
             out = ring.square(out, slot_bits - max(bits - 1, 0))
         for t in reversed(range(bits)):
-            out = ring.multiply_taken(out, pool, index[s, t])
+            out = ring.multiply_into(out, pool, index[s, t])
             if t:
                 out = ring.square(out, 1)
     return out

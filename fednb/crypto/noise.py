@@ -4,6 +4,9 @@ Whoever encrypts chooses a base of its own, h = (-x²)**n mod n² for a random x
 of half the length of n. That h**r looks like any n-th residue is the assumption of Damgård, Jurik and Nielsen 2010;
 here the base is unknown to everybody else, besides. The key holder need not assume it: it draws exponents longer than
 the orders modulo p² and q², works there with numbers of half the size, and joins the halves.
+
+None of this hides a sum from the key holder itself, who made the summands: it knows p and q, and its own exponents.
+What is sent to the key holder gets `UniformNoise`, r**n for uniform r, which hides from anybody whatever he knows.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import gmpy2
 import numpy as np
 from gmpy2 import mpz
 
-from fednb.crypto.backend import Residues, Ring, Vector, ring, to_integers, to_residues
+from fednb.crypto.backend import Residues, Ring, Vector, chunks, ring, spread, to_integers, to_residues
 from fednb.crypto.fixed_base import FixedBase, best_window
 
 MARGIN_BITS = 64  # exponents longer than an order by this much are uniform modulo the order, to 2**-64
@@ -62,6 +65,22 @@ class SecretNoise:
         p2, q2, inverse = self._p2, self._q2, self._inverse
         joined = [a + (b - a) * inverse % q2 * p2 for a, b in zip(half_p, half_q, strict=True)]  # Garner 1959
         return to_residues(joined, self._width)
+
+
+class UniformNoise:
+    """From the public key alone, every n-th residue equally likely: a power of 2048 bits for each."""
+
+    def __init__(self, n: int, modulus: Ring) -> None:
+        self._n, self._ring = n, modulus
+
+    def draw(self, count: int, threads: int = 1) -> Residues:
+        def part(which: slice) -> Residues:
+            units = to_residues([_unit(self._n) for _ in range(which.stop - which.start)], self._ring.width)
+            return self._ring.store(self._ring.power_secret(self._ring.load(units), self._n))
+
+        if not count:
+            return to_residues([], self._ring.width)
+        return np.concatenate(spread(part, chunks(count, threads), threads))
 
 
 class _Powers:

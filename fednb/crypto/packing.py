@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,16 +90,16 @@ class Packing:
         """`window` of each."""
         return np.array([self.window(plaintext) for plaintext in plaintexts], dtype=np.uint64)
 
-    def check_columns(self, columns: npt.NDArray[np.int64]) -> None:
+    def check_columns(self, columns: npt.NDArray[np.signedinteger[Any]]) -> None:
         """CryptoError unless products with `columns` [n, d] are proven not to overflow."""
         if len(columns) > self.rows:
             raise CryptoError(f"this packing is proven for {self.rows} rows, not for {len(columns)}")
         _check_bits(columns, self.right_bits, "factors")
 
 
-def _check_bits(values: npt.NDArray[np.int64], bits: int, what: str) -> None:
-    if values.dtype != np.int64:
-        raise CryptoError(f"{what} are 64-bit integers, not {values.dtype}")
+def _check_bits(values: npt.NDArray[np.signedinteger[Any]], bits: int, what: str) -> None:
+    if values.dtype.kind != "i":
+        raise CryptoError(f"{what} are integers with a sign, not {values.dtype}")
     limit = 1 << (bits - 1)
     bad = int(np.count_nonzero((values >= limit) | (values <= -limit)))
     if bad:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from gmpy2 import mpz
 
 from fednb.crypto.backend import Residues, Ring, chunks, ring, spread, to_integers, to_residues
-from fednb.crypto.noise import Noise, PublicNoise, SecretNoise
+from fednb.crypto.noise import Noise, PublicNoise, SecretNoise, UniformNoise
 from fednb.errors import CryptoError
 
 MIN_KEY_BITS = 2048
@@ -139,6 +139,11 @@ class PublicKey:
         """The same plaintexts under new randomness."""
         self._mine(c)
         return self._blind(c.data, c.scale, self._own_noise(), threads)
+
+    def refresh_for_key_holder(self, c: CipherVector, threads: int = 1) -> Fresh:
+        """As `refresh`, for a receiver that has the secret key and made what `c` was computed from."""
+        self._mine(c)
+        return self._blind(c.data, c.scale, UniformNoise(self.n, self.ring), threads)
 
     def accept(
         self, c: CipherVector, *, count: int | None = None, scale: int | None = None, threads: int = 1

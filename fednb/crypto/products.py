@@ -17,8 +17,10 @@ and for histograms. Several partitions share one table of joint cells, from whic
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +71,7 @@ def subset_products_alike(ring: Ring, vectors: list[Vector], bits: list[Bits], t
                 same = np.tile(vector * m + i, len(table) // n)
                 table = ring.join([table, ring.multiply_taken(table, pool, same)])
             chosen = np.stack([_columns(b, rows) for b in bits[some]])
-            products = ring.multiply_taken(products, table, (chosen * n + vector[:, None]).ravel())
+            products = ring.multiply_into(products, table, (chosen * n + vector[:, None]).ravel())
         return products
 
     return ring.join(spread(part, slices(len(vectors), threads), threads))
@@ -113,21 +115,35 @@ def _by_windows(ring: Ring, values: Vector, bits: Bits, count: int, threads: int
             for place, row in enumerate(bits[w]):
                 cells[:, column] |= np.unpackbits(row, count=len(values)).astype(np.int32) << place
         tables = ring.buckets(values, cells, 1 << max(w.stop - w.start for w in some))
-        folded = [_fold(ring, table) for table in tables]
-        return ring.join([found[: w.stop - w.start] for (found, _), w in zip(folded, some, strict=True)]), folded[0][1]
+        found, total = _fold(ring, tables)
+        return ring.join([own[: w.stop - w.start] for own, w in zip(found, some, strict=True)]), total
 
     parts = spread(part, together, threads)
     return ring.join([found for found, _ in parts]), parts[0][1]
 
 
-def _fold(ring: Ring, table: Vector) -> tuple[Vector, Vector]:
-    """From buckets by k bits: the k products of the buckets with each bit set, lowest bit first; and of all buckets."""
+def _fold(ring: Ring, tables: list[Vector]) -> tuple[list[Vector], Vector]:
+    """From buckets by k bits, of each table: the k products of the buckets with each bit set, lowest bit first.
+
+    And the product of all of one table's buckets. Tables of one size are folded together: vectors stay long.
+    """
+    count, bits = len(tables), len(tables[0]).bit_length() - 1
+    rest = ring.weave(tables)  # the tables' first buckets, then their second ones, ...
     found = []
-    while len(table) > 1:
-        half = len(table) // 2
-        found.append(product(ring, table[half:]))
-        table = ring.multiply(table[:half], table[half:])
-    return ring.join(found[::-1]), table
+    while len(rest) > count:
+        half = len(rest) // 2
+        found.append(_halved(ring, rest[half:], count))
+        rest = ring.multiply(rest[:half], rest[half:])
+    own = ring.weave(found[::-1]) if found else ring.ones(0)  # the first table's bits, then the second's, ...
+    return [own[i * bits : (i + 1) * bits] for i in range(count)], rest[:1]
+
+
+def _halved(ring: Ring, vector: Vector, count: int) -> Vector:
+    """The products of every `count`-th, of `count` times a power of two; [count]."""
+    while len(vector) > count:
+        half = len(vector) // 2
+        vector = ring.multiply(vector[:half], vector[half:])
+    return vector
 
 
 def product(ring: Ring, vector: Vector) -> Vector:
@@ -152,7 +168,7 @@ def _by_blocks(ring: Ring, values: Vector, bits: Bits, count: int, threads: int)
             for i in reversed(range(rows.start, rows.stop)):  # the last row is an index's lowest bit, as in `bits`
                 same = np.full(len(table), i)
                 table = ring.join([table, ring.multiply_taken(table, values, same)])
-            products = ring.multiply_taken(products, table, _columns(bits, rows))
+            products = ring.multiply_into(products, table, _columns(bits, rows))
             total = ring.multiply(total, table[-1:])
         return products, total
 
@@ -185,29 +201,27 @@ def cell_products(ring: Ring, values: Vector, cells: Indices, sizes: Sequence[in
     lanes = min(ring.lanes, max(1, -(-len(groups) // threads)))
     together = [groups[i : i + lanes] for i in range(0, len(groups), lanes)]
 
-    def tables(job: tuple[list[list[int]], slice]) -> list[Vector]:
-        some, rows = job
+    def tables(some: list[list[int]], rows: slice) -> list[Vector]:
         joint = np.zeros((rows.stop - rows.start, len(some)), dtype=np.int32)
         for column, group in enumerate(some):
             for g in group:
                 joint[:, column] = joint[:, column] * sizes[g] + cells[rows, g]
-        return ring.buckets(values[rows], joint, max(math.prod(sizes[g] for g in group) for group in some))
+        found = ring.buckets(values[rows], joint, max(math.prod(sizes[g] for g in group) for group in some))
+        return [table[: math.prod(sizes[g] for g in group)] for group, table in zip(some, found, strict=True)]
 
-    # what is left over when every thread has had its share is split by rows
-    jobs = [(some, rows) for i, some in enumerate(together) for rows in _shares(i, len(together), m, threads)]
-    filled: dict[tuple[int, ...], Vector] = {}
-    for (some, _), buckets in zip(jobs, spread(tables, jobs, threads), strict=True):
-        for group, table in zip(some, buckets, strict=True):
-            table = table[: math.prod(sizes[g] for g in group)]
-            known = filled.get(tuple(group))
-            filled[tuple(group)] = table if known is None else ring.multiply(known, table)
-    margins = _margins(ring, filled, sizes, threads)
-    return [margins[g] for g in range(len(sizes))]
+    def margins(some: list[list[int]], found: list[Vector], threads: int = 1) -> dict[int, Vector]:
+        return _margins(ring, {tuple(group): table for group, table in zip(some, found, strict=True)}, sizes, threads)
 
-
-def _shares(i: int, count: int, m: int, threads: int) -> list[slice]:
-    """The rows of job i of `count`, in one part or in one for each thread."""
-    return slices(m, 1 if i < count - count % threads else threads)
+    # tables are large and margins small: none is kept for longer than its margins take
+    shared = len(together) - len(together) % threads
+    made = spread(lambda some: margins(some, tables(some, slice(0, m))), together[:shared], threads)
+    for some in together[shared:]:  # what is left over when every thread has had its share is split by rows
+        shares = spread(partial(tables, some), slices(m, threads), threads)
+        made.append(
+            margins(some, [functools.reduce(ring.multiply, parts) for parts in zip(*shares, strict=True)], threads)
+        )
+    by_partition = {g: product for some in made for g, product in some.items()}
+    return [by_partition[g] for g in range(len(sizes))]
 
 
 def _groups(m: int, sizes: Sequence[int]) -> list[list[int]]:
@@ -245,9 +259,9 @@ def _margins(
         places = np.arange(len(pool)).reshape(len(groups), rows, columns)
         left, right = ring.ones(len(groups) * rows), ring.ones(len(groups) * columns)
         for column in range(columns):
-            left = ring.multiply_taken(left, pool, places[:, :, column].ravel())
+            left = ring.multiply_into(left, pool, places[:, :, column].ravel())
         for row in range(rows):
-            right = ring.multiply_taken(right, pool, places[:, row].ravel())
+            right = ring.multiply_into(right, pool, places[:, row].ravel())
         for i, group in enumerate(groups):
             half = len(group) // 2
             halves[group[:half]] = left[i * rows : (i + 1) * rows]

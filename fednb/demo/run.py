@@ -53,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the demo. Exit status 0 (headless: only if the federated model kept its promise)."""
     parser = argparse.ArgumentParser(prog="fednb demo")
     parser.add_argument("--headless", action="store_true")
+    parser.add_argument("--members", action="store_true")
     parser.add_argument("--rows", type=int, default=ROWS)
     parsed = parser.parse_args(arguments)
     if parsed.rows < FEWEST_ROWS:
@@ -60,12 +61,16 @@ def main(arguments: Sequence[str]) -> int:
             f"--rows {parsed.rows}: the demo needs at least {FEWEST_ROWS} rows; with fewer, confidence intervals hide "
             "what it shows."
         )
-    for needed in ("nbclient", "nbformat") if parsed.headless else ("jupyterlab",):
+    needs = ("nbclient", "nbformat") if parsed.headless else () if parsed.members else ("jupyterlab",)
+    for needed in needs:
         if importlib.util.find_spec(needed) is None:
             raise ConfigError(f"the demo needs {needed}: pip install 'fednb[demo]'.")
     folder = Path(FOLDER).absolute()
     prepare(folder, parsed.rows)
     with launch.up(folder / "federation.toml", ready=lambda line: _say(describe(line))) as running:
+        if parsed.members:
+            _say(f"the members are up; the notebook is {folder / NOTEBOOK}. Ctrl-C stops them")
+            return _wait(running)
         environment = {**os.environ, "FEDNB_PROFILE": os.fspath(running)}
         if not parsed.headless:
             return _open(folder, environment)
@@ -144,8 +149,17 @@ def broken_promise(figures: Mapping[str, Mapping[str, float]]) -> str:
     return ""
 
 
+def _wait(running: launch.Running) -> int:
+    try:
+        running.wait()
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
 def _open(folder: Path, environment: Mapping[str, str]) -> int:
-    command = [sys.executable, "-m", "jupyterlab", str(folder / NOTEBOOK)]
+    # the address that is printed opens the notebook too, where no browser could be started
+    command = [sys.executable, "-m", "jupyterlab", str(folder / NOTEBOOK), f"--LabApp.default_url=/lab/tree/{NOTEBOOK}"]
     if os.geteuid() == 0:
         command.append("--allow-root")
     _say("JupyterLab opens the notebook; Ctrl-C here stops it and every member")

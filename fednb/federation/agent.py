@@ -13,20 +13,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fednb.config import CoordinatorConfig, PartyConfig
-from fednb.errors import ConfigError
+from fednb.errors import ConfigError, DataError
 from fednb.federation import messages as m
+from fednb.federation.asks import AskDesk
 from fednb.federation.cluster import Cluster
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.desk import Desk
+from fednb.federation.gate_desk import GateDesk
 from fednb.federation.kernel_host import KernelHost, Pipe
 from fednb.federation.party import PartyService
 from fednb.federation.receipts import Book
 from fednb.federation.runs import RunStore
 from fednb.federation.store import MemberStore
 from fednb.federation.tables import TableStore
+from fednb.policy.approvals import ApprovalStore
 from fednb.policy.audit import AuditLog
 from fednb.policy.mode import MemberPolicy
+from fednb.policy.protocol_policy import ProtocolPolicy
 from fednb.policy.quota import QuotaLedger
+from fednb.policy.sandbox import Limits, Sandbox, find
 from fednb.protocols import lookup
 from fednb.protocols.base import Protocol
 from fednb.version import __version__
@@ -40,7 +45,7 @@ KERNEL_SIDE = "fednb.federation.kernel_side"
 class Agent:
     """What one member runs beside its endpoint. `close` leaves no kernel behind; it does not close the endpoint."""
 
-    def __init__(self, host: KernelHost, warm: Callable[[], object], close: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, host: KernelHost, warm: Callable[[], object], close: Callable[[str], None]) -> None:
         self.host = host
         self._warm = warm
         self._close = close
@@ -57,8 +62,9 @@ class Agent:
 
         threading.Thread(target=warm, name="fednb-prewarm", daemon=True).start()
 
-    def close(self) -> None:
-        self._close()
+    def close(self, lost: str = "") -> None:
+        """Stop. `lost` is the member whose death is the reason, if that is the reason."""
+        self._close(lost)
         self.host.close()
 
 
@@ -76,9 +82,16 @@ def start_party(
     """Serve as a party. Raises ConfigError for tables, protocols or a cluster not as the federation file says."""
     tables = TableStore(settings.name, settings.tables, home / "tables")
     tables.check()
-    find = finder(settings.protocols)
+    sandbox = sandbox_of(settings, home)
+    find_protocol = finder(settings.protocols)
+    _check_named(settings, find_protocol)
     policy = MemberPolicy(
-        settings.name, settings.mode, settings.release, settings.accept_coordinator_at, settings.analysts
+        settings.name,
+        settings.mode,
+        settings.release,
+        settings.accept_coordinator_at,
+        settings.analysts,
+        approval=settings.approval,
     )
     store = MemberStore(home / "runs")
     book = _book(settings.name, home, sign, mode=settings.mode, tables=sorted(settings.tables))
@@ -89,12 +102,14 @@ def start_party(
         policy,
         store,
         coordinator=coordinator,
-        lookup=find,
+        lookup=find_protocol,
         threads=threads,
         executor=cluster.executor if cluster else None,
         book=book,
+        rules=ProtocolPolicy(settings.name, settings.rules, settings.analysts, home / "accounts"),
     )
-    desk = Desk(tables, policy, store, lambda: host.lock())
+    gate = GateDesk(tables, policy, settings.guard, home, book) if settings.mode == "guarded" else None
+    desk = Desk(tables, policy, store, lambda: host.lock(), gate)
     host = KernelHost(
         endpoint,
         policy,
@@ -105,8 +120,42 @@ def start_party(
         pipe=pipe,
         attach=desk.attach,
         book=book,
+        sandbox=sandbox,
+        approves=settings.approval,
     )
-    return Agent(host, tables.describe, cluster.close if cluster else lambda: None)
+    asks = _asks(endpoint, policy, tables, sandbox, book, settings, home, run_folder)
+
+    def close(lost: str) -> None:
+        for each in (asks, cluster, gate):
+            if each is not None:
+                each.close()
+
+    return Agent(host, tables.describe, close)
+
+
+def _asks(
+    endpoint: Endpoint,
+    policy: MemberPolicy,
+    tables: TableStore,
+    sandbox: Sandbox | None,
+    book: Book,
+    settings: PartyConfig,
+    home: Path,
+    run_folder: Path,
+) -> AskDesk | None:
+    if not settings.approval or sandbox is None:
+        return None
+    return AskDesk(
+        endpoint,
+        policy,
+        tables,
+        ApprovalStore(home / "approvals"),
+        sandbox,
+        book,
+        declared=settings.tables,
+        run_folder=run_folder,
+        seconds=float(settings.limits.cpu_seconds),
+    )
 
 
 def start_coordinator(
@@ -152,10 +201,34 @@ def start_coordinator(
     return Agent(host, lambda: None, service.close)
 
 
+def sandbox_of(settings: PartyConfig, home: Path) -> Sandbox | None:
+    """Raises ConfigError when kernels are to have one and none works here: then the party does not start."""
+    if settings.sandbox == "none" or (settings.mode == "protocol-only" and not settings.approval):
+        return None
+    limits = settings.limits
+    files = [table.path for table in settings.tables.values() if table.path is not None]
+    return Sandbox(
+        find(settings.sandbox),
+        Limits(memory=limits.memory_mb << 20, cpu=limits.cpu_seconds, file=limits.file_mb << 20),
+        private=[home, *files],
+    )
+
+
 def _book(member: str, home: Path, sign: Callable[[bytes], bytes] | None, **details: object) -> Book:
     book = Book(member, AuditLog(home / "audit", member, sign))
     book.note("started", version=__version__, **details)
     return book
+
+
+def _check_named(settings: PartyConfig, find: Callable[[str], Protocol]) -> None:
+    """A misspelt protocol among the rules would be a rule that never applies. Raises ConfigError."""
+    at = f"party.{settings.name}.protocols"
+    named = {name: f"{at}.allow" for name in settings.rules.allow if name != "*"}
+    for name, where in {**named, **{name: f"{at}.{name}" for name in settings.rules.of}}.items():
+        try:
+            find(name)
+        except DataError as error:
+            raise ConfigError(f"{where}: {error}") from None
 
 
 def _tell_members(talk: Conversation, endpoint: Endpoint) -> None:

@@ -14,6 +14,17 @@ from fednb.federation.views import AlignmentView, PartyAlignment
 from fednb.text import plain
 
 
+def check_method(method: str) -> None:
+    """Raises DataError for a way of intersecting sets that is not offered, and says why."""
+    if method == "spu":
+        raise DataError(
+            "method='spu' is not offered: its library connects the parties by TCP ports of its own, past the hub, its "
+            "seals, the parties' policies and their audit logs. method='ecdh' takes about as long as its ECDH."
+        )
+    if method != "ecdh":
+        raise DataError(f"there is no method {method!r} to align by; 'ecdh' is the one.")
+
+
 def id_columns(tables: Mapping[str, str], on: object) -> dict[str, list[str]]:
     """The id columns of each party's table: `on` is a name, a list of names, or these by party."""
     if not isinstance(on, Mapping):

@@ -16,21 +16,25 @@ import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from fednb.errors import FednbError, LinkError, LinkTimeout, PeerLost
+from fednb.errors import DataError, FednbError, LinkError, LinkTimeout, PeerLost
 from fednb.federation import messages as m
 from fednb.federation.arrow import from_arrow
 from fednb.federation.outbox import Allowance
+from fednb.text import plain
 from fednb.wire.endpoint import Conversation, Endpoint
 from fednb.wire.message import Message
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 CellEvent = m.CellStarted | m.Stream | m.Display | m.ClearOutput | m.CellError | m.Captured | m.CellDone
-Answer = m.Completions | m.Inspection | m.Restarted
+Answer = m.Completions | m.Inspection | m.Restarted | m.Asks | m.Mock
 EVENT_SIZE = 64  # what an event counts beside its text
-A = TypeVar("A", m.Completions, m.Inspection, m.Restarted)
+A = TypeVar("A", m.Completions, m.Inspection, m.Restarted, m.Asks, m.Mock)
 
 
 class CellRun:
@@ -135,12 +139,12 @@ def _size(value: Any) -> int:
 
 
 class _Talk:
-    """The conversation with one member, and the thread that reads it."""
+    """A conversation with one member, and the thread that reads it."""
 
-    def __init__(self, endpoint: Endpoint, member: str) -> None:
+    def __init__(self, endpoint: Endpoint, member: str, context: str) -> None:
         self.member = member
         self.over = False
-        self._conversation: Conversation = endpoint.open(member, "cells")
+        self._conversation: Conversation = endpoint.open(member, context)
         self._runs: dict[str, CellRun] = {}
         self._questions: dict[str, queue.SimpleQueue[Answer | None]] = {}
         self._lock = threading.Lock()
@@ -151,7 +155,7 @@ class _Talk:
         """Whether a cell of ours is running there, or waits to."""
         return bool(self._runs)
 
-    def start(self, run: CellRun, request: m.Execute) -> None:
+    def start(self, run: CellRun, request: m.Execute | m.Ask) -> None:
         with self._lock:
             over = self.over
             if not over:
@@ -209,6 +213,8 @@ class _Talk:
                         m.Completions,
                         m.Inspection,
                         m.Restarted,
+                        m.Asks,
+                        m.Mock,
                     )
                 )
         except FednbError as error:
@@ -247,7 +253,7 @@ class CellClient:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._talks: dict[str, _Talk] = {}
+        self._talks: dict[tuple[str, str], _Talk] = {}
         self._lock = threading.Lock()
 
     def execute(self, members: Sequence[str], code: str, *, capture: Sequence[str] = ()) -> CellRun:
@@ -256,10 +262,37 @@ class CellClient:
         Raises LinkError for a member that the federation does not know, PeerLost for one that is down; then the
         cell was started nowhere. A member that goes away later shows in the run: a CellDone "died", and `lost`.
         """
-        self.check(members)
         run = CellRun(secrets.token_hex(8), members, capture)
-        request = m.Execute(run.cell, code, list(capture))
-        run._talks = {member: self._talk(member) for member in run.members}
+        return self._start(run, m.Execute(run.cell, code, list(capture)), "cells")
+
+    def ask(self, members: Sequence[str], code: str, reason: str) -> CellRun:
+        """Ask the owners of `members` to approve `code`; the same cell again tells what became of it.
+
+        Where it has to wait, the member answers with one CellDone "waiting", which says for what. Raises as `execute`.
+        """
+        run = CellRun(secrets.token_hex(8), members)
+        return self._start(run, m.Ask(run.cell, code, reason), "asks")
+
+    def asked(self, member: str, timeout: float | None = 10.0) -> list[m.AskState]:
+        """What we asked the owner of `member` for, oldest first; none when the member is down or approves nothing."""
+        query = secrets.token_hex(8)
+        got = self._ask(m.Asks, member, query, m.ListAsks(query), timeout, "asks")
+        return got.asks if got is not None else []
+
+    def mock(self, member: str, table: str, timeout: float | None = 10.0) -> pd.DataFrame:
+        """Invented rows of the shape of a member's table, to try cells on. Raises DataError, LinkTimeout."""
+        self.check([member])
+        query = secrets.token_hex(8)
+        got = self._ask(m.Mock, member, query, m.AskMock(query, table), timeout, "asks")
+        if got is None:
+            raise LinkTimeout(f"{member} sent no invented rows; it may not approve cells.", member=member)
+        if got.arrow is None:
+            raise DataError(f"{member}: {plain(got.error)}")
+        return from_arrow(got.arrow, f"the invented rows of {table!r}")
+
+    def _start(self, run: CellRun, request: m.Execute | m.Ask, context: str) -> CellRun:
+        self.check(run.members)
+        run._talks = {member: self._talk(member, context) for member in run.members}
         for talk in run._talks.values():
             talk.start(run, request)
         return run
@@ -308,21 +341,23 @@ class CellClient:
         for talk in talks.values():
             talk.close()
 
-    def _ask(self, kind: type[A], member: str, query: str, question: Message, timeout: float | None) -> A | None:
+    def _ask(
+        self, kind: type[A], member: str, query: str, question: Message, timeout: float | None, context: str = "cells"
+    ) -> A | None:
         seen = self._endpoint.members().get(member)
         if seen is None or not seen.up:
             return None
-        talk = self._talk(member)
-        if talk.busy:
+        talk = self._talk(member, context)
+        if talk.busy and context == "cells":
             return None  # its kernel answers after our cell: typing must not wait for that
         answer = talk.ask(query, question, timeout)
         return answer if isinstance(answer, kind) else None
 
-    def _talk(self, member: str) -> _Talk:
+    def _talk(self, member: str, context: str = "cells") -> _Talk:
         with self._lock:
-            talk = self._talks.get(member)
+            talk = self._talks.get((member, context))
             if talk is None or talk.over:
-                talk = self._talks[member] = _Talk(self._endpoint, member)
+                talk = self._talks[member, context] = _Talk(self._endpoint, member, context)
             return talk
 
 

@@ -6,6 +6,7 @@ simulation (threads): they differ only in the endpoint that it is given.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fednb.errors import DataError, LinkError, PeerLost, RunCancelled
 from fednb.federation import messages as m
-from fednb.federation.alignment import described, figures, id_columns, of_role
+from fednb.federation.alignment import check_method, described, figures, id_columns, of_role
 from fednb.federation.frame import VerticalFrame
+from fednb.federation.leaving import leaving
 from fednb.federation.prepared import PreparedFigures, PreparedSet
 from fednb.federation.progress import follow
 from fednb.federation.result import RunResult, rebuilt
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 M = TypeVar("M", bound=Message)
+
+log = logging.getLogger("fednb.client")
 
 STATUS_SECONDS = 5.0  # a question about the state of things is answered by then, or not
 TRAININGS = ("vertical_logistic", "vertical_linear", "vertical_poisson")  # protocols whose cost is worth a table
@@ -73,10 +77,14 @@ class Federation:
                     "id": ", ".join(plain(c.name, 100) for c in info.columns if c.role == "id"),
                     "label": ", ".join(plain(c.name, 100) for c in info.columns if c.role == "label"),
                 }
-                for info in self._tables().tables
+                for info in self.describe().tables
             ],
             columns=["party", "table", "rows", "columns", "id", "label"],
         )
+
+    def describe(self) -> m.Tables:
+        """What `tables()` shows, as it came: every party's tables with their columns, and its mode."""
+        return self._ask(m.ListTables(), m.Tables)
 
     def align(
         self,
@@ -84,6 +92,7 @@ class Federation:
         on: str | Sequence[str] | Mapping[str, str | Sequence[str]],
         *,
         prepared: PreparedSet | None = None,
+        method: str = "ecdh",
     ) -> VerticalFrame:
         """Find the rows that all parties share, by private set intersection on their ids.
 
@@ -93,14 +102,16 @@ class Federation:
         on : the id: a column name, a list of names (a composite id), or these by party.
         prepared : a large set from `prepare`: the alignment then costs what the small one does, and can be linked with
             others of that epoch.
+        method : "ecdh", Diffie-Hellman on Curve25519, is what there is.
 
         Neither party learns the other's unmatched ids; the coordinator learns sizes only.
         Raises DataError (unknown table or column, duplicates, nothing in common), Refused, RunFailed.
         """
         if len(tables) < 2:
             raise DataError("an alignment needs the tables of two parties or more, such as {'bank': 'loans', ...}.")
+        check_method(method)
         keys = id_columns(tables, on)
-        known = described(self._tables(), self.parties, tables, keys)
+        known = described(self.describe(), self.parties, tables, keys)
         request: dict[str, Any] = {
             "protocol": "psi",
             "cast": {"party": list(tables), "coordinator": [self.coordinator]},
@@ -138,7 +149,7 @@ class Federation:
             raise DataError("prepare takes one party's table, such as {'agency': 'register'}, and for_party another.")
         ((party, name),) = table.items()
         keys = id_columns(table, on)
-        described(self._tables(), self.parties, table, keys)
+        described(self.describe(), self.parties, table, keys)
         result = self.run(
             "psi_prepare",
             cast={"large": [party], "small": [for_party], "coordinator": [self.coordinator]},
@@ -161,7 +172,8 @@ class Federation:
         title: str = "",
         estimate: m.Estimate | None = None,
     ) -> RunResult:
-        """Run a protocol to its end, showing progress. An interrupt (Ctrl-C) cancels it at every member.
+        """Run a protocol to its end, showing progress. An interrupt (Ctrl-C) cancels it at every member; it
+        goes on when the notebook is restarted or shut down.
 
         Raises what the first failing member raised, where fednb knows the type, else RunFailed.
         """
@@ -172,13 +184,14 @@ class Federation:
         try:
             ended = follow(run, title, self.watch(run), self)
         except KeyboardInterrupt:
-            self.cancel(run)
+            if not leaving():
+                self.cancel(run)
             raise
         if ended.status == "ok":
             return RunResult(run, ended.results, ended.seconds, tuple(plain(notice) for notice in ended.notices))
         if ended.status == "cancelled":
             raise RunCancelled(f"run {run} was cancelled: {ended.error}", run=run)
-        raise rebuilt(ended.error, ended.error_type, ended.member, run=run)
+        raise rebuilt(ended.error, ended.error_type, ended.member, ended.rule, run=run)
 
     def start(
         self,
@@ -209,8 +222,14 @@ class Federation:
         self._ask(m.ResumeRun(run=run), m.RunStarted)
         return self._follow(run, f"Resumed run {run}")
 
-    def watch(self, run: str, since: int = 0) -> Iterator[m.RunEvent | m.RunEnded]:
-        """What happens in a run, from event `since` on, until it ends. Reconnects when the coordinator went away."""
+    def watch(
+        self, run: str, since: int = 0, *, away: Callable[[str], None] = log.warning
+    ) -> Iterator[m.RunEvent | m.RunEnded]:
+        """What happens in a run, from event `since` on, until it ends.
+
+        Reconnects when the coordinator went away; `away` is told that it did. Raises PeerLost when it does not come
+        back, or its process has ended.
+        """
         lost: float | None = None
         while True:
             talk = self._talk()
@@ -225,10 +244,20 @@ class Federation:
                     if isinstance(item, m.RunEnded):
                         return
                     since = item.seq + 1
-            except PeerLost:
+            except PeerLost as error:
+                seen = self.members()[self.coordinator]
                 lost = lost or time.monotonic()
-                if time.monotonic() - lost > RECONNECT_SECONDS:
-                    raise
+                if seen.over or time.monotonic() - lost > RECONNECT_SECONDS:
+                    raise PeerLost(
+                        f"{self.coordinator} {seen.reason or 'went away'} while run {run} was going on. When its owner "
+                        f"has started it again, fed.resume({run!r}) continues the run.",
+                        member=self.coordinator,
+                    ) from error
+                if not seen.up:
+                    away(
+                        f"{self.coordinator} {seen.reason}: waiting up to {RECONNECT_SECONDS:g} s for it to come back. "
+                        "Where only its connection is broken, the run goes on."
+                    )
                 self._wait_for_coordinator()
             finally:
                 talk.close()
@@ -241,7 +270,7 @@ class Federation:
         """The coordinator's runs, newest first, also those that other notebooks began."""
         import pandas as pd
 
-        found = self._ask(m.ListRuns(), m.Runs).runs
+        found = self.list_runs()
         return pd.DataFrame(
             [
                 {
@@ -284,6 +313,10 @@ class Federation:
         ended = [info.run for info in known if info.protocol in TRAININGS and info.status != "running"]
         return export(self, known, runs or ended, experiment, tracking_uri)
 
+    def list_runs(self, limit: int = 50) -> list[m.RunInfo]:
+        """What `runs()` shows, as it came."""
+        return self._ask(m.ListRuns(limit=limit), m.Runs).runs
+
     def receipts(self, run: str | None = None) -> pd.DataFrame:
         """What left each member in a run (by default the newest), to whom, how much, and under which rule.
 
@@ -292,11 +325,11 @@ class Federation:
         from fednb.federation.receipts import table
 
         if run is None:
-            found = self._ask(m.ListRuns(limit=1), m.Runs).runs
+            found = self.list_runs(1)
             if not found or found[0].status == "running":
                 return table([])
             run = found[0].run
-        elif any(info.run == run and info.status == "running" for info in self._ask(m.ListRuns(), m.Runs).runs):
+        elif any(info.run == run and info.status == "running" for info in self.list_runs()):
             raise DataError(f"run {run} is going on; its receipts come with its end.")
         (ended,) = [item for item in self.watch(run) if isinstance(item, m.RunEnded)]
         return table(ended.receipts)
@@ -305,7 +338,7 @@ class Federation:
         """What the latest trainings took, newest first, beside what `model.cost(...)` estimated where it was asked."""
         import pandas as pd
 
-        found = [info for info in self._ask(m.ListRuns(), m.Runs).runs if info.protocol in TRAININGS]
+        found = [info for info in self.list_runs() if info.protocol in TRAININGS]
         return pd.DataFrame(
             [
                 {
@@ -399,6 +432,3 @@ class Federation:
         self.endpoint.watch(lambda seen: back.set() if seen.name == self.coordinator and seen.up else None)
         if not self.members()[self.coordinator].up:
             back.wait(RECONNECT_SECONDS)
-
-    def _tables(self) -> m.Tables:
-        return self._ask(m.ListTables(), m.Tables)

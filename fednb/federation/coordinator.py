@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +36,7 @@ from fednb.wire.message import Message
 
 log = logging.getLogger("fednb.coordinator")
 
+CLOSE_SECONDS = 4.0
 JOIN_SECONDS = 300.0  # a party may have to read and normalise a large table before it joins
 
 
@@ -45,6 +46,7 @@ class _Failure:
     blames: str  # who failed first, as that seat saw it
     error: str
     error_type: str
+    rule: str = ""
 
 
 @dataclass
@@ -59,12 +61,14 @@ class _Run:
     failures: list[_Failure] = field(default_factory=list)
     results: dict[str, m.MemberResult] = field(default_factory=dict)
     receipts: dict[str, m.Receipt] = field(default_factory=dict)
+    label_sets: dict[str, str] = field(default_factory=dict)  # as their owners name them
     heads: list[Head] = field(default_factory=list)  # of the members' audit logs, when they joined
     cancelled: str | None = None
     playing: bool = False  # everybody has joined
     resume: bool = False
     step: int | None = None  # of the journals, where a resumed run goes on
     lock: threading.Lock = field(default_factory=threading.Lock)
+    over: threading.Event = field(default_factory=threading.Event)
 
     @property
     def id(self) -> str:
@@ -110,6 +114,8 @@ class CoordinatorService:
         self._book = book or Book(endpoint.me)
         self._active: dict[str, _Run] = {}
         self._lock = threading.Lock()
+        self._told = threading.Condition()
+        self._telling = 0  # clients that follow a run
         self.serve(endpoint)
 
     def serve(self, endpoint: Endpoint, *, by: str | None = None) -> None:
@@ -152,8 +158,7 @@ class CoordinatorService:
             self.resume(request.run)
             talk.send(m.RunStarted(run=request.run))
         elif isinstance(request, m.WatchRun):
-            for item in self._runs.get(request.run).follow(request.since):
-                talk.send(item)
+            self._tell(talk, self._runs.get(request.run).follow(request.since))
         elif isinstance(request, m.CancelRun):
             self._check_begun_by(request.run, who)
             self.cancel(request.run, f"{who} cancelled the run.")
@@ -165,6 +170,17 @@ class CoordinatorService:
         else:
             talk.send(self.tables())
 
+    def _tell(self, talk: Conversation, items: Iterator[m.RunEvent | m.RunEnded]) -> None:
+        with self._told:
+            self._telling += 1
+        try:
+            for item in items:
+                talk.send(item)
+        finally:
+            with self._told:
+                self._telling -= 1
+                self._told.notify_all()
+
     def _check_begun_by(self, run_id: str, who: str) -> None:
         by = self._runs.get(run_id).info.by
         if who != by:
@@ -175,12 +191,13 @@ class CoordinatorService:
         members = self._endpoint.members()
         found: list[m.TableInfo] = []
         missing: dict[str, str] = {}
+        modes: dict[str, str] = {}
 
-        def ask(party: str) -> list[m.TableInfo]:
+        def ask(party: str) -> m.Tables:
             talk = self._endpoint.open(party, f"member/describe-{secrets.token_hex(8)}")
             try:
                 talk.send(m.Describe())
-                return talk.recv(m.Tables, timeout=60).tables
+                return talk.recv(m.Tables, timeout=60)
             finally:
                 talk.close()
 
@@ -191,11 +208,13 @@ class CoordinatorService:
         with ThreadPoolExecutor(len(up)) as pool:
             for party, answer in [(party, pool.submit(ask, party)) for party in up]:
                 try:
-                    # a party describes its own tables only, whatever it says
-                    found += [msgspec.structs.replace(info, member=party) for info in answer.result()]
+                    said = answer.result()
+                    # a party describes its own tables and mode only, whatever it says
+                    found += [msgspec.structs.replace(info, member=party) for info in said.tables]
+                    modes[party] = said.modes.get(party, "")
                 except LinkError as error:
                     missing[party] = str(error)
-        return m.Tables(tables=found, missing=missing)
+        return m.Tables(tables=found, missing=missing, modes=modes)
 
     # ------------------------------------------------------------ runs
 
@@ -254,13 +273,22 @@ class CoordinatorService:
             for talk in list(run.talks.values()):
                 talk.close(reason)
 
-    def close(self) -> None:
-        """Cancel what still runs."""
+    def close(self, lost: str = "") -> None:
+        """End what still runs. `lost` is the member whose death is the reason, if that is the reason."""
         with self._lock:
             active = list(self._active.values())
         for run in active:
-            run.cancelled = "the coordinator was stopped."
-            run.stop(run.cancelled)
+            reason = f"{lost} has died, so the coordinator was stopped." if lost else "the coordinator was stopped."
+            if lost in _players(run.request):
+                run.fail(_Failure(self._endpoint.me, lost, reason, PeerLost.__name__))
+            else:
+                run.cancelled = reason
+            run.stop(reason)
+        deadline = time.monotonic() + CLOSE_SECONDS  # those who wait for the verdict should have it before we go
+        for run in active:
+            run.over.wait(max(0.0, deadline - time.monotonic()))
+        with self._told:
+            self._told.wait_for(lambda: not self._telling, max(0.0, deadline - time.monotonic()))
 
     def _check_cast(self, request: m.StartRun, protocol: Protocol) -> None:
         members = self._endpoint.members()
@@ -286,6 +314,7 @@ class CoordinatorService:
                 self._active.pop(run.id, None)
             ended = self._verdict(run, time.monotonic() - began)
             run.record.end(msgspec.structs.replace(ended, receipts=list(run.receipts.values())))
+            run.over.set()
 
     def _invite(self, run: _Run) -> None:
         request = run.request
@@ -316,9 +345,10 @@ class CoordinatorService:
                 run.fail(_Failure(player, error.member or player, str(error), type(error).__name__))
                 continue
             if isinstance(answer, m.Declined):
-                run.fail(_Failure(player, player, answer.error, answer.error_type))
+                run.fail(_Failure(player, player, answer.error, answer.error_type, answer.rule))
             else:
                 steps.append(answer.steps)
+                run.label_sets[player] = answer.label_set
                 if answer.head is not None:
                     run.heads.append(msgspec.structs.replace(answer.head, member=player))
         if run.failures:
@@ -378,27 +408,14 @@ class CoordinatorService:
             if not isinstance(error, FednbError):
                 log.exception("the coordinator's role failed")
             blames = getattr(error, "member", "") if isinstance(error, LinkError) else self._endpoint.me
-            run.fail(_Failure(self._endpoint.me, blames, explain(error), type(error).__name__))
+            rule = getattr(error, "rule", "")
+            run.fail(_Failure(self._endpoint.me, blames, explain(error), type(error).__name__, rule))
             run.receipts[self._endpoint.me] = self._book.run_ended(join, "failed", run.seat.crossed())
             return
         run.receipts[self._endpoint.me] = self._book.run_ended(join, "ok", run.seat.crossed())
-        tables = self._origins(run.request)
-        self._store.save(run.id, {**outcome.private, "tables": tables})
+        self._store.save(run.id, outcome.private)
         journal.forget()
         run.results[self._endpoint.me] = result
-
-    def _origins(self, request: m.StartRun) -> dict[str, str]:
-        """Each player's table; for a frame the table that was aligned, whatever has been derived from it since.
-
-        A label's decryption quota is kept under that name: a derived table opens no new account.
-        """
-        tables: dict[str, str] = {}
-        for player, ref in request.data.items():
-            if ref.table is not None:
-                tables[player] = ref.table
-            elif ref.frame is not None:
-                tables[player] = self._store.load(ref.frame)["tables"][player]
-        return tables
 
     def _watch(self, run: _Run, player: str, talk: Conversation) -> None:
         while True:
@@ -417,7 +434,7 @@ class CoordinatorService:
                     run.results[player] = said.result
                 return
             elif isinstance(said, m.MemberFailed):
-                run.fail(_Failure(player, said.member or player, said.error, said.error_type))
+                run.fail(_Failure(player, said.member or player, said.error, said.error_type, said.rule))
                 run.stop(f"{player} left the run: {said.error}")
                 return
 
@@ -431,7 +448,8 @@ class CoordinatorService:
     def _budget(self, run: _Run) -> Budget | None:
         """The decryption budget of the label set that this run learns from; None where no role uses a label.
 
-        Whose label that is the cast says, not the request: a label named for anybody else would open a new account.
+        Whose label that is the cast says, and which its owner: neither another party's name nor a table derived from
+        another, aligned anew, opens a new account.
         """
         request = run.request
         for role, (player, *_) in request.cast.items():
@@ -442,7 +460,9 @@ class CoordinatorService:
                 raise DataError(f"{player} was given the label's role without an aligned frame and a label's name.")
             frame = self._store.load(ref.frame)
             rows = int(frame["rows"]) if ref.rows is None else len(np.unique(ref.rows))
-            return self._quota.budget(f"{player}.{frame['tables'][player]}.{ref.label}", rows)
+            if not run.label_sets.get(player):
+                raise DataError(f"{player} does not say whose label it is. Install the same fednb at all members.")
+            return self._quota.budget(f"{player}.{run.label_sets[player]}", rows)
         return None
 
     def _verdict(self, run: _Run, seconds: float) -> m.RunEnded:
@@ -465,6 +485,7 @@ class CoordinatorService:
             error=first.error,
             error_type=first.error_type,
             member=first.blames or first.member,
+            rule=first.rule,
             seconds=seconds,
         )
 

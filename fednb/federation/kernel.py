@@ -220,8 +220,10 @@ class Kernel:
         return 60.0
 
     def _hear(self, process: KernelProcess, channel: Literal["shell", "iopub"]) -> bool:
+        if self._process is not process:  # given up while it was heard: its sockets are closed
+            return False
         heard = process.receive(channel)
-        if heard is None or self._process is not process:
+        if heard is None:
             return False
         kind, request, content = heard
         if channel == "iopub" and self._heard and not self._ready:
@@ -371,6 +373,12 @@ class Kernel:
     def _conclude(self, cell: Cell) -> None:
         """Both the reply and the end of its outputs are here."""
         reply = cell.replied or {}
+        if translate.leaves(reply):  # now, under this cell: the process would be gone a moment later, in another's
+            self._replace(
+                f"the cell ended the kernel at {self.member} with exit() or quit(). Its variables are gone; a new "
+                "kernel is started and the agent goes on."
+            )
+            return
         count = reply.get("execution_count")
         if reply.get("status") == "ok":
             for result in (reply.get("user_expressions") or {}).values():

@@ -20,6 +20,7 @@ from fednb.federation.outbox import Outbox
 from fednb.federation.receipts import Book, CellBook
 from fednb.federation.translate import no_answer
 from fednb.policy.mode import MemberPolicy
+from fednb.policy.sandbox import Sandbox
 from fednb.wire.endpoint import Conversation, Endpoint
 from fednb.wire.message import Message
 
@@ -44,6 +45,8 @@ class KernelHost:
         attach: Callable[[Endpoint, str], None] | None = None,
         interrupt_abandoned: bool = True,
         book: Book | None = None,
+        sandbox: Sandbox | None = None,
+        approves: bool = False,
     ) -> None:
         """Listen at once; kernels are started on first use, or by `prewarm`.
 
@@ -55,6 +58,8 @@ class KernelHost:
         interrupt_abandoned : interrupt a cell whose analyst has gone. The coordinator does not: a run that such a
             cell follows would be cancelled with it, and runs go on when a notebook ends.
         book : where every cell is written down.
+        sandbox : what kernels are started in; None (open mode on loopback only): as any process of the agent's user.
+        approves : somebody else serves "asks"; else a cell that is asked for runs, or is refused, as any other.
         """
         self._endpoint = endpoint
         self._policy = policy
@@ -69,12 +74,15 @@ class KernelHost:
         self._attach = attach
         self._interrupt_abandoned = interrupt_abandoned
         self._book = book or Book(endpoint.me)
+        self._sandbox = sandbox
         self._numbers = itertools.count(1)
         self._seats: dict[str, _Seat] = {}
         self._spare: _Seat | None = None
         self._lock = threading.Lock()
         self._closed = False
         endpoint.listen("cells", self._serve)
+        if not approves:
+            endpoint.listen("asks", self._serve)
 
     def prewarm(self) -> None:
         """Start the first analyst's kernel before it is asked for, and wait until it is there.
@@ -126,13 +134,20 @@ class KernelHost:
         outbox = Outbox(talk, book.passes)
         try:
             while True:
-                request = talk.recv(m.Execute, m.Complete, m.Inspect, m.Interrupt, m.Restart)
+                request = talk.recv(m.Execute, m.Complete, m.Inspect, m.Interrupt, m.Restart, m.Ask)
+                asked = isinstance(request, m.Ask)
+                if isinstance(request, m.Ask):
+                    request = m.Execute(request.cell, request.code)
                 rule = f"mode {self._policy.mode}"
                 refusal = self._refusal(analyst)
                 unwritten = self._unwritten(request, book, "refused" if refusal else "allowed", rule)
                 if refusal := refusal or unwritten:
                     self._refuse(request, refusal, outbox)
                     continue
+                if asked and isinstance(request, m.Execute):
+                    me, mode = self._endpoint.me, self._policy.mode
+                    note = f"[{me}] in mode {mode} this cell needs no approval, so nobody is asked.\n"
+                    outbox.put(m.Stream(request.cell, "stderr", note))
                 self._pass_on(request, self._seat(analyst).kernel, outbox)
         except LinkError as error:
             log.info("the conversation with %s ended: %s", talk.peer, error)
@@ -233,6 +248,7 @@ class _Seat:
             extensions=host._extensions,
             env=env,
             ended=ended,
+            sandbox=host._sandbox,
         )
 
     def _open(self, pipe: Endpoint) -> None:

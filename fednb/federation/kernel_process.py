@@ -1,13 +1,15 @@
 """One stock ipykernel as a child process, reachable only through sockets in a folder of its owner.
 
 What an analyst's code sees of this process is decided here: its environment (nothing of the agent's, which may
-hold passwords of databases), its folder, its own IPython profile, and no history file.
+hold passwords of databases), its folder, its own IPython profile, and no history file. In a sandbox it sees only what
+that has.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import logging
 import os
 import secrets
 import signal
@@ -22,6 +24,10 @@ from typing import Any, Literal
 import msgspec
 import zmq
 from jupyter_client.session import Session
+
+from fednb.policy.sandbox import Sandbox
+
+log = logging.getLogger("fednb.kernel")
 
 _PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV")
 _PASSED_ON_PREFIXES = ("LC_", "PYTHON", "CONDA", "LD_", "DYLD_", "OMP_", "MKL_", "OPENBLAS_", "NUMBA_")
@@ -49,9 +55,16 @@ class KernelProcess:
         extensions: Sequence[str],
         env: Mapping[str, str],
         ended: Callable[[], None],
+        sandbox: Sandbox | None = None,
+        read: Sequence[Path] = (),
     ) -> None:
-        """Start it in `folder` (sockets; removed by `close`). `ended` is called, on another thread, when it exits."""
+        """Start it in `folder` (sockets; removed by `close`). `ended` is called, on another thread, when it exits.
+
+        sandbox : start it in this; then it has a folder and a profile of its own for as long as it lives, instead of
+            `cwd` and `profile`, and of other files it sees `read`.
+        """
         self.folder = folder
+        self._sandbox = sandbox
         folder.mkdir(mode=0o700)
         key = secrets.token_hex(32)
         self.session = Session(key=key.encode(), username="fednb")
@@ -65,14 +78,20 @@ class KernelProcess:
         file = folder / "connection.json"
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
             out.write(msgspec.json.encode(connection))
-        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", str(file), "--HistoryManager.enabled=False"]
+        module = ["ipykernel_launcher", "-f", str(file), "--HistoryManager.enabled=False"]
         # a first completion by jedi takes seconds; the completer on live objects needs 3 ms and knows columns
-        argv.append("--IPCompleter.use_jedi=False")
-        argv += [f"--ext={extension}" for extension in extensions]
+        module.append("--IPCompleter.use_jedi=False")
+        module += [f"--ext={extension}" for extension in extensions]
+        if sandbox is None:
+            argv, inherits = [sys.executable, "-m", *module], environment({"IPYTHONDIR": str(profile), **env})
+        else:
+            pipe = Path(env["FEDNB_PIPE"]) if "FEDNB_PIPE" in env else None
+            command = sandbox.command(*module, folder=folder, read=read, pipe=pipe, env=env)
+            argv, inherits, cwd = command.argv, command.env, folder
         self._process = subprocess.Popen(
             argv,
             cwd=cwd,
-            env=environment({"IPYTHONDIR": str(profile), **env}),
+            env=inherits,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -140,11 +159,7 @@ class KernelProcess:
         self._signal(signal.SIGKILL)  # children that a cell started, where they outlived the kernel
         self._dismiss_guard()
         self._context.destroy(linger=0)
-        for port in range(1, len(_CHANNELS) + 1):
-            Path(f"{self.folder / 'k'}-{port}").unlink(missing_ok=True)
-        for file in self.folder.iterdir():
-            file.unlink(missing_ok=True)
-        self.folder.rmdir()
+        _remove(self.folder)
         self._reader.join(1.0)
 
     def how_it_ended(self) -> str:
@@ -152,13 +167,18 @@ class KernelProcess:
         code = self._process.poll()
         if code is None:
             return "is running"
+        if self._sandbox is not None and self._sandbox.backend == "bubblewrap" and code > 128:
+            code = 128 - code  # how bubblewrap, which stands between, tells of a signal
         if code >= 0:
             return f"exited with code {code}"
         try:
             name = signal.Signals(-code).name
         except ValueError:
             name = str(-code)
-        hint = "; the machine may be out of memory" if name == "SIGKILL" else ""
+        hint = {
+            "SIGKILL": "; the machine may be out of memory",
+            "SIGXCPU": "; it had used up the processor time that its owner allows one kernel",
+        }.get(name, "")
         return f"was ended by signal {name}{hint}"
 
     def last_words(self) -> str:
@@ -194,3 +214,16 @@ class KernelProcess:
     def _wait(self, ended: Callable[[], None]) -> None:
         self.exit_code = self._process.wait()
         ended()
+
+
+def _remove(folder: Path) -> None:
+    """All that is in it, whatever a cell left there; links are not followed."""
+    try:
+        for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder before the folder
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                path.unlink(missing_ok=True)
+        folder.rmdir()
+    except (OSError, RecursionError) as error:
+        log.error("a kernel left something in %s that cannot be removed: %s", folder, error)

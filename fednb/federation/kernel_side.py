@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import secrets
+import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,10 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from fednb import errors
-from fednb.errors import DataError, FednbError, NotConnected
+from fednb.errors import DataError, FednbError, LinkError, NotConnected
 from fednb.federation import messages as m
+from fednb.federation import text_progress
 from fednb.federation.arrow import from_arrow, to_arrow
 from fednb.federation.card import PartyCard
+from fednb.federation.guarded_frame import GuardedFrame
+from fednb.policy import plan as p
+from fednb.policy.answer import Answer
 from fednb.wire.endpoint import Conversation, Endpoint, Presence
 from fednb.wire.message import Message
 
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from IPython.core.interactiveshell import InteractiveShell
 
-PIPE = "FEDNB_PIPE"  # path of the agent's pipe
+PIPE = "FEDNB_PIPE"  # path of the agent's pipe; in a sandbox "fd:N", its descriptor
 MEMBER = "FEDNB_MEMBER"
 KIND = "FEDNB_KIND"  # "party" or "coordinator"
 PRELOAD = "FEDNB_PRELOAD"  # modules, comma-separated, whose public names the kernel starts with
@@ -73,21 +78,33 @@ class PartyFed:
             columns=["party", "table", "rows", "columns", "id", "label"],
         )
 
-    def load(self, name: str) -> pd.DataFrame:
-        """A table of this party. Id columns are exact text. Raises DataError for an unknown table."""
-        answer = self._ask(m.LoadTable(name), m.TableData)
+    def load(self, name: str) -> pd.DataFrame | GuardedFrame:
+        """A table of this party. Id columns are exact text. Raises DataError for an unknown table.
+
+        A guarded party gives a handle, which looks much like a DataFrame and holds no data.
+        """
+        answer = self._checked(self._send(m.LoadTable(name)).recv(m.TableData, m.TableSchema, m.Failed))
+        if isinstance(answer, m.TableSchema):
+            return GuardedFrame.of(_Gate(self), answer.schema)
         frame = from_arrow(answer.arrow, f"table {name!r}")
         self._loaded[name] = (answer.id, answer.label)
         frame.attrs[_ATTRS] = {"id": answer.id, "label": answer.label}
         return frame
 
     def save(
-        self, name: str, table: pd.DataFrame, id: str | Sequence[str] | None = None, label: str | None = None
+        self,
+        name: str,
+        table: pd.DataFrame | GuardedFrame,
+        id: str | Sequence[str] | None = None,
+        label: str | None = None,
     ) -> None:
         """Keep a derived table at this party, for alignments and training. It does not leave.
 
         `id` and `label` default to those of the table that it was made from.
         """
+        if isinstance(table, GuardedFrame):
+            self._ask(m.KeepTable(table.kept(name, id, label)), m.Ok)
+            return
         import pandas as pd
 
         if not isinstance(table, pd.DataFrame):
@@ -140,14 +157,35 @@ class PartyFed:
         return ids, label
 
     def _ask(self, request: Message, kind: type[M]) -> M:
+        return self._checked(self._send(request).recv(kind, m.Failed))
+
+    def _send(self, request: Message) -> Conversation:
         if self._talk is None:
             self._talk = self._endpoint.open(self._member, "local")
-        self._talk.send(request)
-        answer = self._talk.recv(kind, m.Failed)
+        try:
+            self._talk.send(request)
+        except LinkError:
+            self._talk = None  # the agent ended it; the next request opens another
+            raise
+        return self._talk
+
+    @staticmethod
+    def _checked(answer: M | m.Failed) -> M:
         if isinstance(answer, m.Failed):
             known = {"DataError": errors.DataError, "Refused": errors.Refused, "ConfigError": errors.ConfigError}
             raise known.get(answer.error_type, FednbError)(answer.error)
         return answer
+
+
+class _Gate:
+    """Where a guarded party's handles ask."""
+
+    def __init__(self, fed: PartyFed) -> None:
+        self.member = fed._member
+        self._fed = fed
+
+    def ask(self, question: p.Aggregate | p.Count | p.Histogram | p.Correlate | p.Regress) -> Answer:
+        return self._fed._ask(m.AskGate(question), m.GateAnswer).answer
 
 
 class AgentsEndpoint:
@@ -191,7 +229,9 @@ def endpoint() -> Endpoint:
             raise NotConnected("this is not a kernel of a fednb member: there is no agent to ask.")
         from fednb.wire.pipe import PipeEndpoint
 
-        _endpoint = PipeEndpoint(Path(path), "kernel", os.environ[MEMBER])
+        number = path.removeprefix("fd:")
+        pipe = Path(path) if number == path else socket.socket(fileno=int(number))
+        _endpoint = PipeEndpoint(pipe, "kernel", os.environ[MEMBER])
     return _endpoint
 
 
@@ -199,6 +239,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     """Called by IPython when the kernel starts."""
     from IPython.core import page
 
+    text_progress.install()
     member = os.environ[MEMBER]
     names: dict[str, Any] = {}
     for module in filter(None, os.environ.get(PRELOAD, "").split(",")):

@@ -132,12 +132,12 @@ class Running:
                     to.flush()
 
     def _tell_ended(self, member: str) -> None:
-        """Analysts are not ours to stop: the hub tells them who died before it stops itself."""
-        to = self.members["hub"].stdin
-        if member != "hub" and to is not None:
-            with contextlib.suppress(OSError):
-                to.write(member + "\n")
-                to.flush()
+        """Why they will be stopped: the hub tells analysts, who are not ours to stop, the coordinator its runs."""
+        for process in (each for name, each in self.members.items() if name != member):
+            if process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    process.stdin.write(member + "\n")
+                    process.stdin.flush()
 
     def _spawn(self, name: str, arguments: list[str]) -> None:
         file = self.log_file(name)

@@ -5,6 +5,8 @@ network: what these messages cannot say (debugging, history, comms, user express
 
     analyst ── "cells" ──────> agent          Execute, Interrupt, Complete, Inspect, Restart
             <───────────────────               Stream, Display, ClearOutput, CellError, Captured, CellDone, ...
+    analyst ── "asks" ───────> agent          Ask, ListAsks, AskMock
+            <───────────────────               CellStarted, Stream, ..., CellDone | Asks | Mock
     client  ── "runs/<id>" ──> coordinator    StartRun | ResumeRun | WatchRun | CancelRun | ListRuns | ListTables
                                               | AskPlacement
             <───────────────────               RunStarted, RunEvent*, RunEnded | Runs | Tables | Placement
@@ -12,6 +14,7 @@ network: what these messages cannot say (debugging, history, comms, user express
                 <───────────────────           Joined | Declined, MemberEvent*, MemberDone | MemberFailed | Tables
     role    ── "run/<run>" ──> role           the protocol's own messages
     kernel  ── "local" (pipe) ─> its agent    LoadTable, SaveTable, Describe, Lock, ReadModel, ListMembers
+                                              and at a guarded party AskGate, KeepTable
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 import numpy as np
 
+from fednb.policy.answer import Answer, Schema
 from fednb.policy.audit import Head
+from fednb.policy.plan import Aggregate, Correlate, Count, Histogram, Keep, Regress
 from fednb.wire.endpoint import Presence
 from fednb.wire.message import Message
 
@@ -144,7 +149,7 @@ class Captured(Message):
 
 class CellDone(Message):
     cell: Id
-    status: Literal["ok", "error", "interrupted", "refused", "died"]
+    status: Literal["ok", "error", "interrupted", "refused", "died", "waiting"]  # waiting: for an owner, see reason
     seconds: float = 0.0
     count: int | None = None  # the party kernel's execution count
     reason: str = ""  # why refused or died, and what to do next
@@ -167,6 +172,52 @@ class Inspection(Message):
 
 class Restarted(Message):
     query: Id
+
+
+# ---------------------------------------------------------------- cells that an owner approves
+
+
+class Ask(Message):
+    """Ask for a cell, or for what became of the same one: its outputs and CellDone, or CellDone alone."""
+
+    cell: Id
+    code: Text
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=2000)]
+
+
+class ListAsks(Message):
+    query: Id
+
+
+class AskState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where one request of the analyst's stands."""
+
+    request: Id
+    state: Word
+    why: str
+    reason: str
+    asked: float  # seconds since 1970
+    until: float
+    uses: int
+    code: str
+
+
+class Asks(Message):
+    query: Id
+    asks: Annotated[list[AskState], msgspec.Meta(max_length=10_000)]
+
+
+class AskMock(Message):
+    """Invented rows of a table's shape."""
+
+    query: Id
+    table: Name
+
+
+class Mock(Message):
+    query: Id
+    arrow: np.ndarray | None = None  # uint8: Arrow IPC stream
+    error: str = ""  # why there is none
 
 
 # ---------------------------------------------------------------- tables
@@ -204,6 +255,7 @@ class ListTables(Message):
 class Tables(Message):
     tables: list[TableInfo]
     missing: dict[str, str] = {}  # member -> why it did not answer
+    modes: dict[str, Word] = {}  # member -> the mode that its owner set
 
 
 # ---------------------------------------------------------------- runs: client <-> coordinator
@@ -300,6 +352,7 @@ class RunEnded(Message):
     error_type: str = ""
     member: str = ""  # who failed first
     seconds: float = 0.0
+    rule: str = ""  # that refused, where one did
     notices: list[str] = []  # what the owner of some rows should know of this run
     receipts: list[Receipt] = []  # one of each member that played, however it ended
 
@@ -356,6 +409,7 @@ class Joined(Message):
 
     steps: list[int] = []  # of a run to be resumed: where this member could continue from
     head: Head | None = None
+    label_set: Word = ""  # where it holds the label: "loans.default", whatever was derived from that table since
 
 
 class Declined(Message):
@@ -388,6 +442,7 @@ class MemberFailed(Message):
     error: str
     error_type: str = ""
     member: str = ""  # who failed first, as this member saw it
+    rule: str = ""  # of this member's, that refused
     receipt: Receipt | None = None
 
 
@@ -409,6 +464,28 @@ class TableData(Message):
     arrow: np.ndarray  # uint8: Arrow IPC stream
     id: list[str] = []
     label: str | None = None
+
+
+class TableSchema(Message):
+    """What a guarded party gives in place of a table's data."""
+
+    schema: Schema
+
+
+class AskGate(Message):
+    """A question for a guarded party's gate."""
+
+    question: Aggregate | Count | Histogram | Correlate | Regress
+
+
+class GateAnswer(Message):
+    answer: Answer
+
+
+class KeepTable(Message):
+    """Make a table that stays at a guarded party."""
+
+    plan: Keep
 
 
 class Lock(Message):

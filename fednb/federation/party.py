@@ -19,10 +19,13 @@ import numpy.typing as npt
 from fednb.errors import DataError, FednbError, LinkError, Refused
 from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
+from fednb.federation.columns import Ids
 from fednb.federation.receipts import Book
 from fednb.federation.scored import ScoredRows, keys_of
 from fednb.federation.seat import Seat, explain
 from fednb.federation.store import MemberStore, Part
+from fednb.federation.terms import Admission, Origins, Terms, Used
+from fednb.policy.protocol_policy import ProtocolPolicy
 from fednb.protocols.base import Dataset
 from fednb.protocols.base import Protocol as RunProtocol
 from fednb.protocols.executor import Executor
@@ -33,19 +36,28 @@ from fednb.wire.endpoint import Conversation, Endpoint
 log = logging.getLogger("fednb.party")
 
 
-class Tables(Protocol):
+class Tables(Origins, Protocol):
     """What a party needs of its tables; `federation.tables.TableStore` is the real one."""
 
     def describe(self) -> list[m.TableInfo]: ...
 
-    def ids(self, name: str, on: Sequence[str]) -> npt.NDArray[np.object_]:
+    def ids(self, name: str, on: Sequence[str]) -> Ids:
         """[n] raw ids; several columns are joined into one id."""
         ...
 
     def features(
-        self, name: str, columns: Sequence[str] | None, rows: npt.NDArray[np.int64] | None, *, missing: bool = False
-    ) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
-        """[len(rows), d] and the names of the d columns. DataError for text and, unless allowed, missing values."""
+        self,
+        name: str,
+        columns: Sequence[str] | None,
+        rows: npt.NDArray[np.int64] | None,
+        *,
+        missing: bool = False,
+        parts: bool = False,
+    ) -> tuple[Any, tuple[str, ...]]:
+        """[len(rows), d], with `parts` perhaps in a file, and the names of the d columns.
+
+        DataError for text and, unless allowed, missing values.
+        """
         ...
 
     def label(self, name: str, column: str | None, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]: ...
@@ -63,6 +75,11 @@ class Tables(Protocol):
 
 class RunPolicy(Protocol):
     """What a party's owner allows in runs."""
+
+    @property
+    def mode(self) -> str:
+        """ "open", "protocol-only" and so on, as it is now."""
+        ...
 
     def check_run(self, join: m.Join) -> None:
         """Raises Refused, naming the rule."""
@@ -96,7 +113,14 @@ class PartyService:
         threads: int = 1,
         book: Book | None = None,
         executor: Executor | None = None,
+        rules: ProtocolPolicy | None = None,
+        guarded: bool = True,
     ) -> None:
+        """`rules` are the owner's on runs; without them those hold that hold where a file says nothing.
+
+        guarded : False where one process holds everybody's rows anyway (simulation); no rules hold then.
+        """
+        self._admission = Admission(rules or ProtocolPolicy(endpoint.me) if guarded else None, tables)
         self._endpoint = endpoint
         self._tables = tables
         self._policy = policy
@@ -115,13 +139,14 @@ class PartyService:
             return
         request = talk.recv(m.Join, m.Describe)
         if isinstance(request, m.Describe):
-            talk.send(m.Tables(tables=self._tables.describe()))
+            talk.send(m.Tables(tables=self._tables.describe(), modes={self._endpoint.me: self._policy.mode}))
             return
         try:
             protocol = self._lookup(request.protocol)
             self._admit(request, protocol)
             self._once(request)
             data = self._dataset(request.data, protocol.roles[request.role].needs)
+            terms = self._admission.agree(request, protocol, self._partners(request), data, self._used(request, data))
             self._count_models(request, protocol, data)
             self._book.run_begins(request)
         except Exception as error:
@@ -133,7 +158,8 @@ class PartyService:
             )
             return
         journal = self._store.journal(request.run)
-        talk.send(m.Joined(steps=journal.steps() if request.resume else [], head=self._book.head()))
+        steps = journal.steps() if request.resume else []
+        talk.send(m.Joined(steps=steps, head=self._book.head(), label_set=terms.label_set))
         try:
             order = talk.recv(m.Go, m.Cancel)
         except LinkError:
@@ -149,11 +175,12 @@ class PartyService:
             protocol,
             request,
             emit=lambda event: talk.send(m.MemberEvent(event=event)),
+            guard=terms.guard(order.step or 0),
             journal=journal,
             threads=self._threads,
             executor=self._executor,
         )
-        self._play(seat, talk, data, request)
+        self._play(seat, talk, data, request, terms)
 
     def _count_models(self, join: m.Join, protocol: RunProtocol, data: Dataset) -> None:
         """Before somebody learns a sum over features of each row: how many such sums there have been."""
@@ -162,7 +189,7 @@ class PartyService:
         most = self._policy.most_models(len(data.part["columns"]))
         if most is not None:
             table, on, rows = self._origin(join.data)
-            self._scored.count(keys_of(self._tables.ids(table, on)[rows]), measure(data.part), most)
+            self._scored.count(keys_of(self._tables.ids(table, on))[rows], measure(data.part), most)
 
     def _origin(self, ref: m.DataRef) -> tuple[str, list[str], npt.NDArray[np.int64]]:
         """The table that was aligned, its id columns, and the positions there of a frame's rows."""
@@ -195,7 +222,7 @@ class PartyService:
                 rule="run id",
             )
 
-    def _play(self, seat: Seat, talk: Conversation, data: Dataset, join: m.Join) -> None:
+    def _play(self, seat: Seat, talk: Conversation, data: Dataset, join: m.Join, terms: Terms) -> None:
         """Play, and tell the coordinator how it ended; a Cancel, or losing the coordinator, stops the seat."""
 
         def listen() -> None:
@@ -208,7 +235,7 @@ class PartyService:
         threading.Thread(target=listen, name="fednb-orders", daemon=True).start()
         try:
             outcome, result = seat.play(data)
-            kept = self._keep(join, outcome, result)
+            kept = self._keep(join, outcome, result, terms)
             receipt = self._book.run_ended(join, "ok", seat.crossed(), kept.public, talk.peer)  # before it leaves
             answer: m.MemberDone | m.MemberFailed = m.MemberDone(result=kept, receipt=receipt)
             self._store.journal(join.run).forget()
@@ -219,16 +246,18 @@ class PartyService:
                 error=explain(error),
                 error_type=type(error).__name__,
                 member=getattr(error, "member", ""),
-                receipt=self._failed(join, seat),
+                rule=getattr(error, "rule", ""),
+                receipt=self._failed(join, seat, error),
             )
         try:
             talk.send(answer)
         except LinkError:
             log.warning("the coordinator is gone; it will not learn how the run ended here")
 
-    def _failed(self, join: m.Join, seat: Seat) -> m.Receipt | None:
+    def _failed(self, join: m.Join, seat: Seat, error: Exception) -> m.Receipt | None:
         try:
-            return self._book.run_ended(join, "failed", seat.crossed())
+            refused = error.rule if isinstance(error, Refused) else ""
+            return self._book.run_ended(join, "failed", seat.crossed(), refused=refused)
         except FednbError as unwritten:
             log.error("the end of a run could not be written down: %s", unwritten)
             return None
@@ -246,8 +275,14 @@ class PartyService:
             raise Refused(f"{me} was asked to play {join.role!r}, which is not its part.", member=me, rule="cast")
         check_cast(join.cast, protocol, self._endpoint.members(), self._coordinator)
         self._policy.check_run(join)
-        partners = {player for players in join.cast.values() for player in players} - {me, self._coordinator}
-        self._policy.check_analyst(join.by, join.protocol, self._table_of(join.data), sorted(partners))
+        partners = self._partners(join)
+        self._policy.check_analyst(join.by, join.protocol, self._table_of(join.data), partners)
+        self._admission.check(join, protocol, partners)
+
+    def _partners(self, join: m.Join) -> list[str]:
+        """The other parties of a run."""
+        players = {player for players in join.cast.values() for player in players}
+        return sorted(players - {self._endpoint.me, self._coordinator})
 
     def _table_of(self, ref: m.DataRef) -> str:
         """The table that a run's rows come from, through frames and parts of earlier runs; "" where none is used."""
@@ -273,12 +308,15 @@ class PartyService:
             return Dataset(part=part)
         if ref.frame is None:
             learnt_from = str(part.get("frame") or "") if "origin" in needs else ""
-            return Dataset(part=part, origin=self._store.load(learnt_from) if learnt_from else {})
+            origin = self._store.load(learnt_from) if learnt_from else {}
+            return Dataset(part=part, parts=tuple(self._store.load(run) for run in ref.parts), origin=origin)
         table, rows = self.rows(ref)
-        features: npt.NDArray[np.float64] | None = None
+        features: Any = None
         columns: tuple[str, ...] = ()
         if "X" in needs:
-            features, columns = self._tables.features(table, ref.columns, rows, missing="missing" in needs)
+            features, columns = self._tables.features(
+                table, ref.columns, rows, missing="missing" in needs, parts="parts" in needs
+            )
         label = None
         if "y" in needs:
             if not ref.label:
@@ -286,6 +324,16 @@ class PartyService:
             label = self._tables.label(table, ref.label, rows)
         parts = tuple(self._store.load(run) for run in ref.parts)
         return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part, parts=parts)
+
+    def _used(self, join: m.Join, data: Dataset) -> Used | None:
+        """Which rows those are; None where a role reads none of a table."""
+        ref = join.data
+        if ref.table is not None:
+            return Used(ref.table, ref.on) if data.ids is not None else None
+        if ref.frame is None:
+            return None
+        table, rows = self.rows(ref)
+        return Used(table, list(self._store.load(ref.frame).get("on") or ()), rows)
 
     def rows(self, ref: m.DataRef) -> tuple[str, npt.NDArray[np.int64]]:
         """Which table a frame's rows lie in, and their positions there, in the frame's order."""
@@ -314,11 +362,11 @@ class PartyService:
                 f"table {table!r} of {self._endpoint.me} has changed since it was {done} again, then go on."
             )
 
-    def _keep(self, join: m.Join, outcome: Any, result: m.MemberResult) -> m.MemberResult:
-        private = dict(outcome.private)
+    def _keep(self, join: m.Join, outcome: Any, result: m.MemberResult, terms: Terms) -> m.MemberResult:
+        private = {**outcome.private, **terms.keep}
         ref = join.data
         if ref.table is not None:
-            private |= {"table": ref.table, "digest": self._tables.digest(ref.table), "on": list(ref.on)}
+            private |= {"table": ref.table, "on": list(ref.on), "digest": self._tables.digest(ref.table)}
         elif ref.frame is not None:
             private.setdefault("frame", ref.frame)
         private |= {"protocol": join.protocol, "role": join.role}

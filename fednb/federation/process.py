@@ -117,9 +117,10 @@ def run_member(
 
     stop = Stop()
     home = MemberHome.load(folder)
+    lost: list[str] = []  # members whose end is why this one is stopped
     if managed:  # the hub's port may be known only now
         address = sys.stdin.readline().strip()
-        stop.at_end_of_input()
+        stop.at_end_of_input(lost.append)
         if not address:
             return
         home = home.with_hub(address)
@@ -148,7 +149,7 @@ def run_member(
                         run_folder=sockets,
                         pipe=lambda path: PipeServer(path, home.name),
                         threads=threads,
-                        sign=home.identity.sign,
+                        sign=endpoint.sign,
                     )
                 except ConfigError as error:  # a table, seen only when it is opened, is not as the file says
                     raise ConfigError(placed(federation.path, str(error))) from None
@@ -161,7 +162,7 @@ def run_member(
                     pipe=lambda path: PipeServer(path, home.name),
                     preload=preload,
                     threads=threads,
-                    sign=home.identity.sign,
+                    sign=endpoint.sign,
                 )
             try:
                 tables = list(federation.parties[home.name].tables) if home.name in federation.parties else []
@@ -170,7 +171,7 @@ def run_member(
                 agent.prewarm()
                 stop.wait()
             finally:
-                agent.close()
+                agent.close(lost[0] if lost else "")
         finally:
             endpoint.close()
     finally:
@@ -212,6 +213,7 @@ def short_folder() -> Path:
 def main(work: Callable[[], None], member: str, managed: bool) -> int:
     """Run `work` and turn what goes wrong into one line and an exit code: 2 for settings, 1 for the rest."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    os.umask(0o077)  # what a member, its kernels and their libraries write is its owner's alone
     try:
         work()
     except FednbError as error:

@@ -62,6 +62,7 @@ class RunProgress:
         self.total: int | None = None
         self.members: dict[str, MemberProgress] = {}
         self.curves: dict[str, dict[str, list[tuple[int, float]]]] = {}  # metric -> member -> (step, value)
+        self.timings: dict[str, float] = {}  # what parts of the latest step took, in seconds: "level_1_seconds"
         self.next_seq = 0  # where to attach again
         self.seconds = 0.0
         self._began: dict[str, tuple[float, int]] = {}  # member -> (its clock, its step) when it entered the phase
@@ -150,8 +151,10 @@ class RunProgress:
             if event.step >= self.step:
                 self.step = event.step
                 self._eta = self._remaining(event, began, first)
+        timings = {metric: value for metric, value in event.metrics.items() if metric.endswith("_seconds")}
+        self.timings = timings or self.timings
         for metric, value in event.metrics.items():
-            if not metric.endswith("_seconds"):
+            if metric not in timings:
                 self._append(metric, event.member, event.step, value)
 
     def _remaining(self, event: Event, began: float, first: int) -> float | None:

@@ -83,6 +83,8 @@ class Book:
     def __init__(self, member: str, audit: AuditLog | None = None) -> None:
         self.member = member
         self._audit = audit
+        self._cells: dict[str, list[CellBook]] = {}  # of open conversations, by analyst
+        self._lock = threading.Lock()
 
     def head(self) -> Head | None:
         return self._audit.head() if self._audit else None
@@ -96,6 +98,10 @@ class Book:
     def note(self, event: str, **details: Any) -> None:
         if self._audit:
             self._audit.append(event, **details)
+
+    def keep(self, text: str) -> str | None:
+        """The digest of a text that is kept beside the log."""
+        return self._audit.keep(text) if self._audit else None
 
     # ------------------------------------------------------------ runs
 
@@ -129,8 +135,9 @@ class Book:
         crossed: list[m.Crossing],
         public: Mapping[str, Any] | None = None,
         to: str = "",
+        refused: str = "",
     ) -> m.Receipt:
-        """`public` is what the member hands to the coordinator, `to`, as its result."""
+        """`public` is what the member hands to the coordinator, `to`; `refused` is the rule that ended the run."""
         if public:
             size = len(msgspec.json.encode(dict(public), enc_hook=_plain))
             crossed = [
@@ -138,13 +145,28 @@ class Book:
                 m.Crossing(to, f"result: {', '.join(sorted(public))}"[:200], 1, values_in(dict(public)), size),
             ]
         if self._audit:
-            self._audit.append("run ended", run=join.run, status=status, rule=run_rule(join), crossed=_rows(crossed))
+            why: dict[str, Any] = {"refused": refused} if refused else {}
+            self._audit.append(
+                "run ended", run=join.run, status=status, rule=run_rule(join), **why, crossed=_rows(crossed)
+            )
         return m.Receipt(self.member, join.run, status, run_rule(join), crossed, self.head())
 
     # ------------------------------------------------------------ cells
 
     def cells(self, analyst: str) -> CellBook:
-        return CellBook(self.member, self._audit, analyst)
+        made = CellBook(self.member, self._audit, analyst)
+        with self._lock:
+            self._cells[analyst] = [*(each for each in self._cells.get(analyst, []) if not each.closed), made]
+        return made
+
+    def released(self, analyst: str, what: str, rules: Sequence[str], values: int, size: int) -> None:
+        """A gate's answer, before it leaves. Raises FednbError when it cannot be written down: then it must not."""
+        self.note("released", by=analyst, asked=what, rules=list(rules), values=values, bytes=size)
+        with self._lock:
+            books = list(self._cells.get(analyst, []))
+        if any(each.released(f"{what} ({'; '.join(rules)})", values, size) for each in books):
+            return
+        log.info("an answer left for %s outside any cell", analyst)
 
 
 @dataclass
@@ -164,6 +186,16 @@ class CellBook:
         self._analyst = analyst
         self._open: dict[str, _Open] = {}
         self._lock = threading.Lock()
+        self.closed = False
+
+    def released(self, what: str, values: int, size: int) -> bool:
+        """Put a gate's answer on the receipt of the cell that runs: the first that has not ended."""
+        with self._lock:
+            cell = next(iter(self._open.values()), None)
+        if cell is None:
+            return False
+        cell.tally.add(self._analyst, what[:200], values, size)
+        return True
 
     def begins(self, request: m.Execute, decision: str, rule: str) -> None:
         """Raises FednbError when it cannot be written down: then the cell must not run."""
@@ -207,6 +239,7 @@ class CellBook:
         """The analyst has gone: what is still open ended without anybody to tell."""
         with self._lock:
             cells = list(self._open)
+            self.closed = True
         for cell in cells:
             self._ended(cell, "abandoned")
 

@@ -73,10 +73,9 @@ def rebuilt(text: str, kind: str, member: str, rule: str = "", run: str = "") ->
         return simple[kind](where)
     if kind in linked:
         return linked[kind](where, member=member)
-    if kind == "Refused":
-        return errors.Refused(where, member=member, rule=rule)
-    if kind == "QuotaExceeded":
-        return errors.QuotaExceeded(where, member=member, rule=rule)
+    refused = {"Refused": errors.Refused, "QuotaExceeded": errors.QuotaExceeded}
+    if kind in refused:
+        return refused[kind](f"{where} [rule: {rule}]" if rule else where, member=member, rule=rule)
     if kind == "RunCancelled":
         return RunCancelled(where, run=run, member=member)
     return RunFailed(where, run=run, member=member)

@@ -9,20 +9,21 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from fednb.config import TableConfig
 from fednb.errors import DataError
+from fednb.federation import staging
+from fednb.federation.columns import Columns, InMemory, InParquet
 from fednb.typed import known
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
-    import pyarrow as pa
 
 # pandas' own list, as documented for read_csv
 _MISSING = ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"]
@@ -37,6 +38,8 @@ _META = b"fednb"  # in a saved table's Parquet schema: its id and label columns
 class _Saved(msgspec.Struct, forbid_unknown_fields=True):
     id: tuple[str, ...] = ()
     label: str | None = None
+    origin: str = ""
+    of_cells: bool = True
 
 
 def header(table: TableConfig) -> list[str] | None:
@@ -69,16 +72,18 @@ def stamp(table: TableConfig, saved: Path | None) -> str:
     return " ".join(f"{s.st_ino}:{s.st_size}:{s.st_mtime_ns}" for s in found) + f" {table.query} {table.columns}"
 
 
-def read(table: TableConfig, saved: Path | None, text: Sequence[str]) -> pd.DataFrame:
-    """All rows of a table, in their order, with the columns of `text` as exact text. Raises DataError."""
+def open_table(table: TableConfig, saved: Path | None, text: Sequence[str], folder: Path | None) -> Columns:
+    """A table's columns, rows in their order, with the columns of `text` as exact text. Raises DataError.
+
+    What is not Parquet is read whole, or, given a `folder` of the member's own, made into Parquet there.
+    """
     if saved is not None:
         return _parquet(saved, None, text)
     if table.path is not None and table.path.suffix.lower() == ".csv":
-        return _csv(table, text)
+        return _csv(table, text, folder)
     if table.path is not None:
         return _parquet(table.path, table.columns, text)
-    frame = _database(str(table.source), str(table.query), text)
-    return frame if table.columns is None else _pick(frame, table.columns)
+    return _database(table, text, folder)
 
 
 def save(file: Path, frame: pd.DataFrame, table: TableConfig) -> None:
@@ -94,7 +99,7 @@ def save(file: Path, frame: pd.DataFrame, table: TableConfig) -> None:
             f"table {table.name!r} cannot be saved: a column holds values of mixed or unknown types "
             f"({type(error).__name__}). Give every column one type."
         ) from None
-    meta = msgspec.json.encode(_Saved(id=table.id, label=table.label))
+    meta = msgspec.json.encode(_Saved(table.id, table.label, table.origin, table.of_cells))
     arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), _META: meta})
     draft = file.with_suffix(".draft")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
@@ -108,85 +113,72 @@ def saved(name: str, file: Path) -> TableConfig:
 
     meta = (pyarrow.parquet.read_schema(file).metadata or {}).get(_META, b"{}")
     found = msgspec.json.decode(meta, type=known(_Saved))
-    return TableConfig(name=name, id=found.id, label=found.label)
+    return TableConfig(name=name, id=found.id, label=found.label, origin=found.origin, of_cells=found.of_cells)
 
 
-def content_digest(frame: pd.DataFrame) -> str:
+def content_digest(columns: Columns) -> str:
     """A digest of every value and of the rows' order."""
     import pandas as pd
 
-    digest = hashlib.sha256(repr(list(map(str, frame.columns))).encode())
-    digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
+    digest = hashlib.sha256(repr(columns.names).encode())
+    for frame in columns.batches(columns.names):
+        digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
     return digest.hexdigest()
 
 
-def _csv(table: TableConfig, text: Sequence[str]) -> pd.DataFrame:
+def _csv(table: TableConfig, text: Sequence[str], folder: Path | None) -> Columns:
     import pandas as pd
 
     names = header(table) or []
     exact = [column for column in text if column in names]
+    options: dict[str, Any] = {
+        "sep": table.separator,
+        "encoding": "utf-8-sig",
+        # an id may read "NA" or "null", so what counts as missing is said column by column
+        "keep_default_na": False,
+        "na_values": {column: _MISSING for column in names if column not in exact},
+        "usecols": None if table.columns is None else list(table.columns),
+    }
+
+    def parts(types: Mapping[str, str]) -> Iterator[pd.DataFrame]:
+        kinds = dict.fromkeys(exact, "str") | dict(types)
+        with pd.read_csv(str(table.path), dtype=kinds, chunksize=staging.GROUP, **options) as reader:
+            yield from reader
+
     try:
-        return pd.read_csv(
-            str(table.path),
-            sep=table.separator,
-            encoding="utf-8-sig",
-            dtype=dict.fromkeys(exact, str),
-            # an id may read "NA" or "null", so what counts as missing is said column by column
-            keep_default_na=False,
-            na_values={column: _MISSING for column in names if column not in exact},
-            usecols=None if table.columns is None else list(table.columns),
-            low_memory=False,
-        )
+        if folder is not None and os.stat(str(table.path)).st_size > staging.LARGE_CSV:
+            return staging.stage_frames(parts, folder)
+        return InMemory(pd.read_csv(str(table.path), dtype=dict.fromkeys(exact, str), low_memory=False, **options))
     except (OSError, ValueError) as error:
         # a parser's message names lines and fields, but a converter's may quote a value
         known = isinstance(error, pd.errors.ParserError | pd.errors.EmptyDataError | UnicodeDecodeError | OSError)
         raise DataError(f"{table.path}: {error if known else type(error).__name__}") from None
 
 
-def _parquet(file: Path, columns: Sequence[str] | None, text: Sequence[str]) -> pd.DataFrame:
+def _parquet(file: Path, columns: Sequence[str] | None, text: Sequence[str]) -> Columns:
     import pyarrow as pa
-    import pyarrow.parquet
 
     try:
-        arrow = pyarrow.parquet.read_table(file, columns=None if columns is None else list(columns))
-    except (OSError, pa.ArrowException) as error:
+        return InParquet(pa.OSFile(str(file)), columns, text)
+    except (OSError, KeyError, pa.ArrowException) as error:
         raise DataError(f"{file}: {error}") from None
-    return _exact(arrow, text)
 
 
-def _exact(arrow: pa.Table, text: Sequence[str]) -> pd.DataFrame:
-    import pyarrow as pa
-
-    for column in text:
-        at = arrow.schema.get_field_index(column)
-        if at >= 0:  # before pandas sees it: whole numbers would become floats where one is missing
-            try:
-                arrow = arrow.set_column(at, column, arrow.column(at).cast(pa.string()))
-            except pa.ArrowException:
-                raise DataError(f"column {column!r} is an id but of type {arrow.schema.field(at).type}.") from None
-    frame: pd.DataFrame = arrow.to_pandas(ignore_metadata=True)
-    return frame
-
-
-def _database(source: str, query: str, text: Sequence[str]) -> pd.DataFrame:
+def _database(table: TableConfig, text: Sequence[str], folder: Path | None) -> Columns:
+    source, query = str(table.source), str(table.query)
     if source.startswith("sqlite:///"):
-        return _sqlite(source.removeprefix("sqlite:///"), query, text)
+        return _picked(_sqlite(source.removeprefix("sqlite:///"), query, text), table.columns)
     import duckdb
 
+    config = staging.settings(folder) if folder else {}
     try:
         if source.startswith("duckdb:///"):
-            connection = duckdb.connect(source.removeprefix("duckdb:///"), read_only=True)
+            connection = duckdb.connect(source.removeprefix("duckdb:///"), read_only=True, config=config)
         else:
-            connection = _attached(source)
+            connection = _attached(source, config)
         with connection:
-            rows = connection.sql(query)
-            kept = [column for column in text if column in rows.columns]
-            if kept:
-                quoted = ['"' + column.replace('"', '""') + '"' for column in kept]
-                casts = ", ".join(f"CAST({name} AS VARCHAR) AS {name}" for name in quoted)
-                rows = rows.project(f"* REPLACE ({casts})")
-            frame: pd.DataFrame = rows.df()
-            return frame
+            rows = staging.exact(connection.sql(query), text)
+            return staging.stage(rows, folder, table.columns) if folder else _picked(rows.df(), table.columns)
     except duckdb.IOException as error:
         if "lock" in str(error).lower():
             raise DataError("another program has the database open for writing; close it there first.") from None
@@ -198,12 +190,12 @@ def _database(source: str, query: str, text: Sequence[str]) -> pd.DataFrame:
         raise DataError(f"the query fails at a row ({type(error).__name__}); run it in the database to see.") from None
 
 
-def _attached(source: str) -> duckdb.DuckDBPyConnection:
+def _attached(source: str, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
     import duckdb
 
     scheme = source.partition("://")[0]
     kind = {"postgresql": "postgres", "mariadb": "mysql"}.get(scheme, scheme)
-    connection = duckdb.connect()
+    connection = duckdb.connect(config=config)
     try:
         connection.load_extension(kind)
     except duckdb.Error:
@@ -251,8 +243,8 @@ def _sqlite(file: str, query: str, text: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def _pick(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    missing = [column for column in columns if column not in frame.columns]
+def _picked(frame: pd.DataFrame, columns: Sequence[str] | None) -> Columns:
+    missing = [column for column in columns or () if column not in frame.columns]
     if missing:
         raise DataError(f"the query gives no column {missing[0]!r}.")
-    return frame[list(columns)]
+    return InMemory(frame if columns is None else frame[list(columns)])

@@ -14,7 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -22,15 +22,19 @@ import numpy.typing as npt
 
 from fednb.config import TableConfig
 from fednb.errors import ConfigError, DataError
-from fednb.federation import sources
+from fednb.federation import sources, staging
+from fednb.federation.columns import Columns, Ids, InMemory, kind_of
 from fednb.federation.messages import ColumnInfo, Name, TableInfo
+from fednb.federation.row_keys import keys_of
+from fednb.federation.spill import FileMatrix
 from fednb.typed import known
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BETWEEN = "\x1f"  # joins several id columns into one id; it stands in no id
 CACHE_BYTES = 1 << 30
+FEATURES_IN_MEMORY = 1 << 26  # bytes of features of one run, beyond which they are kept in a file
+OF_CELLS = "tables of cells"  # the origin of those whose rows are in no declared table
 
 
 class TableStore:
@@ -49,13 +53,14 @@ class TableStore:
         self._lock = threading.RLock()
         if folder is not None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            staging.clear(folder)
 
     @classmethod
     def of_frames(cls, member: str, frames: Mapping[str, pd.DataFrame]) -> TableStore:
         """Tables that are DataFrames already."""
         store = cls(member, {})
         for name, frame in frames.items():
-            store.save(name, frame, (), None)
+            store._keep(TableConfig(name=name), frame)
         return store
 
     def names(self) -> list[str]:
@@ -73,6 +78,7 @@ class TableStore:
             if header is None:
                 continue  # a database is asked when it is used: it may come up later than this member
             wanted = {"id": table.id, "label": (table.label,) if table.label else (), "columns": table.columns or ()}
+            wanted["roles"] = tuple(table.roles)
             for key, columns in wanted.items():
                 for column in columns:
                     if column not in header:
@@ -98,34 +104,32 @@ class TableStore:
 
     def read(self, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """The table as a DataFrame, rows in their order; id columns of text sources are exact text."""
-        frame = self._frame(name)
-        if columns is None:
-            return frame.copy(deep=False)
-        self._require(name, frame, columns)
-        return frame[list(columns)]
+        import pandas as pd
 
-    def ids(self, name: str, on: Sequence[str] = ()) -> npt.NDArray[np.object_]:
+        if columns is None:
+            return self._snapshot(name).frame().copy(deep=False)
+        found = self._columns(name)
+        self._require(name, found, columns)
+        return pd.DataFrame({column: found.series(column) for column in columns})
+
+    def ids(self, name: str, on: Sequence[str] = ()) -> Ids:
         """[n] raw ids as str, "" where one is missing; several columns are joined into one id."""
         table = self.table(name)
         on = tuple(on) or table.id
         if not on:
             raise DataError(
                 f"table {name!r} of {self.member} declares no id column; say which one to align on, "
-                f"among {_listed(self._frame(name).columns)}."
+                f"among {_listed(self._columns(name).names)}."
             )
         with self._lock:
             self._aligned_on[name] = on
             try:
-                frame = self._frame(name, fresh=True)
+                found = self._columns(name, fresh=True)
             except DataError:
                 del self._aligned_on[name]
                 raise
-        self._require(name, frame, on)
-        parts = [self._text(frame[column]) for column in on]
-        if len(parts) == 1:
-            return parts[0]
-        rows = [BETWEEN.join(row) if all(row) else "" for row in zip(*parts, strict=True)]
-        return np.array(rows, dtype=object)
+        self._require(name, found, on)
+        return found.ids(on)
 
     def features(
         self,
@@ -134,23 +138,27 @@ class TableStore:
         rows: npt.NDArray[np.int64] | None = None,
         *,
         missing: bool = False,
-    ) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
+        parts: bool = False,
+    ) -> tuple[Any, tuple[str, ...]]:
         """[len(rows), d] and the names of the d columns; `columns=None`: all but ids and label.
+
+        An array; with `parts` a `Matrix`, which lies in a file when it is large.
 
         Raises DataError for a column that is missing, not numeric, or has missing values in these rows; with
         `missing` such values come as NaN.
         """
         table = self.table(name)
-        frame = self._frame(name)
+        found = self._columns(name)
         if columns is None:
-            columns = [str(c) for c in frame.columns if c not in table.id and c != table.label]
-        self._require(name, frame, columns)
-        n = len(frame) if rows is None else len(rows)
-        X = np.empty((n, len(columns)), dtype=np.float64)
+            columns = [c for c in found.names if c not in table.id and c != table.label]
+        self._require(name, found, columns)
+        shape = found.rows if rows is None else len(rows), len(columns)
+        large = parts and 8 * shape[0] * shape[1] > FEATURES_IN_MEMORY and self._folder is not None
+        X: Any = FileMatrix(self._folder, shape) if large and self._folder else np.empty(shape, dtype=np.float64)
         for j, column in enumerate(columns):
             if column in table.id:
                 raise DataError(f"column {column!r} of table {name!r} of {self.member} is an id, not a feature.")
-            X[:, j] = self._numbers(name, frame[column], rows, "feature", missing=missing)
+            X[:, j] = self._numbers(name, found.series(column), rows, "feature", missing=missing)
         return X, tuple(columns)
 
     def label(
@@ -160,16 +168,48 @@ class TableStore:
         column = column or self.table(name).label
         if column is None:
             raise DataError(f'table {name!r} of {self.member} declares no label; add label = "COLUMN" to it.')
-        frame = self._frame(name)
-        self._require(name, frame, [column])
-        return self._numbers(name, frame[column], rows, "label")
+        found = self._columns(name)
+        self._require(name, found, [column])
+        return self._numbers(name, found.series(column), rows, "label")
 
     def digest(self, name: str) -> str:
         """Changes when the rows that this store reads of the table change."""
         return self._snapshot(name).digest
 
-    def save(self, name: str, frame: pd.DataFrame, id: Iterable[str], label: str | None) -> None:
-        """Keep a derived table under a name that no declared table has; a derived one of that name is replaced."""
+    def origin(self, name: str) -> str:
+        """The table whose rows a derived one has; any other is its own."""
+        return self.table(name).origin or name
+
+    def of_cells(self, name: str) -> bool:
+        """Whether a cell made this table, or the one that it comes from."""
+        return self.table(name).of_cells
+
+    def declared_label(self, name: str) -> str | None:
+        return self._declared[name].label if name in self._declared else None
+
+    def declared_id(self, name: str) -> tuple[str, ...]:
+        """The columns that the owner declared as a table's id; none where she did not, or the table is not hers."""
+        return self._declared[name].id if name in self._declared else ()
+
+    def own_keys(
+        self, name: str, on: Sequence[str] = (), rows: npt.NDArray[np.int64] | None = None
+    ) -> npt.NDArray[np.uint64]:
+        """[len(rows)] keys of ids by the columns that the table declares, else by `on`, as of the last alignment."""
+        columns = self.table(name).id or tuple(on) or self._aligned_on.get(name, ())
+        if not columns:
+            raise DataError(f"table {name!r} of {self.member} declares no id column. Align the tables again.")
+        found = self._columns(name)
+        self._require(name, found, columns)
+        keys = keys_of(found.ids(columns))
+        return keys if rows is None else keys[rows]
+
+    def save(
+        self, name: str, frame: pd.DataFrame, id: Iterable[str], label: str | None, source: str | None = None
+    ) -> None:
+        """Keep a derived table under a name that no declared table has; a derived one of that name is replaced.
+
+        source : the table that its rows come from; None: a cell made it, from what looks most like it.
+        """
         try:
             msgspec.convert(name, known(Name))
         except msgspec.ValidationError:
@@ -183,14 +223,22 @@ class TableStore:
             raise DataError(f"table {name!r}: {len(columns)} columns have names that are not text; rename them.")
         if len(set(frame.columns)) != len(frame.columns):
             raise DataError(f"table {name!r} has two columns of the same name; rename one.")
-        table = TableConfig(name=name, id=tuple(id), label=label)
-        for column in (*table.id, *([label] if label else [])):
+        ids = tuple(id)
+        for column in (*ids, *([label] if label else [])):
             if column not in frame.columns:
                 raise DataError(self._no_column(name, column, frame.columns))
+        if source is None:
+            origin, of_cells = self._find_origin(frame, ids), True
+        else:
+            origin, of_cells = self.origin(source), self.of_cells(source)
+        self._keep(TableConfig(name=name, id=ids, label=label, origin=origin, of_cells=of_cells), frame)
+
+    def _keep(self, table: TableConfig, frame: pd.DataFrame) -> None:
+        name = table.name
         with self._lock:
             self._cache.pop(name, None)
             if self._folder is None:
-                self._memory[name] = (table, _Snapshot("", frame.copy(), secrets.token_hex(16)))
+                self._memory[name] = (table, _Snapshot("", InMemory(frame.copy()), secrets.token_hex(16)))
             else:
                 sources.save(self._folder / f"{name}.parquet", frame, table)
 
@@ -206,18 +254,34 @@ class TableStore:
         if taken:
             raise DataError(f"{', '.join(taken)} is an id column of {source!r}; choose another.")
         derived = name in self.names() and name not in self._declared
-        if derived and set(self._frame(name).columns) != {*ids, *columns}:
+        if derived and set(self._columns(name).names) != {*ids, *columns}:
             raise DataError(f"{self.member} has a table {name!r} already, with other columns; save under another name.")
         frame = self.read(source, ids).iloc[rows].reset_index(drop=True)
-        self.save(name, frame.assign(**{str(column): values for column, values in columns.items()}), ids, None)
+        frame = frame.assign(**{str(column): values for column, values in columns.items()})
+        self.save(name, frame, ids, None, source)
+
+    def _find_origin(self, frame: pd.DataFrame, ids: Sequence[str]) -> str:
+        """The declared table that has most of these rows, whatever a cell calls them; "" where none is declared."""
+        if not self._declared:
+            return ""
+        found, best = OF_CELLS, len(frame) // 2  # of the rows
+        keys = keys_of(InMemory(frame).ids(ids) if ids else ())
+        for name in self._declared:
+            try:
+                common = int(np.isin(keys, self.own_keys(name)).sum())
+            except DataError:
+                continue  # it declares no id, or cannot be read now
+            if common > best:
+                found, best = name, common
+        return found
 
     # ------------------------------------------------------------ reading
 
-    def _frame(self, name: str, *, fresh: bool = False) -> pd.DataFrame:
-        return self._snapshot(name, fresh=fresh).frame
+    def _columns(self, name: str, *, fresh: bool = False) -> Columns:
+        return self._snapshot(name, fresh=fresh).columns
 
     def _snapshot(self, name: str, *, fresh: bool = False) -> _Snapshot:
-        """The whole table, from memory while its source is unchanged.
+        """The table as it is; kept while its source is unchanged.
 
         A database on another machine cannot say cheaply whether it changed, and may give its rows in another order
         each time: what an alignment read (`fresh`) is what later runs get.
@@ -233,11 +297,15 @@ class TableStore:
                 self._cache.move_to_end(name)
                 return found
             try:
-                frame = sources.read(table, self._file(name), text)
+                columns = sources.open_table(table, self._file(name), text, self._folder)
             except (ConfigError, DataError) as error:
                 raise DataError(f"table {name!r} of {self.member} cannot be read: {error}") from None
-            digest = hashlib.sha256(stamp.encode()).hexdigest() if stamp else sources.content_digest(frame)
-            made = self._cache[name] = _Snapshot(f"{stamp} {text}", frame, digest)
+            hidden = [c for c, role in table.roles.items() if role.role == "hidden"]
+            columns = columns.without(hidden) if hidden else columns
+            # a query may give its rows in another order each time, though its database is the same
+            as_stamped = stamp and table.source is None
+            digest = hashlib.sha256(stamp.encode()).hexdigest() if as_stamped else sources.content_digest(columns)
+            made = self._cache[name] = _Snapshot(f"{stamp} {text}", columns, digest)
             self._cache.move_to_end(name)
             while len(self._cache) > 1 and sum(kept.bytes for kept in self._cache.values()) > CACHE_BYTES:
                 self._cache.popitem(last=False)
@@ -252,21 +320,6 @@ class TableStore:
 
     # ------------------------------------------------------------ values
 
-    def _text(self, series: pd.Series) -> npt.NDArray[np.object_]:
-        import pandas as pd
-
-        missing = series.isna().to_numpy(dtype=bool)
-        if pd.api.types.is_float_dtype(series.dtype):
-            # whole numbers become floats where one is missing; an id is never 17.0
-            numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
-            whole = np.isfinite(numbers) & (numbers == np.floor(numbers)) & (np.abs(numbers) < 2**53)
-            values = [str(int(x)) if ok else str(x) for x, ok in zip(numbers, whole, strict=True)]
-        else:
-            values = [str(value) for value in series.to_numpy(dtype=object)]
-        result = np.array(values, dtype=object)
-        result[missing] = ""
-        return result
-
     def _numbers(
         self, name: str, series: pd.Series, rows: npt.NDArray[np.int64] | None, use: str, *, missing: bool = False
     ) -> npt.NDArray[np.float64]:
@@ -277,7 +330,7 @@ class TableStore:
             series = series.iloc[rows]
         if isinstance(series.dtype, pd.CategoricalDtype):
             series = series.astype(series.dtype.categories.dtype)
-        kind = _kind(series)
+        kind = kind_of(series)
         if kind == "date":
             raise DataError(
                 f"{where} is a date. Turn it into a number (days since a fixed day, say) and fed.save that."
@@ -306,18 +359,18 @@ class TableStore:
     # ------------------------------------------------------------ words
 
     def _describe(self, name: str) -> TableInfo:
-        table, frame = self.table(name), self._frame(name)
+        table, found = self.table(name), self._columns(name)
         columns = []
-        for column in map(str, frame.columns):
+        for column in found.names:
             role = "id" if column in table.id else "label" if column == table.label else "feature"
-            about = {"name": column, "dtype": _kind(frame[column]), "role": role}
+            about = {"name": column, "dtype": found.kind(column), "role": role}
             columns.append(msgspec.convert(about, known(ColumnInfo)))
-        return TableInfo(member=self.member, name=name, rows=len(frame), columns=columns)
+        return TableInfo(member=self.member, name=name, rows=found.rows, columns=columns)
 
-    def _require(self, name: str, frame: pd.DataFrame, columns: Iterable[str]) -> None:
+    def _require(self, name: str, found: Columns, columns: Iterable[str]) -> None:
         for column in columns:
-            if column not in frame.columns:
-                raise DataError(self._no_column(name, column, frame.columns))
+            if column not in found.names:
+                raise DataError(self._no_column(name, column, found.names))
 
     def _no_column(self, name: str, column: str, present: Iterable[object]) -> str:
         names = [str(other) for other in present]
@@ -329,31 +382,20 @@ class TableStore:
 
 
 class _Snapshot:
-    def __init__(self, stamp: str, frame: pd.DataFrame, digest: str) -> None:
+    def __init__(self, stamp: str, columns: Columns, digest: str) -> None:
         self.stamp = stamp
-        self.frame = frame
+        self.columns = columns
         self.digest = digest
-        self.bytes = int(frame.memory_usage(deep=False).sum())
 
+    @property
+    def bytes(self) -> int:
+        return self.columns.bytes
 
-def _kind(series: pd.Series) -> str:
-    """A column's type in the words of `ColumnInfo`."""
-    from pandas.api import types
-
-    if isinstance(series.dtype, types.CategoricalDtype):
-        return "category"
-    if types.is_bool_dtype(series.dtype):
-        return "bool"
-    if types.is_integer_dtype(series.dtype):
-        return "int"
-    if types.is_float_dtype(series.dtype):
-        return "float"
-    if types.is_datetime64_any_dtype(series.dtype) or types.is_timedelta64_dtype(series.dtype):
-        return "date"
-    if series.dtype == object:
-        found = types.infer_dtype(series, skipna=True)
-        return {"decimal": "float", "date": "date", "datetime": "date", "boolean": "bool"}.get(found, "text")
-    return "text"
+    def frame(self) -> pd.DataFrame:
+        """All of it; it stays in memory from then on."""
+        if not isinstance(self.columns, InMemory):
+            self.columns = InMemory(self.columns.frame())
+        return self.columns.frame()
 
 
 def _listed(names: Iterable[object]) -> str:

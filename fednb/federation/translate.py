@@ -40,6 +40,15 @@ def capture(request: m.Execute) -> dict[str, str]:
     return {"fednb": f"__import__('fednb.federation.kernel_side', fromlist=['put']).put({request.cell!r}, {names})"}
 
 
+def leaves(reply: Mapping[str, Any]) -> bool:
+    """Whether the cell said exit() or quit(), which a kernel does a moment after its reply."""
+    payload = reply.get("payload")
+    return isinstance(payload, list) and any(
+        isinstance(entry, Mapping) and entry.get("source") == "ask_exit" and not entry.get("keepkernel")
+        for entry in payload
+    )
+
+
 def presentable(data: object) -> dict[str, Any]:
     """What of a MIME bundle may leave: known types, text where they are text. The analyst's side sanitises again."""
     if not isinstance(data, Mapping):

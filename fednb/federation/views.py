@@ -211,6 +211,61 @@ class ModelView(View, frozen=True, tag="model"):
         return "\n".join(lines)
 
 
+class Importance(Part, frozen=True):
+    """How much one feature counts in an ensemble; a passive party's goes by a number, "#3"."""
+
+    party: Label
+    feature: Label
+    gain: float  # summed over its splits
+    cover: float
+    frequency: Count
+
+
+class TreeNode(Part, frozen=True):
+    """A node of a tree, without its cut point."""
+
+    party: Label = ""  # whose feature splits it; "": a leaf
+    feature: Label = ""
+    gain: float = 0.0
+    cover: float = 0.0
+    left: int = -1  # place of its left child; the right one is the next
+
+
+class EnsembleView(View, frozen=True, tag="ensemble"):
+    """Boosted trees: importance by party, the way there, and the first tree."""
+
+    title: Label  # "SecureBoostClassifier"
+    members: Names = []
+    importance: Annotated[list[Importance], Meta(max_length=20_000)] = []
+    tree: Annotated[list[TreeNode], Meta(max_length=10_000)] = []
+    run: Label = ""
+    label: Label = ""
+    rows: Count = 0
+    rounds: Count = 0
+    metric: Label = ""
+    seconds: Number = None
+    params: dict[Label, str | int | float | bool | None] = {}
+    history: Annotated[dict[Label, Numbers], Meta(max_length=16)] = {}
+    operations: Counts = {}
+    bytes: Count = 0
+    notes: Annotated[list[Sentence], Meta(max_length=50)] = []
+    evaluation: EvaluationView | None = None
+
+    def shares(self) -> dict[str, float]:
+        """Each member's share of all gain."""
+        total = sum(row.gain for row in self.importance) or 1.0
+        return {m: sum(row.gain for row in self.importance if row.party == m) / total for m in self.members}
+
+    def _text(self) -> str:
+        lines = [f"{self.title}{' for ' + self.label if self.label else ''}: {self.rounds} rounds, {self.rows:,} rows"]
+        lines += [f"  {member}: {share:.0%} of the gain" for member, share in self.shares().items()]
+        for name, values in self.history.items():
+            lines += [f"  {name.replace('_', ' ')} {format_number(values[-1])} ({self.metric})"] if values else []
+        lines += [f"  note: {note}" for note in self.notes]
+        lines += ["  " + self.evaluation.plain()] if self.evaluation else []
+        return "\n".join(lines)
+
+
 class ScoresView(View, frozen=True, tag="scores"):
     """A handle on scores that stay at the active party."""
 
@@ -227,7 +282,7 @@ class ScoresView(View, frozen=True, tag="scores"):
         return f"Scores of {self.rows:,} rows at {self.member}{saved}" + (f": {summary}" if summary else "")
 
 
-AnyView = AlignmentView | FrameView | TrainingView | ModelView | EvaluationView | ScoresView
+AnyView = AlignmentView | FrameView | TrainingView | ModelView | EnsembleView | EvaluationView | ScoresView
 
 
 def bundle(view: AnyView, text: str | None = None) -> dict[str, Any]:
@@ -265,7 +320,11 @@ def _check_lengths(view: AnyView) -> None:
         pairs.append(("edges and counts", len(view.edges), len(view.counts) + 1))
     if isinstance(view, ModelView):
         pairs += [(p.member, len(p.columns), len(p.values)) for p in view.parts if p.values is not None]
-    evaluation = view.evaluation if isinstance(view, ModelView) else view
+    if isinstance(view, EnsembleView) and not all(
+        i < node.left < len(view.tree) - 1 for i, node in enumerate(view.tree) if node.party
+    ):
+        raise ValueError("not a view that can be drawn: a tree whose nodes are not in order")
+    evaluation = view.evaluation if isinstance(view, ModelView | EnsembleView) else view
     if isinstance(evaluation, EvaluationView):
         roc, calibration = evaluation.roc, evaluation.calibration
         if roc is not None:

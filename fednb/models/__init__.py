@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fednb.models.binning import WoeBinning
+from fednb.models.boosting import SecureBoostClassifier, SecureBoostRegressor
 from fednb.models.comparison import Comparison, compare_scores, score_stability
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
@@ -28,6 +29,8 @@ __all__ = [
     "OwnLogisticRegression",
     "Scorecard",
     "Scores",
+    "SecureBoostClassifier",
+    "SecureBoostRegressor",
     "VerticalGridSearch",
     "VerticalLinearRegression",
     "VerticalLogisticRegression",

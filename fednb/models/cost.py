@@ -9,6 +9,7 @@ from fednb.federation.frame import VerticalFrame
 from fednb.federation.messages import Estimate
 from fednb.federation.progress import format_bytes, format_seconds
 from fednb.protocols import forecast
+from fednb.protocols.batches import Batches
 from fednb.protocols.forecast import KeyHolderRates, Rates
 from fednb.protocols.vertical_logistic import LogisticParams
 from fednb.protocols.weights import Weighting
@@ -65,12 +66,13 @@ def estimate(
 ) -> Cost:
     """Measure at every member that would take part, and reckon. `seconds`: how long each measures, nearly."""
     federation = frame.federation
+    rows = Batches(len(frame), params.batch_size, "").smallest  # of an iteration
     parties = [active, *(party for party in features if party != active)]
     result = federation.run(
         "calibrate",
         cast={"party": parties, "coordinator": [federation.coordinator]},
         params={
-            "rows": len(frame),
+            "rows": rows,
             "features": max(len(names) for names in features.values()) + 1,
             "passives": len(parties) - 1,
             "key_bits": params.key_bits,
@@ -78,9 +80,9 @@ def estimate(
         },
         title=f"Estimate for {', '.join(parties)}",
     )
-    expected, fine = forecast.iterations(params.max_iter, params.sigmoid)
+    expected, fine = forecast.iterations(params.max_iter, params.sigmoid, batches=rows < len(frame))
     found = forecast.forecast(
-        len(frame),
+        rows,
         {party: len(features[party]) for party in parties},
         active,
         federation.coordinator,

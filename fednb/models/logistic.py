@@ -37,7 +37,11 @@ class VerticalLogisticRegression(VerticalRegression):
     C : inverse strength of the penalty, > 0.
     penalty : "l2", 0.5 * w'w; "l1", sum(abs(w)), which makes coefficients exactly zero; or "elasticnet".
     l1_ratio : for "elasticnet" only: l1_ratio * L1 + (1 - l1_ratio) * L2.
-    max_iter : at most this many full-batch iterations.
+    max_iter : at most this many iterations.
+    batch_size : rows of an iteration, nearly; None: all. Batches are spread over the frame and taken in turn, steps are
+        not accelerated, and (without L1) coefficients are the mean of those after each of the later iterations. For
+        many rows: what the rows of one batch cannot tell apart stays in the coefficients. Training ends with max_iter
+        more often than by tol.
     tol : stop when the largest entry of the mean gradient is below this.
     standardize : scale each feature to mean 0 and standard deviation 1.
     clip : winsorise at this many standard deviations; None: leave tails (may diverge, which is detected).
@@ -69,6 +73,7 @@ class VerticalLogisticRegression(VerticalRegression):
         penalty: Literal["l2", "l1", "elasticnet"] = "l2",
         l1_ratio: float | None = None,
         max_iter: int = 20,
+        batch_size: int | None = None,
         tol: float = 5e-4,
         standardize: bool = True,
         clip: float | None = 4.0,
@@ -81,6 +86,7 @@ class VerticalLogisticRegression(VerticalRegression):
         self.penalty = penalty
         self.l1_ratio = l1_ratio
         self.max_iter = max_iter
+        self.batch_size = batch_size
         self.tol = tol
         self.standardize = standardize
         self.clip = clip
@@ -119,6 +125,7 @@ class VerticalLogisticRegression(VerticalRegression):
             "C": float(self.C),
             "l1_ratio": _l1_ratio(self.penalty, self.l1_ratio),
             "max_iter": int(self.max_iter),
+            "batch_size": None if self.batch_size is None else int(self.batch_size),
             "tol": float(self.tol),
             "standardize": bool(self.standardize),
             "clip": None if self.clip is None else float(self.clip),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 
 from fednb.errors import DataError
+from fednb.federation.views import Importance
 from fednb.models.bins import Bins
 from fednb.typed import known
 from fednb.version import __version__
@@ -55,6 +56,23 @@ class SavedRegression(Saved, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     operations: dict[str, int]
 
 
+class SavedBoosting(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="SecureBoost"):
+    """A `SecureBoostClassifier` or `SecureBoostRegressor` as it is saved; its trees lie with the parties."""
+
+    estimator: Literal["SecureBoostClassifier", "SecureBoostRegressor"]
+    objective: str
+    classes: list[float]
+    rounds: int
+    metric: str
+    history: dict[str, list[float]]
+    importance: list[Importance]
+    rows: int
+    notes: list[str]
+    seconds: float
+    bytes: int
+    operations: dict[str, int]
+
+
 class SavedLogistic(SavedRegression, frozen=True, kw_only=True, tag="VerticalLogisticRegression"):
     """A `VerticalLogisticRegression` as it is saved."""
 
@@ -87,7 +105,7 @@ class SavedCard(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, ta
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checksum: str
-    model: SavedLogistic | SavedLinear | SavedPoisson | SavedBinning | SavedCard
+    model: SavedLogistic | SavedLinear | SavedPoisson | SavedBoosting | SavedBinning | SavedCard
 
 
 S = TypeVar("S", bound=Saved)

@@ -18,6 +18,7 @@ def load(shell: InteractiveShell) -> Session:
     import atexit
 
     from fednb.notebook import completion, views
+    from fednb.notebook.lab import channel
     from fednb.notebook.magics import Magics
     from fednb.notebook.session import Session
 
@@ -28,5 +29,8 @@ def load(shell: InteractiveShell) -> Session:
     Magics(shell, session).register()
     completion.install(shell, completion.Completer(session))
     views.install(shell, session.show_view)
+    page = channel.open(session)
+    if page is not None:
+        atexit.register(page.close)
     atexit.register(session.close)  # members learn at once that nobody listens any more
     return session

@@ -19,6 +19,7 @@ from typing import Any
 from fednb.errors import CellFailure, DataError, FednbError, LinkTimeout, Refused, RemoteError
 from fednb.federation import messages as m
 from fednb.federation.cells import CellEvent, CellRun, captured_value
+from fednb.federation.leaving import leaving
 from fednb.notebook import ansi
 from fednb.notebook.replay import Replay
 from fednb.notebook.sanitise import clean_text
@@ -41,6 +42,7 @@ class RemoteCell:
     ) -> None:
         self.run = run
         self.failures: dict[str, CellFailure] = {}
+        self.waits: dict[str, str] = {}  # members whose owner has to decide first, with what they say
         self._replay = replay
         self._capture = tuple(capture)
         self._values: dict[str, dict[str, Any]] = {}
@@ -130,6 +132,11 @@ class RemoteCell:
             self.failures.setdefault(member, CellFailure("KeyboardInterrupt", reason or "the cell was interrupted"))
         elif done.status == "error":
             self.failures.setdefault(member, CellFailure("Error", reason or "the cell failed and gave no reason"))
+        elif done.status == "waiting":
+            self.waits[member] = reason
+            self._replay.take(member, m.Stream(done.cell, "stderr", f"{reason}\n"))
+            self._replay.end(member, "waiting for its owner")
+            return
         failure = self.failures.get(member)
         if failure is None:
             self._replay.end(member, f"{done.seconds:.1f} s")
@@ -140,6 +147,11 @@ class RemoteCell:
         """Take the next step towards the end; False when it is time to stop waiting."""
         self._sent = self._wanted
         names = ", ".join(self.run.unfinished)
+        if leaving():
+            for member in self.run.unfinished:
+                self.failures[member] = CellFailure("KeyboardInterrupt", "this notebook's kernel was shut down")
+            self.run.abandon()
+            return False
         if self._sent == 1:
             self._next_step = now + self._grace
             self._say(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_core.paths import jupyter_data_dir
 
 from fednb.errors import ConfigError
 
@@ -29,9 +30,7 @@ def install(*, user: bool = False, prefix: str | None = None, party: str = "", p
     environment, and else the user's. With `party`, one more that opens on that party's kernel (a party's name, or
     the coordinator's) in the federation of `profile`.
     """
-    if prefix is None and not user:
-        user = sys.prefix == sys.base_prefix
-        prefix = None if user else sys.prefix
+    user, prefix = _where(user, prefix)
     installed = [_install(name, _spec(name), user, prefix) for name in (ANALYST, PARTY)]
     if party:
         spec = _spec(PARTY)
@@ -41,6 +40,29 @@ def install(*, user: bool = False, prefix: str | None = None, party: str = "", p
         # a kernelspec's name allows less than a party's
         installed.append(_install(f"{PARTY}-{re.sub('[^a-z0-9._-]', '-', party.lower())}", spec, user, prefix))
     return installed
+
+
+def remove(*, user: bool = False, prefix: str | None = None) -> list[Path]:
+    """Take away what `install` has put there, every party's too; returns the folders that are gone."""
+    user, prefix = _where(user, prefix)
+    place = Path(jupyter_data_dir()) if prefix is None else Path(prefix) / "share" / "jupyter"
+    gone = []
+    for found in sorted((place / "kernels").glob(f"{ANALYST}*")):
+        if found.name in (ANALYST, PARTY) or found.name.startswith(f"{PARTY}-"):
+            try:
+                shutil.rmtree(found)
+            except OSError as error:
+                raise ConfigError(f"the kernelspec {found.name} cannot be removed: {error}.") from None
+            gone.append(found)
+    return gone
+
+
+def _where(user: bool, prefix: str | None) -> tuple[bool, str | None]:
+    """A virtual environment's own prefix by default, and else the user's folder."""
+    if prefix is None and not user:
+        user = sys.prefix == sys.base_prefix
+        prefix = None if user else sys.prefix
+    return user, prefix
 
 
 def folder(name: str) -> Path:

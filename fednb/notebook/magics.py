@@ -25,7 +25,7 @@ OPTIONS = {
     "--noblock": "go on at once; the value is a future: .result(), .done(), .cancel()",
     "--timeout": "SECONDS: interrupt the cell where it is not done by then, and raise LinkTimeout",
     "-o": "NAME: bring this variable back (a dict by party when there are several)",
-    "--ask": '"REASON": ask the owner to approve the cell; open mode needs no approval',
+    "--ask": '"REASON": ask the owner to approve the cell; the same cell again tells how it stands, or what it said',
 }
 COMMANDS = {
     "connect": "[FILE]  connect this notebook: a federation file or a member's folder; without, the last `fednb up`",
@@ -35,6 +35,9 @@ COMMANDS = {
     "runs": "[compare | RUN RUN ...]  the coordinator's runs, also of other notebooks; or fits beside each other",
     "receipt": "[RUN]  what left each member for the last cell and the newest run, or for that run, and by which rule",
     "cost": "what the latest fits took, beside what model.cost(frame, y) had estimated",
+    "asked": "every cell that you asked owners to approve, and how it stands",
+    "mock": "PARTY.TABLE  invented rows of a table's shape, to write cells on that an owner shall approve",
+    "inbox": "HOME [FILE]  for an owner: what analysts ask to be approved, where this member's home is",
     "restart": "NAME[,NAME...|all]  a fresh kernel there; its variables are gone",
 }
 
@@ -96,6 +99,13 @@ class Magics:
             raise UsageError(f"%fed has no command {command!r}; it has {', '.join(COMMANDS)}.")
         elif command == "restart":
             self._restart(rest)
+        elif command == "inbox":
+            return self._inbox(rest)
+        elif command == "mock":
+            party, _, table = rest.strip().partition(".")
+            if not table:
+                raise UsageError("%fed mock needs a party and its table, as in %fed mock agency.invoices.")
+            return self._session.cells.mock(self._session.parties([party])[0], table)
         elif command == "receipt":
             return self._session.receipts(rest.strip())
         elif command == "runs" and rest.strip():
@@ -107,6 +117,8 @@ class Magics:
             return self._session.federation.doctor()
         elif command == "tables":
             return self._session.federation.tables()
+        elif command == "asked":
+            return self._session.asked()
         elif command == "cost":
             return self._session.federation.costs()
         else:
@@ -126,6 +138,16 @@ class Magics:
         if down:
             print(f"Down: {', '.join(down)}.")
 
+    def _inbox(self, line: str) -> Any:
+        from fednb.notebook.widgets import inbox
+
+        words = shlex.split(line)
+        if not 1 <= len(words) <= 2:
+            raise UsageError(
+                "%fed inbox needs the home folder of the member that you own, as in %fed inbox .fednb/bank."
+            )
+        return inbox.show(*words)
+
     def _restart(self, names: str) -> None:
         members = self._session.parties(names.split() or [self._session.attached or ""])
         if not members:
@@ -135,24 +157,46 @@ class Magics:
             print(f"{member} has a fresh kernel.")
 
     def _run(self, members: list[str], options: argparse.Namespace, code: str) -> PendingCell | None:
+        if options.noblock:
+            cell, replay = self._send(members, options, code)
+            return self._background(cell, replay, options.output)
+        sent: list[RemoteCell] = []
+        early = 0  # interrupts that came before the cell was known here; it may run over there already
+
+        def interrupt() -> None:
+            nonlocal early
+            if sent:
+                sent[0].interrupt()
+            else:
+                early += 1
+
+        with interrupts(interrupt):
+            cell, _ = self._send(members, options, code)
+            sent.append(cell)
+            for _ in range(early):
+                cell.interrupt()
+            cell.follow()
+        self._assign(options.output, cell.result())
+        return None
+
+    def _send(self, members: list[str], options: argparse.Namespace, code: str) -> tuple[RemoteCell, Pieces | Areas]:
         session = self._session
         if options.ask is not None:
-            print("--ask: a member in open mode needs no approval, so nobody is asked.")
-        run = session.last = session.cells.execute(members, code, capture=options.output)
+            if options.output or options.noblock:
+                raise UsageError("--ask goes with neither -o nor --noblock: what leaves is what the owner has seen.")
+            run = session.last = session.cells.ask(members, code, options.ask)
+        else:
+            run = session.last = session.cells.execute(members, code, capture=options.output)
         replay: Pieces | Areas
         if len(members) > 1 or options.noblock:
             replay = Areas(self._shell, members, session.looks(), session.show_view, background=options.noblock)
         else:
             replay = Pieces(self._shell, members[0], session.show_view)
-        cell = RemoteCell(run, replay, capture=options.output, timeout=options.timeout)
-        if isinstance(replay, Areas) and options.noblock:
-            return self._background(cell, replay, options.output)
-        with interrupts(cell.interrupt):
-            cell.follow()
-        self._assign(options.output, cell.result())
-        return None
+        observed = session.log.observe(run, replay, lambda: cell.interrupt())
+        cell = RemoteCell(run, observed, capture=options.output, timeout=options.timeout)
+        return cell, replay
 
-    def _background(self, cell: RemoteCell, replay: Areas, output: Sequence[str]) -> PendingCell:
+    def _background(self, cell: RemoteCell, replay: Pieces | Areas, output: Sequence[str]) -> PendingCell:
         # ipykernel files a thread's output under the cell that is current when it is written, unless told otherwise
         parent = self._shell.get_parent() if hasattr(self._shell, "get_parent") else None
 
@@ -163,7 +207,7 @@ class Magics:
             if not cell.failures:
                 self._assign(output, cell.result())
 
-        return PendingCell(cell, work, replay.refresh)
+        return PendingCell(cell, work, replay.refresh if isinstance(replay, Areas) else lambda: None)
 
     def _assign(self, output: Sequence[str], value: Any) -> None:
         if len(output) == 1:

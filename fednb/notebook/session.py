@@ -14,7 +14,9 @@ from fednb.errors import LinkError, NotConnected
 from fednb.federation.cells import CellClient, CellRun
 from fednb.federation.client import Federation
 from fednb.federation.receipts import table
+from fednb.notebook.lab.log import CellLog
 from fednb.notebook.palette import Look, looks
+from fednb.text import plain
 
 _OURS = re.compile(r"\s*(?:%%party\b|%%coordinator\b|%fed\b)")
 
@@ -27,12 +29,19 @@ class Session:
         self.connector: Callable[[], Federation] | None = None  # connects at first use, where nobody did before
         self.attached: str | None = None  # the member whose cells need no magic
         self.last: CellRun | None = None  # the cell that was sent last
+        self.log = CellLog(shell)
+        self.connection_changed: Callable[[], None] = lambda: None  # called after `use` and `close`
         self._federation: Federation | None = None
         self._cells: CellClient | None = None
 
     @property
     def connected(self) -> bool:
         return self._federation is not None
+
+    @property
+    def current(self) -> Federation | None:
+        """The federation, if there is a connection already."""
+        return self._federation
 
     @property
     def federation(self) -> Federation:
@@ -58,6 +67,7 @@ class Session:
         self.close()
         self._federation = federation
         self.shell.user_ns["fed"] = federation
+        self.connection_changed()
 
     def receipts(self, run: str = "") -> pd.DataFrame:
         """Of a run; without one, of the last cell that ended and of the newest run."""
@@ -72,6 +82,24 @@ class Session:
         found = [each for each in (cell, newest) if len(each)]
         return pd.concat(found, ignore_index=True) if found else cell
 
+    def asked(self) -> pd.DataFrame:
+        """Every cell that this analyst asked owners to approve, the newest first."""
+        rows = [
+            {
+                "party": party,
+                "request": each.request,
+                "state": plain(each.state, 40),
+                "asked": pd.Timestamp(each.asked, unit="s").round("s"),
+                "reason": plain(each.reason, 200),
+                "why": plain(each.why, 400),
+                "cell": plain(each.code, 200),
+            }
+            for party in self.federation.parties
+            for each in self.cells.asked(party)
+        ]
+        found = pd.DataFrame(rows, columns=["party", "request", "state", "asked", "reason", "why", "cell"])
+        return found.sort_values("asked", ascending=False, ignore_index=True)
+
     def close(self) -> None:
         """Disconnect. Idempotent."""
         federation, self._federation = self._federation, None
@@ -80,6 +108,7 @@ class Session:
             cells.close()
         if federation is not None:
             federation.close()
+            self.connection_changed()
 
     def members(self) -> tuple[str, ...]:
         """Who has a kernel: the parties, then the coordinator."""
@@ -121,3 +150,5 @@ class Session:
         from fednb.notebook.widgets import show
 
         show(view, federation or self._federation, self.shell)
+        if view.get("view") == "training":
+            self.log.began(str(view["run"]))

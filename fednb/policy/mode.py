@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from fednb.config import PermitConfig
+from fednb.config import MODES, PermitConfig
 from fednb.errors import Refused
 
 
@@ -35,20 +35,26 @@ class MemberPolicy:
         release: Iterable[str] = (),
         accept_coordinator_at: Iterable[str] = (),
         analysts: Mapping[str, PermitConfig] | None = None,
+        *,
+        approval: bool = False,
     ) -> None:
-        """`analysts` says who may do what; None: the federation file leaves it open to all (on one machine only)."""
-        if mode not in ("open", "protocol-only"):
+        """`analysts` says who may do what; None: the federation file leaves it open to all (on one machine only).
+
+        approval : cells may be asked for, and run when the owner has approved them.
+        """
+        if mode not in MODES:
             raise ValueError(f"unknown mode {mode!r}")
         self.member = member
         self._mode = mode
         self._release = frozenset(release)
         self._accepted = frozenset(accept_coordinator_at)
         self._analysts = analysts
+        self._approval = approval
         self._locked = threading.Event()
 
     @property
     def mode(self) -> str:
-        """ "open" or "protocol-only", as it is now."""
+        """ "open", "guarded" or "protocol-only", as it is now."""
         return "protocol-only" if self._locked.is_set() else self._mode
 
     def lock(self) -> None:
@@ -57,7 +63,7 @@ class MemberPolicy:
 
     def check_cells(self) -> None:
         """Raises Refused unless analysts may run cells here."""
-        if self.mode == "open":
+        if self.mode in ("open", "guarded"):
             return
         why = "was locked by fed.lock()" if self._locked.is_set() else 'is in mode "protocol-only"'
         raise Refused(
@@ -111,6 +117,14 @@ class MemberPolicy:
                 rule="analysts.cells",
             )
 
+    def check_asks_of(self, analyst: str) -> None:
+        """Raises Refused unless `analyst` may ask the owner here to approve a cell."""
+        permit = self._permit(analyst)
+        if not self._approval or self._locked.is_set() or (permit is not None and not permit.cells):
+            why = f"runs no cells of {analyst}" if self._approval else "has nobody who approves cells"
+            why = "was locked by fed.lock()" if self._locked.is_set() else why
+            raise Refused(f"{self.member} {why}; what it runs, its owner decides.", member=self.member, rule="approval")
+
     def _permit(self, analyst: str) -> PermitConfig | None:
         """None: everything. An analyst that is not named may do nothing."""
         return None if self._analysts is None else self._analysts.get(analyst, PermitConfig())
@@ -121,6 +135,16 @@ class MemberPolicy:
         Each gives whoever gets the score one equation in the row's features: fewer than there are unknown.
         """
         return max(1, features - 1)
+
+    def check_table(self, analyst: str, table: str) -> None:
+        """Whether cells of `analyst` may ask about a table, by the name of one that was declared. Raises Refused."""
+        permit = self._permit(analyst)
+        if permit is not None and table not in permit.tables and "*" not in permit.tables:
+            raise Refused(
+                f"{self.member} does not let {analyst} use the table {table}; the rest its owner decides.",
+                member=self.member,
+                rule="analysts.tables",
+            )
 
     def releases(self, what: str) -> bool:
         """Whether `what` ("coefficients") of this member's own may be shown to the analyst."""

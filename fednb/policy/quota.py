@@ -1,4 +1,4 @@
-"""How much a coordinator decrypts of one label set, over all runs.
+"""How many numbers are decrypted of one label set, over all runs.
 
 Every decrypted slot is one linear equation in a label set's residuals, and a dishonest party could pass off a
 single residual as its gradient: q slots tell it q labels at most. So slots are counted for each label set and
@@ -7,24 +7,18 @@ member across fits, folds and grids, written down before the decryption happens,
 
 from __future__ import annotations
 
-import json
-import os
-import threading
 from pathlib import Path
 
 from fednb.errors import QuotaExceeded
+from fednb.policy.counts import Counts
 
 
 class QuotaLedger:
     """Slots decrypted so far, by label set and member; `path=None` keeps the count in memory (simulation)."""
 
     def __init__(self, path: Path | None = None, *, multiple: float = 0.5) -> None:
-        self._path = path
         self._multiple = multiple
-        self._lock = threading.Lock()
-        self._spent: dict[str, dict[str, int]] = {}
-        if path is not None and path.exists():
-            self._spent = json.loads(path.read_text())
+        self._counts = Counts(path)
 
     def budget(self, label_set: str, rows: int) -> LedgerBudget:
         """The budget of a run that trains on `rows` rows of `label_set` ("bank.loans.default")."""
@@ -32,42 +26,26 @@ class QuotaLedger:
 
     def spent(self, label_set: str) -> dict[str, int]:
         """Slots decrypted of a label set so far, by member."""
-        with self._lock:
-            return dict(self._spent.get(label_set, {}))
+        return self._counts.of(label_set)
 
     def expect(self, label_set: str, member: str, slots: int, limit: int) -> None:
         """Raises QuotaExceeded if `slots` more would be too many; counts nothing."""
-        with self._lock:
-            self._check(label_set, member, slots, limit)
+        if not self._counts.fits(label_set, member, slots, limit):
+            raise self._exceeded(label_set, member, slots, limit)
 
     def spend(self, label_set: str, member: str, slots: int, limit: int) -> None:
-        with self._lock:
-            before = self._check(label_set, member, slots, limit)
-            self._spent.setdefault(label_set, {})[member] = before + slots
-            self._write()
+        """Count `slots` more. Raises QuotaExceeded, and counts nothing, when they are too many."""
+        if not self._counts.take(label_set, member, slots, limit):
+            raise self._exceeded(label_set, member, slots, limit)
 
-    def _check(self, label_set: str, member: str, slots: int, limit: int) -> int:
-        """The slots spent so far."""
-        before = self._spent.get(label_set, {}).get(member, 0)
-        if before + slots > limit:
-            raise QuotaExceeded(
-                f"the coordinator has decrypted {before} slots of {label_set} for {member}, was asked for {slots} "
-                f"more, and its quota for this training set is {limit}. Use fewer iterations (max_iter) or features, "
-                "or train on more rows.",
-                member=member,
-                rule="decryption quota",
-            )
-        return before
-
-    def _write(self) -> None:
-        if self._path is None:
-            return
-        draft = self._path.with_suffix(".draft")
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(self._spent, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, self._path)
+    def _exceeded(self, label_set: str, member: str, slots: int, limit: int) -> QuotaExceeded:
+        return QuotaExceeded(
+            f"the coordinator has decrypted {self._counts.of(label_set).get(member, 0)} slots of {label_set} for "
+            f"{member}, was asked for {slots} more, and its quota for this training set is {limit}. Use fewer "
+            "iterations (max_iter) or features, or train on more rows.",
+            member=member,
+            rule="decryption quota",
+        )
 
 
 class LedgerBudget:

@@ -8,7 +8,7 @@ the member, and what the coordinator may show.
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, dataclass_transform
 
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from fednb.errors import QuotaExceeded
 from fednb.protocols.executor import Executor, Threads
 from fednb.wire.link import Link
+from fednb.wire.message import Message
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
@@ -30,8 +31,8 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Dataset:
     """A member's own rows, in the order that the run agreed on. Never sent as it is."""
 
-    ids: npt.NDArray[np.object_] | None = None  # [n] ids as this member writes them, text
-    X: npt.NDArray[np.float64] | None = None  # [n, d]
+    ids: Iterable[str] | None = None  # [n] ids as this member writes them; can be gone through more than once
+    X: Any = None  # [n, d] floats: an array, or for a role that needs "parts" a `rows.Matrix`, which may lie in a file
     y: npt.NDArray[np.float64] | None = None  # [n] label, where this member holds it
     columns: tuple[str, ...] = ()  # [d]
     label: str | None = None
@@ -154,9 +155,11 @@ class Role:
 
     play: RoleFunction
     many: bool = False  # several members may play it
-    # of "ids", "X", "y", "part", "origin": what the member must load before it plays; "missing": X may have NaN
+    # of "ids", "X", "y", "part", "origin": what the member must load before it plays; "missing": X may have NaN;
+    # "parts": X is used some rows at a time, and may be larger than memory
     needs: tuple[str, ...] = ()
     scores: bool = False  # somebody else learns a sum over this role's features for each row
+    figures: bool = False  # its result, or what it learns, tells sums and figures of the very rows that it used
 
 
 @dataclass(frozen=True)
@@ -170,3 +173,7 @@ class Protocol:
     learns: Mapping[str, str]  # role -> what it learns, in words (the leakage table, shown in receipts)
     # role -> what its player could read besides, if the coordinator ran in the player's own organisation
     learns_with_key: Mapping[str, str] = field(default_factory=dict)
+    # (from, to), both roles -> the kinds of messages that pass; what is not declared a guarded party does not send
+    sends: Mapping[tuple[str, str], tuple[type[Message], ...]] = field(default_factory=dict)
+    # of "iterations", "batch", "leaf": the parameter that says how many, for owners' rules on them
+    limits: Mapping[str, str] = field(default_factory=dict)

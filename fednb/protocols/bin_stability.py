@@ -67,6 +67,6 @@ PROTOCOL = Protocol(
     name="bin_stability",
     version=1,
     params=StabilityParams,
-    roles={"party": Role(party, many=True, needs=("X", "missing", "part"))},
+    roles={"party": Role(party, many=True, needs=("X", "missing", "part"), figures=True)},
     learns={"party": "nothing new", "coordinator": "the population stability index of each feature"},
 )

@@ -35,8 +35,9 @@ from fednb.crypto.noise import draw_cost
 from fednb.crypto.paillier import CipherVector, PublicKey
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.forecast import made_up
-from fednb.protocols.layout import Layout
+from fednb.protocols.layout import Layout, largest
 from fednb.protocols.separable import COARSE
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -56,19 +57,27 @@ class CalibrateParams(Params):
 
 
 class Key(Message):
+    discloses = Disclosure("a public key")
+
     n: bytes  # the Paillier modulus, big-endian
 
 
 class Turn(Message):
+    discloses = Disclosure("whose turn it is", each="piece")
+
     together: bool = False
 
 
 class Probe(Message):
+    discloses = Disclosure("zeros", each="piece")
+
     data: np.ndarray  # uint8, to be sent back
 
 
 class Done(Message):
     """Measured."""
+
+    discloses = Disclosure("that it has measured", each="piece")
 
 
 def party(link: Link, data: Dataset, params: CalibrateParams, run: RunContext) -> Outcome:
@@ -188,7 +197,7 @@ class _Products:
         left, X = made_up(self._rows, terms, self._params.features, self._run.rng)
         many = _repeated(self._c, terms * part.length)
         began = time.perf_counter()
-        columns, _ = part.factors(left, X)
+        columns = part.factors(left, X, part.shifts(largest(left, X)))
         inner_products(many, columns, part.packing, threads=self._run.threads)
         taken = time.perf_counter() - began
         return taken, plan(columns, part.packing).multiplications
@@ -224,6 +233,7 @@ PROTOCOL = Protocol(
     version=1,
     params=CalibrateParams,
     roles={"party": Role(party, many=True), "coordinator": Role(coordinator)},
+    sends={("coordinator", "party"): (Key, Turn, Probe), ("party", "coordinator"): (Probe, Done)},
     learns={"party": "nothing of the others", "coordinator": "how fast each member's machine and connection are"},
     learns_with_key={"party": "nothing more: no number of anybody's rows takes part"},
 )

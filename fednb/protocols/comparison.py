@@ -148,13 +148,13 @@ PROTOCOL = Protocol(
     name="comparison",
     version=1,
     params=CompareParams,
-    roles={"active": Role(active, needs=("y",))},
+    roles={"active": Role(active, needs=("y",), figures=True)},
     learns={"active": "nothing new", "coordinator": "differences of AUC, KS and approvals over all rows"},
 )
 STABILITY = Protocol(
     name="score_stability",
     version=1,
     params=NoParams,
-    roles={"active": Role(stability, needs=("X",))},
+    roles={"active": Role(stability, needs=("part",), figures=True)},
     learns={"active": "nothing new", "coordinator": "one stability index, to two digits"},
 )

@@ -271,6 +271,6 @@ PROTOCOL = Protocol(
     name="evaluation",
     version=1,
     params=EvaluationParams,
-    roles={"active": Role(active, needs=("y", "part"))},
+    roles={"active": Role(active, needs=("y", "part"), figures=True)},
     learns={"active": "nothing new", "coordinator": "AUC, KS, Gini, log loss and curves of at least 10 rows a point"},
 )

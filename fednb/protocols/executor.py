@@ -33,7 +33,7 @@ class Executor(Protocol):
     def encrypt(self, key: PublicKey, values: Sequence[int], scale: int) -> Fresh:
         """As `PublicKey.encrypt`."""
 
-    def inner_products(self, c: CipherVector, columns: npt.NDArray[np.int64], packing: Packing) -> CipherVector:
+    def inner_products(self, c: CipherVector, columns: multiexp.Integers, packing: Packing) -> CipherVector:
         """As `multiexp.inner_products`."""
 
 
@@ -46,7 +46,7 @@ class Threads:
     def encrypt(self, key: PublicKey, values: Sequence[int], scale: int) -> Fresh:
         return key.encrypt(values, scale, self._threads)
 
-    def inner_products(self, c: CipherVector, columns: npt.NDArray[np.int64], packing: Packing) -> CipherVector:
+    def inner_products(self, c: CipherVector, columns: multiexp.Integers, packing: Packing) -> CipherVector:
         return multiexp.inner_products(c, columns, packing, threads=self._threads)
 
 
@@ -69,7 +69,7 @@ class Workers:
         checked = [_checked(key, data, part.stop - part.start) for data, part in zip(made, parts, strict=True)]
         return Fresh(np.concatenate(checked), scale, key)
 
-    def inner_products(self, c: CipherVector, columns: npt.NDArray[np.int64], packing: Packing) -> CipherVector:
+    def inner_products(self, c: CipherVector, columns: multiexp.Integers, packing: Packing) -> CipherVector:
         multiexp.check_shapes(c, columns, packing)
         packing.check_columns(columns)  # before any of it travels
         narrow = next(kind for kind in (np.int16, np.int32, np.int64) if packing.right_bits <= np.iinfo(kind).bits)

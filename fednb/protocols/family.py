@@ -7,18 +7,14 @@ A family is one small file: `vertical_logistic`, `vertical_linear`, `vertical_po
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from fednb.protocols.base import Dataset
 from fednb.protocols.layout import Numbers
+from fednb.protocols.rows import Floats, Matrix
 from fednb.protocols.steps import Stage
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -37,25 +33,29 @@ class Factors(NamedTuple):
 
     f: Floats  # [n, R + 1], with further passive parties averaged out
     alone: Floats  # [n] the mean with all passive parties averaged out
-    carry: Floats | None = None  # [R + 1, R + 1] how f changes with another passive party's score, if there is one
+    # [R + 1, R + 1] how f changes with another passive party's score, if there is one: the same for all rows
+    carry: Floats | None = None
 
 
 class Solver(Protocol):
     """How one party moves by its own gradient."""
 
-    X: Floats  # [n, d]
+    X: Matrix  # [n, d]
     w: Floats  # [d], the intercept last at the active party
     level: float  # the order of magnitude of the mean, where the family says it
 
     def start(self, w: Floats) -> None:
         """Begin at w."""
 
-    def scores(self) -> Floats:
-        """[n] where the next gradient is taken."""
+    def at(self) -> Floats:
+        """[d] where the next gradient is taken."""
         ...
 
-    def step(self, loss_gradient: Floats) -> tuple[float, Floats]:
-        """Move; the largest entry of the objective's gradient, per row, and inner products for `mixing`."""
+    def step(self, loss_gradient: Floats, rows: int | None = None) -> tuple[float, Floats]:
+        """Move by a gradient of all rows, or of so many.
+
+        Returns the largest entry of the objective's gradient, per row, and inner products for `mixing`.
+        """
         ...
 
     def heed(self, norm: float, mix: Floats, damping: float) -> None:
@@ -82,17 +82,19 @@ class Family(Numbers, Protocol):
     most_passives: int
     too_many_passives: str
     weight_bits: int  # a row's weight is at most 2**weight_bits
+    batch_size: int | None  # rows of an iteration, nearly; None: all
+    averages: bool  # with batches: whether the mean of later coefficients is better than the last
 
     def target(self, party: str, data: Dataset) -> tuple[Target, Dataset]:
         """The active party's label, checked, and the data without columns that are no features."""
         ...
 
-    def solver(self, party: str, X: Floats, columns: Sequence[str], parties: int, target: Target | None) -> Solver:
+    def solver(self, party: str, X: Matrix, columns: Sequence[str], parties: int, target: Target | None) -> Solver:
         """For features X [n, d]; of the active party, with a column of ones last, if there is a target."""
         ...
 
-    def factors(self, stage: Stage, a: Floats, others: int) -> Factors:
-        """`others`: passive parties beside the one whose score b is."""
+    def factors(self, stage: Stage, a: Floats, others: int) -> Callable[[slice], Factors]:
+        """The factors of some rows; `others`: passive parties beside the one whose score b is."""
         ...
 
     def basis(self, stage: Stage, b: Floats) -> Floats:

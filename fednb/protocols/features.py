@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fednb.errors import DataError
-
-Floats = npt.NDArray[np.float64]
+from fednb.protocols.rows import Floats, Matrix, columns_of
 
 MIN_ROWS = 10  # behind each side of a column with two values
 
@@ -34,7 +33,10 @@ class Scaling:
 
     def apply(self, X: Floats) -> Floats:
         """[n, d]"""
-        return (np.clip(X, self.low, self.high) - self.centre) / self.scale
+        Z = np.clip(X, self.low, self.high)
+        Z -= self.centre
+        Z /= self.scale
+        return Z
 
     def to_part(self) -> dict[str, Any]:
         """For the party's own store."""
@@ -45,49 +47,78 @@ class Scaling:
         return cls(*(np.asarray(part[name], dtype=np.float64) for name in ("low", "high", "centre", "scale")))
 
 
-def fit_scaling(X: Floats, *, standardize: bool, clip: float | None) -> Scaling:
+@dataclass(frozen=True)
+class Standardised:
+    """What `scaling` makes of `X`, [n, d], with a last column of ones if there is an intercept. Made when asked for."""
+
+    X: Matrix
+    scaling: Scaling
+    intercept: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.X.shape[0], self.X.shape[1] + self.intercept
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> Floats:
+        Z = self.scaling.apply(self.X[rows])
+        return np.column_stack([Z, np.ones(len(Z))]) if self.intercept else Z
+
+
+def fit_scaling(X: Matrix, *, standardize: bool, clip: float | None) -> Scaling:
     """Figures of the training rows X [n, d], which `check_features` has seen."""
-    mean, sd = X.mean(axis=0), X.std(axis=0)
-    low, high = (mean - clip * sd, mean + clip * sd) if clip is not None else (X.min(axis=0), X.max(axis=0))
-    if clip is None:  # nothing is cut, at scoring neither
-        low, high = np.full_like(low, -np.inf), np.full_like(high, np.inf)
-    scale = sd if standardize else np.ones_like(sd)
-    return Scaling(low, high, np.clip(X, low, high).mean(axis=0), scale)
+    figures = [_figures(x, standardize, clip) for x in columns_of(X)]
+    return Scaling(*np.array(figures, dtype=np.float64).reshape(-1, 4).T.copy())
 
 
-def check_features(party: str, X: npt.NDArray[Any] | None, columns: Sequence[str]) -> Floats:
+def _figures(x: Floats, standardize: bool, clip: float | None) -> tuple[float, float, float, float]:
+    mean, sd = float(x.mean()), float(x.std())
+    # without clip nothing is cut, at scoring neither
+    low, high = (mean - clip * sd, mean + clip * sd) if clip is not None else (-np.inf, np.inf)
+    return low, high, float(np.clip(x, low, high).mean()), sd if standardize else 1.0
+
+
+def check_features(party: str, X: Matrix | None, columns: Sequence[str]) -> Matrix:
     """X [n, d] as floats. DataError naming party and columns when a column cannot be trained on."""
-    if X is None or X.ndim != 2 or X.shape[1] != len(columns):
+    if X is None or len(X.shape) != 2 or X.shape[1] != len(columns):
         raise DataError(f"{party} brought no table of features for its {len(columns)} columns.")
-    values = np.asarray(X, dtype=np.float64)
-    absent = np.count_nonzero(np.isnan(values), axis=0)
-    if absent.any():
-        named = ", ".join(f"{columns[j]!r} ({absent[j]} rows)" for j in np.flatnonzero(absent).tolist())
+    values: Matrix = np.asarray(X, dtype=np.float64) if isinstance(X, np.ndarray) else X
+    absent, endless = [], []
+    for name, x in zip(columns, columns_of(values), strict=True):
+        missing = int(np.count_nonzero(np.isnan(x)))
+        if missing:
+            absent.append(f"{name!r} ({missing} rows)")
+        elif not bool(np.isfinite(x).all()):
+            endless.append(repr(name))
+    if absent:
         raise DataError(
-            f"{party} has missing values in {named}. Impute them in a %%party cell, save the table, and align again."
+            f"{party} has missing values in {', '.join(absent)}. Impute them in a %%party cell, save the table, and "
+            "align again."
         )
-    endless = np.flatnonzero(~np.isfinite(values).all(axis=0))
-    if len(endless):
-        raise DataError(f"{party} has infinite values in {_named(columns, endless)}.")
+    if endless:
+        raise DataError(f"{party} has infinite values in {', '.join(endless)}.")
     return values
 
 
-def check_training(party: str, X: Floats, columns: Sequence[str]) -> None:
+def check_training(party: str, X: Matrix, columns: Sequence[str]) -> None:
     """DataError for a column that carries nothing, or that would single out rows."""
-    constant = np.flatnonzero(X.std(axis=0) <= 1e-12 * np.maximum(1.0, np.abs(X).max(axis=0, initial=0.0)))
-    if len(constant):
-        raise DataError(
-            f"{party} has the same value in all training rows of {_named(columns, constant)}. Leave such columns out."
-        )
-    for j, name in enumerate(columns):
-        low, high = X[:, j].min(), X[:, j].max()
-        few = min(int((X[:, j] == low).sum()), int((X[:, j] == high).sum()))
-        if few < MIN_ROWS and bool(np.all((X[:, j] == low) | (X[:, j] == high))):
+    constant = []
+    for name, x in zip(columns, columns_of(X), strict=True):
+        low, high = float(x.min()), float(x.max())
+        if float(x.std()) <= 1e-12 * max(1.0, abs(low), abs(high)):
+            constant.append(repr(name))
+            continue
+        lowest, highest = int(np.count_nonzero(x == low)), int(np.count_nonzero(x == high))
+        few = min(lowest, highest)
+        if few < MIN_ROWS and lowest + highest == len(x):
             raise DataError(
                 f"{party}'s column {name!r} has two values and one of them stands in {few} training rows. Its gradient "
                 f"would be a sum over these rows' labels, so at least {MIN_ROWS} are needed. Merge categories, or "
                 "leave the column out."
             )
+    if constant:
+        raise DataError(
+            f"{party} has the same value in all training rows of {', '.join(constant)}. Leave such columns out."
+        )
 
 
 def check_numbers(party: str, label: npt.NDArray[Any] | None, column: str | None, rows: int) -> Floats:
@@ -118,7 +149,3 @@ def check_label(party: str, label: npt.NDArray[Any] | None, column: str | None, 
     if positives in (0, rows):
         raise DataError(f"{party}'s label {name} has one class only in these {rows} rows; there is nothing to learn.")
     return y
-
-
-def _named(columns: Sequence[str], which: npt.NDArray[np.intp]) -> str:
-    return ", ".join(repr(columns[j]) for j in which.tolist())

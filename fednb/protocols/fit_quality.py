@@ -101,6 +101,6 @@ PROTOCOL = Protocol(
     name="fit_quality",
     version=1,
     params=QualityParams,
-    roles={"active": Role(active, needs=("X", "y", "part"))},
+    roles={"active": Role(active, needs=("X", "y", "part"), figures=True)},
     learns={"active": "nothing new", "coordinator": "R², errors, D², and means of at least 10 rows"},
 )

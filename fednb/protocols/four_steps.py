@@ -21,6 +21,7 @@ f_R(a)·g_R(b): the factors are the family's (see `family`), the exchange is the
       | <───────────────────────────────┼ <──────────── Next ─────────── |   next stage, or stop
       | <───────────────────────────────┼ <──────────── Mix ──────────── |   where steps are mixed, else not
 
+Scores and Residuals travel a part of the rows at a time (65,536 at most), so that no member needs memory for more.
 Each side multiplies what it got by its own plaintext, x_ij·f_r(a_i) or x_ij·g_r(b_i), and sums over the rows: its own
 gradient, encrypted, many rows packed in a ciphertext. With several passive parties the active one adds the others'
 encrypted scores, linearly, to the residuals it sends each of them. What a party does with its gradient is its solver's:
@@ -54,11 +55,14 @@ from fednb.crypto.paillier import CipherVector, Fresh, PrivateKey, PublicKey
 from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols import warm
 from fednb.protocols.base import Dataset, Outcome, Params, Role, RunContext
-from fednb.protocols.family import Family, Floats, Target
-from fednb.protocols.features import check_features, check_training, fit_scaling
-from fednb.protocols.layout import GUARD, Layout
+from fednb.protocols.batches import Batches, choose
+from fednb.protocols.family import Factors, Family, Target
+from fednb.protocols.features import Standardised, check_features, check_training, fit_scaling
+from fednb.protocols.layout import GUARD, Layout, largest
 from fednb.protocols.mixing import Mixing
-from fednb.protocols.steps import Schedule, Stage
+from fednb.protocols.rows import Floats, Matrix
+from fednb.protocols.steps import Schedule, Stage, scores
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -79,11 +83,15 @@ class FitParams(Params):
 
 
 class Key(Message):
+    discloses = Disclosure("a public key")
+
     n: bytes  # the Paillier modulus, big-endian
 
 
 class Shape(Message):
     """A party to the coordinator."""
+
+    discloses = Disclosure("numbers of rows and features")
 
     rows: int
     features: int  # numbers it will ask to decrypt each iteration
@@ -93,45 +101,63 @@ class Shape(Message):
 class Ready(Message):
     """Everybody's shapes fit together."""
 
+    discloses = Disclosure("that all shapes fit")
+
 
 class Level(Message):
     """The active party to a passive one."""
+
+    discloses = Disclosure("the order of magnitude of the mean label")
 
     exponent: int  # the mean label is near 2**exponent
 
 
 class Scores(Message):
+    discloses = Disclosure("functions of each row's score", "encrypted", each="slice")
+
     terms: Fresh  # [R·m] packed g_r(b), term after term, m ciphertexts each
 
 
 class Residuals(Message):
+    discloses = Disclosure("each row's residual", "encrypted", each="slice", label=True)
+
     terms: Fresh  # [(R + 1)·m] packed f_0 - y, f_1 ... f_R
 
 
 class MaskedGradient(Message):
+    discloses = Disclosure("a gradient", "masked", each="iteration", decrypts=True)
+
     gradient: Fresh  # [features] slot k-1 of each holds the sum, behind a mask
 
 
 class Windows(Message):
+    discloses = Disclosure("a gradient", "masked", each="iteration")
+
     windows: np.ndarray  # uint64 [features]
 
 
 class Norm(Message):
+    discloses = Disclosure("the largest entry of a gradient", each="iteration")
+
     norm: float  # largest entry of the party's gradient, of the mean loss
 
 
 class Next(Message):
+    discloses = Disclosure("the largest entry of all gradients", each="iteration")
+
     stage: Stage
     norm: float  # the largest of all parties
 
 
 class Products(Message):
-    products: (
-        np.ndarray
-    )  # float64: inner products of the party's newest step with those that it remembers (see `mixing`)
+    discloses = Disclosure("inner products of steps", each="iteration")
+
+    products: np.ndarray  # float64: of the party's newest step with those that it remembers (see `mixing`)
 
 
 class Mix(Message):
+    discloses = Disclosure("how steps are mixed", each="iteration")
+
     weights: np.ndarray  # float64: how much of each point that is remembered
     damping: float  # of the steps
 
@@ -148,16 +174,19 @@ class _Party:
         self.columns = data.columns
         X = check_features(link.me, data.X, data.columns)
         check_training(link.me, X, data.columns)
-        if X.shape[1] >= X.shape[0]:
-            raise DataError(f"{link.me} has {X.shape[1]} features for {X.shape[0]} rows. {_MORE_ROWS}")
+        self.X, self.rows = X, X.shape[0]
+        self.batches = Batches(self.rows, family.batch_size, run.name)
+        if X.shape[1] >= self.batches.smallest:
+            raise DataError(f"{link.me} has {X.shape[1]} features for {self.batches.smallest} rows. {_MORE_ROWS}")
+        self.averaged: Floats | None = None
         self.scaling = fit_scaling(X, standardize=params.standardize, clip=params.clip)
-        self.Z = self.scaling.apply(X)
         self.earlier = warm.coefficients(link.me, data, self.scaling) if params.warm_start else None
         self.history: list[float] = []
         self.stage: Stage = family.first
 
-    def begin(self, X: Floats, target: Target | None = None) -> None:
+    def begin(self, target: Target | None = None) -> None:
         """Agree on key and shapes, and continue from the journal if there is one."""
+        X = Standardised(self.X, self.scaling, target is not None)
         self.solver = solver = self.family.solver(self.link.me, X, self.columns, 1 + len(self.passives), target)
         if self.earlier is not None:
             solver.start(self.earlier if target is not None else self.earlier[:-1])
@@ -167,6 +196,7 @@ class _Party:
             step, state = saved
             solver.restore(state)
             self.history = [float(x) for x in state["history"]]
+            self.averaged = None if state.get("averaged") is None else np.array(state["averaged"])
         self.key = _accept_key(self.link.recv(self.coordinator, Key), self.params, self.coordinator)
         rows, features = solver.X.shape
         self.link.send(self.coordinator, Shape(rows=rows, features=features, resumed=step))
@@ -189,9 +219,8 @@ class _Party:
             self.solver.level = 2.0**exponent
 
     def layout(self) -> Layout:
-        return Layout.of(
-            self.stage, self.key, len(self.solver.X), len(self.passives), self.family.weight_bits, self.family
-        )
+        rows = self.batches.size(len(self.history))
+        return Layout.of(self.stage, self.key, rows, len(self.passives), self.family.weight_bits, self.family)
 
     def accept(self, member: str, terms: Fresh, count: int, scale: int) -> CipherVector:
         """A peer's ciphertexts, of the length and scale that both computed."""
@@ -205,32 +234,9 @@ class _Party:
         self.run.count("encrypt", len(plaintexts))
         return self.run.executor.encrypt(self.key, plaintexts, scale)
 
-    def sum_products(self, layout: Layout, c: CipherVector, left: Floats) -> Floats:
-        """Σ over t terms and n rows of what `c` holds, times left [n, t], times X [n, d]; [d], unmasked."""
-        run, X = self.run, self.solver.X
-        width = max(1, FACTORS_AT_ONCE // left.size)
-        products, shifts = [], []
-        for start in range(0, X.shape[1], width):
-            run.check()
-            columns, shift = layout.factors(left, X[:, start : start + width], start)
-            run.count("multiply", columns.size)
-            products.append(run.executor.inner_products(c, columns, layout.packing))
-            shifts.append(shift)
-        hidden, own = mask(self.key.concatenate(products), layout.packing, run.threads)
-        run.count("refresh", len(hidden))
-        self.link.send(self.coordinator, MaskedGradient(hidden))
-        windows = self.link.recv(self.coordinator, Windows).windows
-        try:
-            sums = own.remove(windows)
-        except CryptoError as error:
-            raise UnexpectedMessage(f"{self.coordinator} sent {error}", member=self.coordinator) from None
-        unit = 1 << GUARD
-        exact = np.floor_divide(sums + unit // 2, unit).astype(np.float64)
-        return np.ldexp(exact, GUARD - c.scale - np.concatenate(shifts))
-
     def finish(self, gradient: Floats) -> None:
         """Take the step, and hear what comes next."""
-        norm, products = self.solver.step(gradient)
+        norm, products = self.solver.step(gradient, self.batches.size(len(self.history)))
         self.link.send(self.coordinator, Norm(norm))
         if self.family.mixes:
             self.link.send(self.coordinator, Products(products))
@@ -245,8 +251,25 @@ class _Party:
         self.stage = order.stage
         self.history.append(order.norm)
         step = len(self.history)
-        self.run.journal.save(step, {**self.solver.state(), "history": list(self.history), "stage": self.stage})
+        self._average(step)
+        state = {**self.solver.state(), "history": list(self.history), "stage": self.stage, "averaged": self.averaged}
+        self.run.journal.save(step, state)
         self.run.progress("train", step, self.params.max_iter)
+
+    def _average(self, step: int) -> None:
+        """Steps by batches end near the optimum and not at it; their mean over the second half lies nearer.
+
+        (Polyak and Juditsky 1992.)
+        """
+        first = self.params.max_iter // 2 + 1
+        if self.batches.count == 1 or not self.family.averages or step < first:
+            return
+        before = self.solver.w if self.averaged is None else self.averaged
+        self.averaged = before + (self.solver.w - before) / (step - first + 1)
+
+    def coefficients(self) -> Floats:
+        """Of the model, when training is over."""
+        return np.array(self.solver.w if self.averaged is None else self.averaged)
 
     def part(self, coef: Floats) -> dict[str, Any]:
         """What scoring needs, for the party's own store."""
@@ -256,41 +279,69 @@ class _Party:
         return {"n_iter": len(self.history), "features": len(self.columns)}
 
 
+class _Gradient:
+    """Σ over rows and t terms of an encrypted vector, times left [n, t], times X [n, d]: part by part.
+
+    Products of a part are added up under encryption, and only the sum over all rows is ever decrypted.
+    """
+
+    def __init__(self, me: _Party, layout: Layout, X: Matrix, left: Callable[[slice], Floats]) -> None:
+        self._me, self._layout, self._X, self._left = me, layout, X, left
+        # the same fraction bits in every part, or their products would not add up
+        reach = [largest(left(rows), X[rows]) for rows, _ in layout.parts()]
+        self._shift = layout.shifts(np.max(reach, axis=0))
+        self._sums: list[CipherVector] = []
+
+    def add(self, rows: slice, part: Layout, c: CipherVector) -> None:
+        """The products of some rows."""
+        run, key, X, shift = self._me.run, self._me.key, self._X[rows], self._shift
+        left = self._left(rows)
+        width = max(1, FACTORS_AT_ONCE // left.size)
+        products = []
+        for at in range(0, X.shape[1], width):
+            run.check()
+            factors = part.factors(left, X[:, at : at + width], shift[at : at + width], rows.start, at)
+            run.count("multiply", factors.size)
+            products.append(run.executor.inner_products(c, factors, part.packing))
+        self._sums.append(key.concatenate(products))
+
+    def reveal(self) -> Floats:
+        """[d], with the help of the coordinator, who sees it behind a mask."""
+        me, run = self._me, self._me.run
+        total = functools.reduce(me.key.add, self._sums)
+        hidden, own = mask(total, self._layout.packing, run.threads)
+        run.count("refresh", len(hidden))
+        me.link.send(me.coordinator, MaskedGradient(hidden))
+        windows = me.link.recv(me.coordinator, Windows).windows
+        try:
+            sums = own.remove(windows)
+        except CryptoError as error:
+            raise UnexpectedMessage(f"{me.coordinator} sent {error}", member=me.coordinator) from None
+        unit = 1 << GUARD
+        exact = np.floor_divide(sums + unit // 2, unit).astype(np.float64)
+        return np.ldexp(exact, GUARD - total.scale - self._shift)
+
+
 def active(link: Link, data: Dataset, params: Any, run: RunContext, family: Family) -> Outcome:
     target, data = family.target(link.me, data)
     me = _Party(link, data, params, run, family)
-    me.begin(np.column_stack([me.Z, np.ones(len(me.Z))]), target)
-    solver, passives, y, u = me.solver, me.passives, target.y, target.weights
+    me.begin(target)
+    passives = me.passives
     while me.stage != "stop":
-        layout = me.layout()
-        terms, others = layout.terms, len(passives) - 1
-        factors = family.factors(me.stage, solver.scores() + target.offset, others)
-        mine = {
-            passive: me.accept(passive, link.recv(passive, Scores).terms, terms * layout.length, layout.score_scale)
-            for passive in passives
-        }
-        residuals = u[:, None] * (factors.f - np.eye(1, terms + 1) * y[:, None])
-        # one number for all rows of a ciphertext, so every row carries with the mean weight
-        carry = None if factors.carry is None else u.mean() * factors.carry
-        for passive in passives:
-            rest = [c for member, c in mine.items() if member != passive]
-            link.send(passive, Residuals(_residuals(me, layout, residuals, rest, carry)))
-        # mean(a + Σ b_p) ≈ Σ_p Σ_r f_r(a)·g_r(b_p) - (P - 1)·E mean(a), where f averages over the other parties
-        known = u * (len(passives) * factors.f[:, 0] - others * factors.alone - y)
-        left = np.tile(u[:, None] * factors.f[:, 1:], len(passives))
-        gradient = me.sum_products(layout, me.key.concatenate(list(mine.values())), left)
-        me.finish(solver.X.T @ known + gradient)
+        me.finish(_active_gradient(me, target))
     converged = me.history[-1] <= params.tol
-    coef, intercept = solver.w[:-1].copy(), float(solver.w[-1])
-    family.check_scores(link.me, solver.X[:, :-1] @ coef)
+    w = me.coefficients()
+    coef, intercept = w[:-1], float(w[-1])
+    fitted = scores(me.solver.X, w)
+    family.check_scores(link.me, fitted - intercept)
     notes = [] if converged else [_unfinished(params, me.history[-1])]
     said = {
         "coef": coef.tolist(),
         "intercept": intercept,
         "converged": converged,
         "history": {"iteration": list(range(1, len(me.history) + 1)), "gradient_norm": me.history},
-        "notes": [*notes, *family.notes(target, solver.X @ solver.w, len(passives), converged)],
-        "rows": len(y),
+        "notes": [*notes, *family.notes(target, fitted, len(passives), converged)],
+        "rows": me.rows,
         **target.public,
     }
     return Outcome(
@@ -304,16 +355,12 @@ def passive(link: Link, data: Dataset, params: Any, run: RunContext, family: Fam
     (active,) = link.cast["active"]
     if not data.columns:
         raise DataError(f"{link.me} has no features in this frame. Leave it out, or align a table that has some.")
-    me.begin(me.Z)
+    me.begin()
     while me.stage != "stop":
-        layout = me.layout()
-        g = family.basis(me.stage, me.solver.scores())
-        link.send(active, Scores(me.encrypt(layout.pack_scores(g), layout.score_scale)))
-        count = (layout.terms + 1) * layout.length
-        residuals = me.accept(active, link.recv(active, Residuals).terms, count, layout.scale)
-        me.finish(me.sum_products(layout, residuals, np.column_stack([np.ones(len(g)), g])))
-    family.check_scores(link.me, me.solver.X @ me.solver.w)
-    return Outcome(private=me.part(me.solver.w.copy()), public=me.public())
+        me.finish(_passive_gradient(me, active))
+    w = me.coefficients()
+    family.check_scores(link.me, scores(me.solver.X, w))
+    return Outcome(private=me.part(w), public=me.public())
 
 
 def coordinator(link: Link, data: Dataset, params: Any, run: RunContext, family: Family) -> Outcome:
@@ -331,13 +378,16 @@ def coordinator(link: Link, data: Dataset, params: Any, run: RunContext, family:
             mixing.restore(saved[1])
     shapes = {member: link.recv(member, Shape) for member in parties}
     rows = _check_shapes(shapes, schedule.iteration)
+    batches = Batches(rows, family.batch_size, run.name)
+    _check_features(shapes, batches.smallest)
     for member in parties:
         # before hours of work, and before any of the quota is gone
         run.budget.expect(member, shapes[member].features * (params.max_iter - schedule.iteration))
     for member in parties:
         link.send(member, Ready())
     while schedule.stage != "stop":
-        layout = Layout.of(schedule.stage, secret.public, rows, len(parties) - 1, family.weight_bits, family)
+        size = batches.size(schedule.iteration)
+        layout = Layout.of(schedule.stage, secret.public, size, len(parties) - 1, family.weight_bits, family)
         for member in parties:
             asked = link.recv(member, MaskedGradient).gradient
             link.send(member, _decrypt(member, asked, shapes[member].features, secret, layout.packing, run))
@@ -368,10 +418,66 @@ def roles(family: Callable[[Any], Family]) -> dict[str, Role]:
         return play
 
     return {
-        "active": Role(played(active), needs=("X", "y")),
-        "passive": Role(played(passive), many=True, needs=("X",)),
+        "active": Role(played(active), needs=("X", "y", "parts"), figures=True),
+        "passive": Role(played(passive), many=True, needs=("X", "parts"), figures=True),
         "coordinator": Role(played(coordinator)),
     }
+
+
+def _active_gradient(me: _Party, target: Target) -> Floats:
+    """[d + 1]"""
+    batch, passives = me.batches.rows(len(me.history)), me.passives
+    layout, X, y, u = me.layout(), choose(me.solver.X, batch), target.y[batch], target.weights[batch]
+    terms, others = layout.terms, len(passives) - 1
+    of = me.family.factors(me.stage, scores(X, me.solver.at()) + target.offset[batch], others)
+
+    @functools.lru_cache(maxsize=1)
+    def expanded(start: int, stop: int) -> Factors:
+        return of(slice(start, stop))
+
+    def left(rows: slice) -> Floats:
+        return np.tile(u[rows, None] * expanded(rows.start, rows.stop).f[:, 1:], len(passives))
+
+    gradient, known = _Gradient(me, layout, X, left), np.zeros(X.shape[1])
+    for rows, part in layout.parts():
+        f, alone, carry = expanded(rows.start, rows.stop)
+        count = terms * part.length
+        mine = {p: me.accept(p, me.link.recv(p, Scores).terms, count, layout.score_scale) for p in passives}
+        residuals = u[rows, None] * (f - np.eye(1, terms + 1) * y[rows, None])
+        # one number for all rows of a ciphertext, so every row carries with the mean weight
+        mean_carry = None if carry is None else u.mean() * carry
+        for passive in passives:
+            rest = [c for member, c in mine.items() if member != passive]
+            me.link.send(passive, Residuals(_residuals(me, part, residuals, rest, mean_carry)))
+        # mean(a + Σ b_p) ≈ Σ_p Σ_r f_r(a)·g_r(b_p) - (P - 1)·E mean(a), where f averages over the other parties
+        known += X[rows].T @ (u[rows] * (len(passives) * f[:, 0] - others * alone - y[rows]))
+        gradient.add(rows, part, me.key.concatenate(list(mine.values())))
+    return known + gradient.reveal()
+
+
+def _passive_gradient(me: _Party, active: str) -> Floats:
+    """[d]"""
+    X = choose(me.solver.X, me.batches.rows(len(me.history)))
+    layout, b = me.layout(), scores(X, me.solver.at())
+
+    def basis(rows: slice) -> Floats:
+        return me.family.basis(me.stage, b[rows])
+
+    def left(rows: slice) -> Floats:
+        return np.column_stack([np.ones(rows.stop - rows.start), basis(rows)])
+
+    def offer(rows: slice, part: Layout) -> None:
+        me.link.send(active, Scores(me.encrypt(part.pack_scores(basis(rows)), layout.score_scale)))
+
+    gradient, parts = _Gradient(me, layout, X, left), layout.parts()
+    offer(*parts[0])
+    for i, (rows, part) in enumerate(parts):
+        for following in parts[i + 1 : i + 2]:  # before it waits: both sides always have a part to work on
+            offer(*following)
+        count = (layout.terms + 1) * part.length
+        residuals = me.accept(active, me.link.recv(active, Residuals).terms, count, layout.scale)
+        gradient.add(rows, part, residuals)
+    return gradient.reveal()
 
 
 def _residuals(
@@ -419,7 +525,7 @@ def _decrypt(
 
 _MORE_ROWS = (
     "A gradient would be solvable for the labels, so more rows than features are needed: "
-    "align more rows or leave columns out."
+    "align more rows, take larger batches, or leave columns out."
 )
 
 
@@ -437,10 +543,13 @@ def _check_shapes(shapes: Mapping[str, Shape], iteration: int) -> int:
                 f"{member} would continue after iteration {shape.resumed}, the coordinator after {iteration}. "
                 "Start the run anew."
             )
-    features = sum(shape.features for shape in shapes.values())
-    if features > min(rows):
-        raise DataError(f"there are {features} features and {min(rows)} rows. {_MORE_ROWS}")
     return rows.pop()
+
+
+def _check_features(shapes: Mapping[str, Shape], rows: int) -> None:
+    features = sum(shape.features for shape in shapes.values())
+    if features > rows:
+        raise DataError(f"there are {features} features and {rows} rows in an iteration. {_MORE_ROWS}")
 
 
 def _check_norm(member: str, norm: float) -> float:
@@ -475,3 +584,21 @@ LEARNS_WITH_KEY = {
     "active": "what each passive party's features add to the score of each row",
     "passive": "the label of each row, and with several passive parties their scores",
 }
+
+
+def sends(*, mixes: bool = False, level: bool = False) -> dict[tuple[str, str], tuple[type[Message], ...]]:
+    """Who says what, in families whose steps are mixed, or whose passive party is told the label's level."""
+    told: tuple[type[Message], ...] = (Key, Ready, Windows, Next, *([Mix] if mixes else []))
+    says: tuple[type[Message], ...] = (Shape, MaskedGradient, Norm, *([Products] if mixes else []))
+    return {
+        ("coordinator", "active"): told,
+        ("coordinator", "passive"): told,
+        ("active", "coordinator"): says,
+        ("passive", "coordinator"): says,
+        ("passive", "active"): (Scores,),
+        ("active", "passive"): (Residuals, *([Level] if level else [])),
+    }
+
+
+SENDS = sends()
+LIMITS = {"iterations": "max_iter"}

@@ -9,6 +9,7 @@ apart, leading zeros included: a number that lost its zeros in a spreadsheet mus
 from __future__ import annotations
 
 import functools
+import itertools
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,13 +28,14 @@ _BREAK = "\n"
 _MANY = 65536
 
 Ids = npt.NDArray[np.object_]
+Column = np.ndarray[Any, np.dtype[Any]]  # [n] of bytes, as wide as the longest or, where one is very long, objects
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A party's ids, ready to be compared."""
 
-    ids: list[bytes]  # distinct normalised ids, in the order of their first row
+    ids: Column  # distinct normalised ids, in the order of their first row
     rows: npt.NDArray[np.int64]  # [len(ids)] position of that row
     duplicates: int  # rows whose id an earlier row has
     missing: int  # rows without an id
@@ -45,11 +47,12 @@ class Prepared:
 
     def take(self, which: npt.NDArray[np.int64]) -> list[bytes]:
         """The ids at these positions of `ids`."""
-        return [self.ids[i] for i in which.tolist()]
+        found: list[bytes] = self.ids[which].tolist()
+        return found
 
     def by_id(self, which: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """These positions, in the order of their ids' bytes."""
-        return which[order(self.take(which))]
+        return which[order(self.ids[which])]
 
 
 class TextColumn:
@@ -75,29 +78,28 @@ def normalise(values: Iterable[Any]) -> Ids:
 
     Text may be str or UTF-8 bytes; whole floats lose their ".0"; None and NaN are missing.
     """
-    found = _normalise(values)
-    out = np.empty(len(found), dtype=object)
-    out[:] = found
-    return out
+    return _objects(list(itertools.chain.from_iterable(_normalised(values))))
 
 
 def prepare(values: Iterable[Any]) -> Prepared:
     """Distinct normalised ids with the rows they stand in; repeated and missing ones are counted and left out."""
-    found = _normalise(values)
-    first = dict(zip(reversed(found), range(len(found) - 1, -1, -1), strict=True))  # the first row of an id comes last
-    first.pop(b"", None)
-    missing = found.count(b"")
-    rows = np.sort(np.fromiter(first.values(), np.int64, len(first)))
-    if len(rows) == len(found):
-        return Prepared(found, rows, 0, 0)
-    return Prepared([found[i] for i in rows.tolist()], rows, len(found) - missing - len(rows), missing)
+    column = _column(_normalised(values))
+    by_id = np.argsort(column, kind="stable")  # of equal ids the first row comes first
+    ordered = column[by_id]
+    is_first = np.ones(len(column), dtype=bool)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    missing = int(np.count_nonzero(column == b""))
+    if missing:
+        is_first[0] = False  # nothing sorts before the empty id
+    rows = np.sort(by_id[is_first]).astype(np.int64)
+    if len(rows) == len(column):
+        return Prepared(column, rows, 0, 0)
+    return Prepared(column[rows], rows, len(column) - missing - len(rows), missing)
 
 
-def order(ids: Sequence[bytes]) -> npt.NDArray[np.int64]:
+def order(ids: Sequence[bytes] | Column) -> npt.NDArray[np.int64]:
     """Positions of normalised ids, in the order of their bytes."""
-    if ids and max(map(len, ids)) <= _LONGEST:  # one long id would make NumPy's column of all of them as wide
-        return np.argsort(np.array(ids, dtype=np.bytes_)).astype(np.int64)  # pads with zeros, and no id contains one
-    return np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
+    return np.argsort(ids if isinstance(ids, np.ndarray) else _column([ids])).astype(np.int64)
 
 
 def describe_formats(values: Iterable[Any]) -> dict[str, int]:
@@ -129,11 +131,28 @@ def say_formats(formats: Mapping[str, int]) -> str:
     return ", ".join(named[:4]) or "none at all"
 
 
+def _column(ids: Iterable[Sequence[bytes]]) -> Column:
+    """Normalised ids in one array: padded with zeros, which no id contains; one very long id would widen all."""
+    found: list[Column] = []
+    for some in ids:
+        wide = max(map(len, some), default=0) > _LONGEST
+        found.append(_objects(some) if wide else np.array(some, dtype=np.bytes_))
+    if any(part.dtype == object for part in found):
+        found = [_objects(part.tolist()) for part in found]
+    return np.concatenate(found) if found else np.empty(0, dtype=np.bytes_)
+
+
+def _objects(ids: Sequence[bytes]) -> Ids:
+    out = np.empty(len(ids), dtype=object)
+    out[:] = ids
+    return out
+
+
 def _texts(values: Iterable[Any]) -> Iterator[list[str]]:
     """The values as text, a good many at a time."""
-    rows = values if isinstance(values, list | np.ndarray) else list(values)
-    for start in range(0, len(rows), _MANY):
-        yield list(map(_text, rows[start : start + _MANY]))
+    rows = iter(values)
+    while some := list(map(_text, itertools.islice(rows, _MANY))):
+        yield some
 
 
 def _joined(texts: list[str]) -> bytes | None:
@@ -142,12 +161,12 @@ def _joined(texts: list[str]) -> bytes | None:
     return joined.encode() if joined.isascii() and joined.count(_BREAK) == len(texts) - 1 else None
 
 
-def _normalise(values: Iterable[Any]) -> list[bytes]:
-    found: list[bytes] = []
+def _normalised(values: Iterable[Any]) -> Iterator[list[bytes]]:
+    """Normalised ids, a good many at a time."""
     for texts in _texts(values):
         joined = _joined(texts)
-        found += map(_one, texts) if joined is None else joined.translate(_LOWER, _DROPPED).split(_BREAK.encode())
-    return found
+        split = None if joined is None else joined.translate(_LOWER, _DROPPED).split(_BREAK.encode())
+        yield list(map(_one, texts)) if split is None else split
 
 
 def _one(text: str) -> bytes:

@@ -8,7 +8,7 @@ of products, so rounding to a multiple of 4 makes a gradient exact: secrets do n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -16,12 +16,14 @@ import numpy.typing as npt
 
 from fednb.crypto import fixed_point
 from fednb.crypto.packing import Packing
+from fednb.protocols.rows import columns_of, parts
 from fednb.protocols.separable import COARSE, FINE, Expansion, Floats
 from fednb.protocols.steps import Stage
 
 GUARD = 2  # zero bits below every number: a window is right up to one unit, and rounding to 4 makes it exact
 SLOT_BITS = 64  # the most that a packing has
 LEAST_FRACTION = 3  # bits
+_SPREAD = (np.sqrt(3.0), (np.sqrt(5.0) - 1.0) / 2.0, np.sqrt(2.0))  # by term, row and column
 PADDING = 128  # rows that filling up the last ciphertext may add; more than any packing has slots
 
 
@@ -132,32 +134,43 @@ class Layout:
         exact = fixed_point.encode(terms, self.fraction, self.fraction + 1 + self.digits.score) << GUARD
         return self.packing.pack(self.pad(exact.T).reshape(-1))
 
-    def factors(self, left: Floats, X: Floats, first: int = 0) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Factors left [n, t] · X [n, d] as integers [t·m·k, d], with as many fraction bits [d] as each column allows.
+    def parts(self) -> list[tuple[slice, Self]]:
+        """The rows in parts that travel and are multiplied one after the other, each with a layout of its own."""
+        return [(rows, replace(self, rows=rows.stop - rows.start)) for rows in parts(self.rows)]
 
-        X are columns `first`, `first` + 1 ... of a table. What is rounded up and what down depends on the row: rounded
-        alike, every row of a category would err to the same side, and with few bits the gradient would be off by more
-        than the tolerance.
-        """
-        values = left.T[:, :, None] * X
-        largest = np.abs(values).max(axis=(0, 1))
+    def shifts(self, largest: Floats) -> npt.NDArray[np.int64]:
+        """[d] fraction bits of factors, as many as each column allows whose factors are at most `largest` [d]."""
         limit = (1 << (self.packing.right_bits - 1)) - 1
-        shift = np.floor(np.log2(limit / np.where(largest > 0, largest, 1.0))).astype(np.int64)
-        np.ldexp(values, shift, out=values)
-        values += self._spread(values.shape, first)
-        whole = np.floor(values, out=values).astype(np.int64)
-        return self.pad(whole).reshape(-1, X.shape[1]), shift
+        return np.floor(np.log2(limit / np.where(largest > 0, largest, 1.0))).astype(np.int64)
 
-    @staticmethod
-    def _spread(shape: tuple[int, ...], first: int) -> Floats:
-        """[t, n, d] numbers in [0, 1), spread evenly along every axis, from column `first`."""
-        steps = (np.sqrt(3.0), (np.sqrt(5.0) - 1.0) / 2.0, np.sqrt(2.0))
-        starts = (0, 0, first)
-        t, n, d = (np.arange(a, a + count) * step for a, count, step in zip(starts, shape, steps, strict=True))
-        return np.asarray((t[:, None, None] + n[:, None] + d) % 1.0)
+    def factors(
+        self, left: Floats, X: Floats, shift: npt.NDArray[np.int64], row: int = 0, column: int = 0
+    ) -> npt.NDArray[np.signedinteger[Any]]:
+        """Factors left [n, t] · X [n, d] as integers [t·m·k, d], with `shift` [d] fraction bits.
 
-    def pad(self, terms: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        """[t, n, ...] with zeros up to whole ciphertexts, [t, m·k, ...]"""
-        filled = np.zeros((terms.shape[0], self.length * self.packing.slots, *terms.shape[2:]), dtype=np.int64)
+        X are rows from `row` on and columns from `column` on of a table. What is rounded up and what down depends on
+        the row: rounded alike, every row of a category would err to the same side, and with few bits the gradient
+        would be off by more than the tolerance.
+        """
+        t, d = left.shape[1], X.shape[1]
+        spread = _SPREAD[0] * np.arange(t)[:, None] + _SPREAD[1] * np.arange(row, row + len(X))
+        kind = next(kind for kind in (np.int16, np.int32, np.int64) if self.packing.right_bits <= np.iinfo(kind).bits)
+        whole = np.zeros((d, t, self.length * self.packing.slots), dtype=kind)  # columns are taken one by one
+        for j in range(d):
+            values = left.T * np.ldexp(X[:, j], shift[j])
+            above = spread + _SPREAD[2] * (column + j)
+            values += above - np.floor(above)  # in [0, 1), spread evenly along every axis
+            whole[j, :, : self.rows] = np.floor(values)
+        return whole.reshape(d, -1).T
+
+    def pad(self, terms: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """[t, n] with zeros up to whole ciphertexts, [t, m·k]"""
+        filled = np.zeros((terms.shape[0], self.length * self.packing.slots), dtype=np.int64)
         filled[:, : self.rows] = terms
         return filled
+
+
+def largest(left: Floats, X: Floats) -> Floats:
+    """[d] the largest |left · X| of each column, for `Layout.shifts`."""
+    most = np.abs(left).max(axis=1)
+    return np.array([np.max(most * np.abs(x)) for x in columns_of(X)])

@@ -19,11 +19,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fednb.errors import UnexpectedMessage
-
-Floats = npt.NDArray[np.float64]
+from fednb.protocols.rows import Floats, Matrix
+from fednb.protocols.steps import squares
 
 MEMORY = 16  # points that are remembered
 GROWTH = 2.0  # times the smallest gradient so far: such a step is taken back
@@ -83,13 +82,13 @@ def _weights(products: Floats) -> Floats:
 class Remembering:
     """A party's side: a `family.Solver` whose steps are those of Newton in its own block."""
 
-    def __init__(self, X: Floats, penalty: Floats, start: Floats | None = None) -> None:
+    def __init__(self, X: Matrix, penalty: Floats, start: Floats | None = None) -> None:
         """`penalty` [d], of the squares: the objective is loss + Σ penalty·w²/2."""
         self.X = X
         self.penalty = penalty
         self.w: Floats = np.zeros(X.shape[1]) if start is None else start
         self.level = 1.0
-        self._square = X.T @ X
+        self._square = squares(X)
         self._points: list[Floats] = []
         self._steps: list[Floats] = []
 
@@ -100,10 +99,10 @@ class Remembering:
     def start(self, w: Floats) -> None:
         self.w = np.array(w, dtype=np.float64)
 
-    def scores(self) -> Floats:
-        return np.asarray(self.X @ self.w)
+    def at(self) -> Floats:
+        return self.w
 
-    def step(self, loss_gradient: Floats) -> tuple[float, Floats]:
+    def step(self, loss_gradient: Floats, rows: int | None = None) -> tuple[float, Floats]:
         gradient = loss_gradient + self.penalty * self.w
         block = self.curvature(loss_gradient) + np.diag(self.penalty)
         block += 1e-12 * np.trace(block) / len(block) * np.eye(len(block))  # columns may depend on one another
@@ -111,7 +110,7 @@ class Remembering:
         self._steps.append(np.asarray(-np.linalg.solve(block, gradient), dtype=np.float64))
         metric = self.level * self._square + np.diag(self.penalty)  # the same all the time, so products stay a square
         products = np.array([step @ metric @ self._steps[-1] for step in self._steps])
-        return float(np.abs(gradient).max() / len(self.X)), products
+        return float(np.abs(gradient).max() / self.X.shape[0]), products
 
     def heed(self, norm: float, mix: Floats, damping: float) -> None:
         if mix.shape != (len(self._points),) or not 0 < damping <= 1 or not np.isfinite(mix).all():

@@ -27,7 +27,7 @@ from fednb.wire.codec import encode
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
-_ABOUT = ("protocol", "role", "frame", "salt")  # what a store notes beside the values
+_ABOUT = ("protocol", "role", "frame", "salt", "account", "keys")  # what a store notes beside the values
 
 
 class PartParams(Params):

@@ -87,13 +87,13 @@ CLASSES = Protocol(
     name="label_classes",
     version=1,
     params=NoParams,
-    roles={"active": Role(classes, needs=("y",))},
+    roles={"active": Role(classes, needs=("y",), figures=True)},
     learns={"active": "nothing new", "coordinator": "the label's classes and their rows, 10 or more each"},
 )
 PROTOCOL = Protocol(
     name="one_vs_rest",
     version=1,
     params=RestParams,
-    roles={"active": Role(active, needs=("y",))},
+    roles={"active": Role(active, needs=("y",), figures=True)},
     learns={"active": "nothing new", "coordinator": "accuracy, log loss, and counts of 10 rows or more by class"},
 )

@@ -46,7 +46,8 @@ from fednb.protocols import psi
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.ids import Prepared, TextColumn, order
 from fednb.protocols.matching import SortedPoints, common
-from fednb.protocols.psi import CHUNK, Announce, Matches, Points
+from fednb.protocols.psi import CHUNK, Announce, Check, Matches, Points, Secret
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -67,6 +68,8 @@ class PreparedParams(Params):
 
 class Agreed(Message):
     """The coordinator to both parties."""
+
+    discloses = Disclosure("how many ids the travelling set has", sizes="ids")
 
     ids: int  # in the set that travels now
 
@@ -148,7 +151,7 @@ def small(link: Link, data: Dataset, params: PreparedParams, run: RunContext) ->
     positions = link.recv(coordinator, Matches).positions
     psi.check_positions(positions, len(shuffled), coordinator)
     found = own.by_id(shuffled[positions])
-    psi.confirm(link, [large, link.me], own.take(found), run.name)
+    psi.confirm(link, [large, link.me], own.ids[found], run.name)
     return Outcome(private={"index": own.rows[found]}, public={**_said(own, formats), "matched": len(found)})
 
 
@@ -264,6 +267,13 @@ PREPARE = Protocol(
         "small": Role(prepare_small),
         "coordinator": Role(prepare_coordinator),
     },
+    sends={
+        ("large", "coordinator"): (Announce,),
+        ("coordinator", "large"): (Agreed,),
+        ("coordinator", "small"): (Agreed,),
+        ("large", "small"): (Points,),
+        ("small", "coordinator"): (Points,),
+    },
     learns={
         "large": "nothing",
         "small": "how many ids the large side brought",
@@ -279,6 +289,14 @@ PROTOCOL = Protocol(
         "large": Role(large, needs=("part",)),
         "small": Role(small, needs=("ids", "part")),
         "coordinator": Role(coordinator, needs=("part",)),
+    },
+    sends={
+        ("small", "coordinator"): (Announce,),
+        ("coordinator", "large"): (Agreed, Matches),
+        ("coordinator", "small"): (Agreed, Matches),
+        ("small", "large"): (Points, Check),
+        ("large", "coordinator"): (Points,),
+        ("large", "small"): (Secret, Check),
     },
     learns={
         "large": "the ids that both parties have, and how many ids the small side brought; over the runs of one epoch, "

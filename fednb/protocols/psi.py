@@ -43,6 +43,7 @@ from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols import ids as spelling
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.matching import SortedPoints, common
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -69,6 +70,8 @@ class Limits(typing.Protocol):
 class Announce(Message):
     """A party to the coordinator: what it brings."""
 
+    discloses = Disclosure("number of ids, and the shapes in which they are written")
+
     ids: int  # distinct, after normalisation
     formats: dict[str, int]  # shapes of ids as written -> rows
 
@@ -76,16 +79,22 @@ class Announce(Message):
 class Ring(Message):
     """The coordinator to every party."""
 
+    discloses = Disclosure("how many ids each party brings", sizes="ids")
+
     order: list[str]  # each sends its points to the next, the last to the first
     ids: list[int]  # by party, in that order
 
 
 class Points(Message):
+    discloses = Disclosure("ids", "blinded", each="piece")
+
     points: np.ndarray  # uint8 [m, 32], points of Curve25519; CHUNK of them, or what is left
 
 
 class Matches(Message):
     """The coordinator to the owner of a set."""
+
+    discloses = Disclosure("which of the owner's entries all parties have")
 
     positions: np.ndarray  # int64, ascending, in the order in which the owner sent its points
 
@@ -93,10 +102,14 @@ class Matches(Message):
 class Secret(Message):
     """The first party in the ring to every other: a key for the last check."""
 
+    discloses = Disclosure("a random key")
+
     key: bytes
 
 
 class Check(Message):
+    discloses = Disclosure("a keyed hash of the common ids", "blinded")
+
     digest: bytes  # keyed hash of the common ids, in order
 
 
@@ -131,7 +144,7 @@ def party(link: Link, data: Dataset, params: PsiParams, run: RunContext) -> Outc
     positions = link.recv(coordinator, Matches).positions
     check_positions(positions, len(order), coordinator)
     found = own.by_id(order[positions])
-    confirm(link, ring.order, own.take(found), run.name)
+    confirm(link, ring.order, own.ids[found], run.name)
     return Outcome(
         private={"index": own.rows[found]},
         public={
@@ -185,7 +198,7 @@ def bring(link: Link, data: Dataset, params: Limits) -> tuple[spelling.Prepared,
             "refused: they would repeat another party's rows, and tell how often. Make a table with one row an id "
             "first, by aggregation, or keep each id's first row with duplicates='drop'."
         )
-    if not own.ids:
+    if not len(own.ids):
         raise DataError(f"{link.me} has no ids to align on; {own.missing} rows have none.")
     if len(own.ids) > params.max_ids:
         raise DataError(f"{link.me} has {len(own.ids):,} ids, and this alignment allows {params.max_ids:,} a party.")
@@ -258,7 +271,7 @@ def check_positions(positions: np.ndarray, count: int, sender: str) -> None:
         raise UnexpectedMessage(f"{sender} sent matches that are no positions among {count} ids", member=sender)
 
 
-def confirm(link: Link, parties: Sequence[str], common_ids: Sequence[bytes], run: str) -> None:
+def confirm(link: Link, parties: Sequence[str], common_ids: Sequence[bytes] | spelling.Column, run: str) -> None:
     """Rows that do not belong together would train on nonsense: compare keyed hashes with every other party."""
     others = [member for member in parties if member != link.me]
     if link.me == parties[0]:
@@ -267,8 +280,10 @@ def confirm(link: Link, parties: Sequence[str], common_ids: Sequence[bytes], run
             link.send(member, Secret(key))
     else:
         key = link.recv(parties[0], Secret).key
-    # no normalised id contains a line break, so joined ones read in one way only
-    digest = hmac.digest(key, b"\n".join([run.encode(), *common_ids]), "sha256")
+    keyed = hmac.new(key, run.encode(), "sha256")
+    for start in range(0, len(common_ids), CHUNK):  # no id contains a line break: joined ones read in one way only
+        keyed.update(b"\n" + b"\n".join(common_ids[start : start + CHUNK]))
+    digest = keyed.digest()
     for member in others:
         link.send(member, Check(digest))
     for member in others:
@@ -288,6 +303,11 @@ PROTOCOL = Protocol(
     version=2,
     params=PsiParams,
     roles={"party": Role(party, many=True, needs=("ids",)), "coordinator": Role(coordinator)},
+    sends={
+        ("coordinator", "party"): (Ring, Matches),
+        ("party", "coordinator"): (Announce, Points),
+        ("party", "party"): (Points, Secret, Check),
+    },
     learns={
         "party": "the ids that all parties have; how many ids each party brought",
         "coordinator": "how many ids each party brought and how many they share; the shapes in which ids are written",

@@ -34,7 +34,8 @@ from fednb.protocols.cuts import Floats, Integers
 from fednb.protocols.features import MIN_ROWS
 from fednb.protocols.scorecard import points_of
 from fednb.protocols.separable import sigmoid
-from fednb.protocols.vertical_score import contribute, gather
+from fednb.protocols.vertical_score import Partial, Seed, contribute, gather
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -51,6 +52,8 @@ class ReasonParams(Params):
 
 
 class Reasons(Message):
+    discloses = Disclosure("which features cost each row most points")
+
     codes: np.ndarray  # int64 [n, most] features from 1 in the card's order, worst first; 0: no further reason
 
 
@@ -134,6 +137,7 @@ SCORE = Protocol(
         "active": Role(active, needs=("X", "missing", "part")),
         "passive": Role(passive, many=True, needs=("X", "missing", "part"), scores=True),
     },
+    sends={("passive", "passive"): (Seed,), ("passive", "active"): (Partial,)},
     learns={
         "active": "each row's points; with one passive party also that party's part of them",
         "passive": "nothing",
@@ -148,6 +152,7 @@ REASONS = Protocol(
         "active": Role(ask_reasons, needs=("X", "missing", "part")),
         "passive": Role(give_reasons, many=True, needs=("X", "missing", "part")),
     },
+    sends={("passive", "active"): (Reasons,)},
     learns={
         "active": "for each row, which few features of each passive party cost it most points, in their order",
         "passive": "nothing",

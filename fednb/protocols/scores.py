@@ -33,6 +33,8 @@ class TableParams(Params):
 def summarise(link: Link, data: Dataset, params: NoParams, run: RunContext) -> Outcome:
     """Deciles and a histogram of the scores."""
     scores = _scores(data)
+    if scores.ndim != 1:
+        raise DataError(f"{link.me} holds scores of several classes; a summary is of one. Save them as a table.")
     if len(scores) < 2 * MIN_ROWS:
         raise DataError(f"{link.me} has {len(scores)} scores; a summary needs at least {2 * MIN_ROWS}.")
     ordered = np.sort(scores)
@@ -42,7 +44,7 @@ def summarise(link: Link, data: Dataset, params: NoParams, run: RunContext) -> O
     inner = [smooth_quantile(ordered, k / bins) for k in range(1, bins)]
     # the outer edges are the range of a probability, or means of ten rows: the true minimum is one row's score
     outer = (0.0, 1.0)
-    if data.part.get("family", "logistic") != "logistic":
+    if not bool(((scores >= 0) & (scores <= 1)).all()):
         outer = (smooth_quantile(ordered, 0.0), smooth_quantile(ordered, 1.0))
     edges, counts = pooled(np.clip(scores, *outer), np.unique([outer[0], *inner, outer[1]]))
     return Outcome(public={"rows": len(scores), "summary": summary, "edges": edges.tolist(), "counts": counts.tolist()})
@@ -50,10 +52,13 @@ def summarise(link: Link, data: Dataset, params: NoParams, run: RunContext) -> O
 
 def tabulate(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Outcome:
     """Hand the scores to their owner as a table with the ids of their rows."""
-    table = {params.column: _scores(data)}
+    scores = _scores(data)
+    columns = {params.column: scores}
+    if scores.ndim == 2:  # one column for each class
+        columns = {f"{params.column}_{i}": scores[:, i] for i in range(scores.shape[1])}
     if "points" in data.part:  # of a scorecard
-        table["points"] = np.asarray(data.part["points"], dtype=np.float64)
-    return Outcome(public={"table": params.name}, table=(params.name, table))
+        columns["points"] = np.asarray(data.part["points"], dtype=np.float64)
+    return Outcome(public={"table": params.name}, table=(params.name, columns))
 
 
 def _scores(data: Dataset) -> np.ndarray:
@@ -91,7 +96,7 @@ SUMMARY = Protocol(
     name="score_summary",
     version=1,
     params=NoParams,
-    roles={"active": Role(summarise, needs=("part",))},
+    roles={"active": Role(summarise, needs=("part",), figures=True)},
     learns={"active": "nothing new", "coordinator": "deciles and pooled counts of the scores"},
 )
 TABLE = Protocol(

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from fednb.errors import DataError
+from fednb.protocols.rows import Floats, Matrix, by_part, parts
 
-Floats = npt.NDArray[np.float64]
 Stage = Literal["coarse", "fine", "stop"]
 
 _NO_MIX = np.empty(0)
@@ -39,7 +38,7 @@ class Block:
 
     def __init__(
         self,
-        X: Floats,
+        X: Matrix,
         C: float,
         parties: int,
         *,
@@ -58,7 +57,7 @@ class Block:
         self.threshold = np.full(X.shape[1], l1_ratio / C)
         if intercept:
             self.penalty[-1] = self.threshold[-1] = 0.0  # as in scikit-learn
-        self._curvature = 0.25 * parties * (X.T if weights is None else X.T * weights) @ X
+        self._curvature = 0.25 * parties * squares(X, weights)
         self._most = most
         self.w: Floats = np.zeros(X.shape[1])
         self.v: Floats = self.w.copy()
@@ -78,13 +77,21 @@ class Block:
         self.w = np.array(w, dtype=np.float64)
         self.restart()
 
-    def scores(self) -> Floats:
-        """[n] at the look-ahead point."""
-        return self.X @ self.v
+    @property
+    def rows(self) -> int:
+        return self.X.shape[0]
 
-    def step(self, loss_gradient: Floats) -> tuple[float, Floats]:
-        """Move by the gradient of the loss at v; returns the largest entry of the objective's, per row."""
-        gradient = loss_gradient + self.penalty * self.v
+    def at(self) -> Floats:
+        """[d] the look-ahead point."""
+        return self.v
+
+    def step(self, loss_gradient: Floats, rows: int | None = None) -> tuple[float, Floats]:
+        """Move by the gradient of the loss at v; returns the largest entry of the objective's, per row.
+
+        With a gradient of some `rows` only, the step is not accelerated: momentum would add up their noise.
+        """
+        share = 1.0 if rows is None else rows / self.rows
+        gradient = loss_gradient / share + self.penalty * self.v
         if self._inverse is not None:
             w = self.v - self._inverse @ gradient
         else:
@@ -93,10 +100,12 @@ class Block:
             # at or beyond a bound, what pushes outwards counts for nothing
             held = ((self.v <= self._low) & (gradient > 0)) | ((self.v >= self._high) & (gradient < 0))
             gradient = np.where(held, 0.0, gradient)
+        if share < 1.0:
+            self._t = 1.0
         t = (1.0 + math.sqrt(1.0 + 4.0 * self._t**2)) / 2.0
         self.v = w + (self._t - 1.0) / t * (w - self.w)
         self.w, self._t = w, t
-        return float(np.abs(gradient).max() / len(self.X)), np.empty(0)
+        return float(np.abs(gradient).max() / self.rows), np.empty(0)
 
     def heed(self, norm: float, mix: Floats = _NO_MIX, damping: float = 1.0) -> None:
         """Hear the largest gradient entry of all parties: growth tells that somebody's bound is too low."""
@@ -118,6 +127,20 @@ class Block:
         self.w, self.v, self._t = np.array(state["w"]), np.array(state["v"]), float(state["t"])
         self._least = float(state["least"])
         self._bound(float(state["caution"]))
+
+
+def scores(X: Matrix, w: Floats) -> Floats:
+    """[n] X·w"""
+    return by_part(lambda rows: X[rows] @ w, X.shape[0])
+
+
+def squares(X: Matrix, weights: Floats | None = None) -> Floats:
+    """XᵀX [d, d], each row as often as its weight says."""
+    total = np.zeros((X.shape[1], X.shape[1]))
+    for rows in parts(X.shape[0]):
+        part = X[rows]
+        total += (part.T if weights is None else part.T * weights[rows]) @ part
+    return total
 
 
 def lasso(

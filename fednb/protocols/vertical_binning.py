@@ -49,6 +49,7 @@ from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunCo
 from fednb.protocols.cuts import Cuts, Floats, Integers, Method, fit_cuts
 from fednb.protocols.evidence import NEUTRAL, Merge, information, merged, woe
 from fednb.protocols.features import MIN_ROWS, check_label
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -69,11 +70,15 @@ class BinningParams(Params):
 
 
 class Key(Message):
+    discloses = Disclosure("a public key")
+
     n: bytes  # the Paillier modulus, big-endian
 
 
 class Shape(Message):
     """A party to the coordinator."""
+
+    discloses = Disclosure("numbers of rows and cells")
 
     rows: int
     cells: int  # sums it will ask to decrypt
@@ -82,20 +87,30 @@ class Shape(Message):
 class Ready(Message):
     """Everybody has the same rows, and the quota allows the sums."""
 
+    discloses = Disclosure("that all shapes fit")
+
 
 class Labels(Message):
+    discloses = Disclosure("each row's label", "encrypted", label=True)
+
     labels: Fresh  # [ceil(rows/k)] k packed labels each, times 2**GUARD
 
 
 class MaskedSums(Message):
+    discloses = Disclosure("positives of cells", "masked", decrypts=True)
+
     sums: Fresh  # [cells] slot k-1 of each holds the positives of a cell, behind a mask
 
 
 class Windows(Message):
+    discloses = Disclosure("positives of cells", "masked", each="piece")
+
     windows: np.ndarray  # uint64 [cells]
 
 
 class Cells(Message):
+    discloses = Disclosure("rows and positives of numbered cells of ten rows or more")
+
     ordered: np.ndarray  # int64 [features] cells of neighbouring values
     apart: np.ndarray  # int64 [features] cells of missing and special values
     rows: np.ndarray  # int64 [cells] feature after feature
@@ -103,6 +118,8 @@ class Cells(Message):
 
 
 class Bins(Message):
+    discloses = Disclosure("which cells make a bin, and its positives")
+
     groups: np.ndarray  # int64 [cells] bin of each cell within its feature; -1: weighs nothing
     positives: np.ndarray  # int64 [bins] feature after feature
     all_positives: int
@@ -421,9 +438,17 @@ PROTOCOL = Protocol(
     version=1,
     params=BinningParams,
     roles={
-        "active": Role(active, needs=("X", "missing", "y")),
-        "passive": Role(passive, many=True, needs=("X", "missing")),
+        "active": Role(active, needs=("X", "missing", "y"), figures=True),
+        "passive": Role(passive, many=True, needs=("X", "missing"), figures=True),
         "coordinator": Role(coordinator),
+    },
+    sends={
+        ("coordinator", "active"): (Key, Ready, Windows),
+        ("coordinator", "passive"): (Key, Ready),
+        ("active", "coordinator"): (Shape,),
+        ("active", "passive"): (Labels, Bins),
+        ("passive", "coordinator"): (Shape, MaskedSums),
+        ("passive", "active"): (Cells,),
     },
     learns={
         "active": "rows and positives of numbered cells of each passive party's features",

@@ -15,7 +15,7 @@ over the parties as in `mixing`: on a quadratic as good as conjugate gradients.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -24,11 +24,12 @@ from msgspec import Meta
 from fednb.errors import DataError
 from fednb.protocols import four_steps
 from fednb.protocols.base import Dataset, Protocol
-from fednb.protocols.family import Factors, Family, Floats, Solver, Target
+from fednb.protocols.family import Factors, Family, Solver, Target
 from fednb.protocols.features import check_numbers
 from fednb.protocols.four_steps import FitParams
 from fednb.protocols.layout import Digits
 from fednb.protocols.mixing import Remembering
+from fednb.protocols.rows import Floats, Matrix
 from fednb.protocols.steps import Stage
 
 REACH = 6  # bits: residuals are below 64 standard deviations of the label
@@ -51,6 +52,8 @@ class Linear(Family):
     most_passives = 1_000
     too_many_passives = ""
     weight_bits = 0
+    batch_size = None
+    averages = False
 
     def __init__(self, params: LinearParams) -> None:
         self.params = params
@@ -62,23 +65,24 @@ class Linear(Family):
         return Digits(fraction=22, factor=20, whole=REACH, score=REACH + 1, carry=0)  # what is carried counts once
 
     def target(self, party: str, data: Dataset) -> tuple[Target, Dataset]:
-        y = check_numbers(party, data.y, data.label, 0 if data.X is None else len(data.X))
+        y = check_numbers(party, data.y, data.label, 0 if data.X is None else data.X.shape[0])
         centre, scale = float(y.mean()), float(y.std())
         if scale <= 1e-12 * max(1.0, abs(centre)):
             raise DataError(f"{party}'s label {data.label!r} is the same in all rows; there is nothing to learn.")
         figures = {"label_centre": centre, "label_scale": scale}
         return Target((y - centre) / scale, np.ones(len(y)), np.zeros(len(y)), figures, figures), data
 
-    def solver(self, party: str, X: Floats, columns: Sequence[str], parties: int, target: Target | None) -> Solver:
+    def solver(self, party: str, X: Matrix, columns: Sequence[str], parties: int, target: Target | None) -> Solver:
         penalty = np.full(X.shape[1], self.params.alpha)
         if target is not None:
             penalty[-1] = 0.0  # the intercept
         return Remembering(X, penalty)
 
-    def factors(self, stage: Stage, a: Floats, others: int) -> Factors:
+    def factors(self, stage: Stage, a: Floats, others: int) -> Callable[[slice], Factors]:
         a = np.clip(a, -LIMIT, LIMIT)
         # another passive party's score is added to f_0 as it is
-        return Factors(np.column_stack([a, np.ones(len(a))]), a, np.array([[0.0, 1.0], [0.0, 0.0]]) if others else None)
+        carry = np.array([[0.0, 1.0], [0.0, 0.0]]) if others else None
+        return lambda rows: Factors(np.column_stack([a[rows], np.ones(len(a[rows]))]), a[rows], carry)
 
     def basis(self, stage: Stage, b: Floats) -> Floats:
         return np.clip(b, -LIMIT, LIMIT)[:, None]  # on the way a step may go too far; it is taken back
@@ -99,6 +103,8 @@ PROTOCOL = Protocol(
     version=1,
     params=LinearParams,
     roles=four_steps.roles(Linear),
+    sends=four_steps.sends(mixes=True),
+    limits=four_steps.LIMITS,
     learns=four_steps.LEARNS | {"coordinator": f"{four_steps.LEARNS['coordinator']}; inner products of steps"},
     learns_with_key=four_steps.LEARNS_WITH_KEY,
 )

@@ -19,7 +19,7 @@ somebody's choice, scores would be a code for its features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -29,10 +29,11 @@ from fednb.errors import DataError, Refused
 from fednb.protocols import four_steps
 from fednb.protocols.base import Dataset, Protocol
 from fednb.protocols.evaluation import auc
-from fednb.protocols.family import Factors, Family, Floats, Solver, Target
+from fednb.protocols.family import Factors, Family, Solver, Target
 from fednb.protocols.features import check_label, check_numbers
 from fednb.protocols.four_steps import FitParams
 from fednb.protocols.layout import Sigmoid
+from fednb.protocols.rows import Floats, Matrix
 from fednb.protocols.separable import REACH, averaged, spread_of
 from fednb.protocols.steps import Block, Stage
 from fednb.protocols.weights import Weighting
@@ -47,6 +48,7 @@ class LogisticParams(FitParams):
     l1_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.0  # share of L1 in the penalty; the rest is L2
     sigmoid: Literal["staged", "coarse", "fine"] = "staged"
     class_weight: Literal["balanced"] | tuple[float, float] | None = None  # of class 0 and class 1
+    batch_size: Annotated[int, Meta(ge=100)] | None = None  # rows of an iteration, nearly; None: all
     bounds: dict[str, dict[str, Bound]] = {}  # party -> column -> of its coefficient
     positive: float | None = None  # the label's value that is learnt against all others; None: labels are 0 and 1
 
@@ -66,9 +68,11 @@ class Logistic(Sigmoid, Family):
         self.first: Stage = "fine" if params.sigmoid == "fine" else "coarse"
         self._weighting = Weighting.of(params.class_weight)
         self.weight_bits = self._weighting.bits
+        self.batch_size = params.batch_size
+        self.averages = params.l1_ratio == 0.0  # a mean has no zeros
 
     def target(self, party: str, data: Dataset) -> tuple[Target, Dataset]:
-        rows = 0 if data.X is None else len(data.X)
+        rows = 0 if data.X is None else data.X.shape[0]
         found = data.y
         if self.params.positive is not None:
             found = (check_numbers(party, data.y, data.label, rows) == self.params.positive).astype(np.float64)
@@ -76,7 +80,7 @@ class Logistic(Sigmoid, Family):
         weights = self._weighting.rows(y)
         return Target(y, np.ones(len(y)) if weights is None else weights, np.zeros(len(y))), data
 
-    def solver(self, party: str, X: Floats, columns: Sequence[str], parties: int, target: Target | None) -> Solver:
+    def solver(self, party: str, X: Matrix, columns: Sequence[str], parties: int, target: Target | None) -> Solver:
         return Block(
             X,
             self.params.C * self._weighting.unit,
@@ -108,13 +112,15 @@ class Logistic(Sigmoid, Family):
             high[j] = np.inf if most is None else most
         return low, high
 
-    def factors(self, stage: Stage, a: Floats, others: int) -> Factors:
+    def factors(self, stage: Stage, a: Floats, others: int) -> Callable[[slice], Factors]:
         expansion, spread = self.expansion(stage), spread_of(a)
-        return Factors(
-            expansion.factors(a, spread, others),
-            averaged(a, others + 1, spread),
-            expansion.carry(a, spread, others) if others else None,
-        )
+        carry = expansion.carry(a, spread, others) if others else None
+
+        def of(rows: slice) -> Factors:
+            part = a[rows]
+            return Factors(expansion.factors(part, spread, others), averaged(part, others + 1, spread), carry)
+
+        return of
 
     def basis(self, stage: Stage, b: Floats) -> Floats:
         return self.expansion(stage).basis(b)
@@ -140,9 +146,11 @@ class Logistic(Sigmoid, Family):
 
 PROTOCOL = Protocol(
     name="vertical_logistic",
-    version=1,
+    version=2,
     params=LogisticParams,
     roles=four_steps.roles(Logistic),
+    sends=four_steps.SENDS,
+    limits=four_steps.LIMITS | {"batch": "batch_size"},
     learns=four_steps.LEARNS,
     learns_with_key=four_steps.LEARNS_WITH_KEY,
 )

@@ -16,7 +16,7 @@ told. Steps are mixed as in `mixing`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -26,15 +26,17 @@ from msgspec import Meta
 from fednb.errors import DataError
 from fednb.protocols import four_steps
 from fednb.protocols.base import Dataset, Protocol
-from fednb.protocols.family import Factors, Family, Floats, Solver, Target
+from fednb.protocols.family import Factors, Family, Solver, Target
 from fednb.protocols.features import check_numbers
 from fednb.protocols.four_steps import FitParams
 from fednb.protocols.layout import Digits
 from fednb.protocols.mixing import Remembering
-from fednb.protocols.steps import Stage
+from fednb.protocols.rows import Floats, Matrix, Without
+from fednb.protocols.steps import Stage, scores, squares
 
 REACH = 10  # bits: labels and what is expected of a row are below 1024
 SCORE_REACH = 8  # bits: a passive party's factor exp(b) is below 256
+MOST = REACH * np.log(2.0) - 0.01  # of the logarithm of what is expected of a row
 LIMIT = SCORE_REACH * np.log(2.0) - 0.01  # of b
 
 
@@ -58,6 +60,8 @@ class Poisson(Family):
         "numbers cannot be multiplied with one another. Fit it with one of them, or a linear regression with all."
     )
     weight_bits = 0
+    batch_size = None
+    averages = False
 
     def __init__(self, params: PoissonParams) -> None:
         self.params = params
@@ -70,7 +74,7 @@ class Poisson(Family):
 
     def target(self, party: str, data: Dataset) -> tuple[Target, Dataset]:
         data, exposure = _exposure(party, data, self.params.exposure)
-        y = check_numbers(party, data.y, data.label, 0 if data.X is None else len(data.X))
+        y = check_numbers(party, data.y, data.label, 0 if data.X is None else data.X.shape[0])
         if (y < 0).any() or not y.any():
             raise DataError(f"{party}'s label {data.label!r} must count something: none below 0, and some above.")
         if max(y.max(), exposure.max() * y.sum() / exposure.sum()) >= 2**REACH:
@@ -79,16 +83,19 @@ class Poisson(Family):
             )
         return Target(y, np.ones(len(y)), np.log(exposure)), data
 
-    def solver(self, party: str, X: Floats, columns: Sequence[str], parties: int, target: Target | None) -> Solver:
-        penalty = np.full(X.shape[1], self.params.alpha * len(X))
+    def solver(self, party: str, X: Matrix, columns: Sequence[str], parties: int, target: Target | None) -> Solver:
+        penalty = np.full(X.shape[1], self.params.alpha * X.shape[0])
         if target is None:
             return _Passive(X, penalty)
         penalty[-1] = 0.0  # the intercept
         return _Active(X, penalty, target)
 
-    def factors(self, stage: Stage, a: Floats, others: int) -> Factors:
-        means = np.exp(np.minimum(a, REACH * np.log(2.0) - 0.01))  # on the way a step may go too far; it is taken back
-        return Factors(np.column_stack([np.zeros(len(a)), means]), np.zeros(len(a)))
+    def factors(self, stage: Stage, a: Floats, others: int) -> Callable[[slice], Factors]:
+        def of(rows: slice) -> Factors:
+            mean = np.exp(np.minimum(a[rows], MOST))  # on the way a step may go too far; it is taken back
+            return Factors(np.column_stack([np.zeros(len(mean)), mean]), np.zeros(len(mean)))
+
+        return of
 
     def basis(self, stage: Stage, b: Floats) -> Floats:
         return np.asarray(np.exp(np.minimum(b, LIMIT)))[:, None]
@@ -107,7 +114,7 @@ class Poisson(Family):
 class _Active(Remembering):
     """Starts at the mean. The sum of all means follows from the intercept's gradient."""
 
-    def __init__(self, X: Floats, penalty: Floats, target: Target) -> None:
+    def __init__(self, X: Matrix, penalty: Floats, target: Target) -> None:
         start = np.zeros(X.shape[1])
         start[-1] = np.log(target.y.sum() / np.exp(target.offset).sum())
         super().__init__(X, penalty, start)
@@ -115,15 +122,15 @@ class _Active(Remembering):
         self._target = target
 
     def curvature(self, loss_gradient: Floats) -> Floats:
-        own = np.exp(self.scores() + self._target.offset)
+        own = np.exp(scores(self.X, self.w) + self._target.offset)
         means = max(float(loss_gradient[-1] + self._target.y.sum()), 1e-3 * float(self._target.y.sum()))
-        return np.asarray((self.X.T * (own * means / own.sum())) @ self.X)
+        return squares(self.X, own * means / own.sum())
 
 
 class _Passive(Remembering):
     def curvature(self, loss_gradient: Floats) -> Floats:
-        own = np.exp(self.scores())
-        return np.asarray((self.X.T * (own * self.level / own.mean())) @ self.X)
+        own = np.exp(scores(self.X, self.w))
+        return squares(self.X, own * self.level / own.mean())
 
 
 def _exposure(party: str, data: Dataset, column: str | None) -> tuple[Dataset, Floats]:
@@ -131,7 +138,7 @@ def _exposure(party: str, data: Dataset, column: str | None) -> tuple[Dataset, F
     if data.X is None:
         raise DataError(f"{party} brought no table of features.")
     if column is None:
-        return data, np.ones(len(data.X))
+        return data, np.ones(data.X.shape[0])
     if column not in data.columns:
         raise DataError(f"{party} has no column {column!r} for the exposure.")
     j = data.columns.index(column)
@@ -139,7 +146,7 @@ def _exposure(party: str, data: Dataset, column: str | None) -> tuple[Dataset, F
     if not (np.isfinite(exposure).all() and (exposure > 0).all()):
         raise DataError(f"{party}'s exposure {column!r} must be above 0 in every row.")
     rest = (*data.columns[:j], *data.columns[j + 1 :])
-    return replace(data, X=np.delete(data.X, j, axis=1), columns=rest), exposure
+    return replace(data, X=Without(data.X, j), columns=rest), exposure
 
 
 PROTOCOL = Protocol(
@@ -147,6 +154,8 @@ PROTOCOL = Protocol(
     version=1,
     params=PoissonParams,
     roles=four_steps.roles(Poisson),
+    sends=four_steps.sends(mixes=True, level=True),
+    limits=four_steps.LIMITS,
     learns=four_steps.LEARNS
     | {
         "passive": f"{four_steps.LEARNS['passive']}; the mean of the label to the nearest power of two",

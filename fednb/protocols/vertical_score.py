@@ -28,8 +28,10 @@ import numpy as np
 from fednb.crypto import fixed_point
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
-from fednb.protocols.features import Floats, Scaling, check_features
-from fednb.protocols.separable import sigmoid
+from fednb.protocols.features import Scaling, check_features
+from fednb.protocols.rows import Matrix, by_part
+from fednb.protocols.separable import Floats, sigmoid
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -42,10 +44,14 @@ class ScoreParams(Params):
 
 
 class Seed(Message):
+    discloses = Disclosure("a random seed")
+
     seed: bytes  # 32 random bytes
 
 
 class Partial(Message):
+    discloses = Disclosure("what features add to each row's score")
+
     part: np.ndarray  # uint64 [n], fixed point with 32 fraction bits, modulo 2**64
 
 
@@ -118,8 +124,9 @@ def own_part(party: str, data: Dataset) -> Floats:
         if name not in model:
             raise DataError(f"{party} holds no model of this run to score with; fit one first.")
     columns, coef = list(model["columns"]), np.asarray(model["coef"], dtype=np.float64)
-    X = _ordered(party, data, columns)
-    return np.asarray(Scaling.from_part(model).apply(X) @ coef)
+    X, order = _ordered(party, data, columns)
+    scaling = Scaling.from_part(model)
+    return np.asarray(by_part(lambda rows: scaling.apply(X[rows][:, order]) @ coef, X.shape[0]))
 
 
 def measure(part: Mapping[str, Any]) -> str:
@@ -132,14 +139,14 @@ def measure(part: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def _ordered(party: str, data: Dataset, columns: list[str]) -> Floats:
-    """The model's columns in the model's order."""
+def _ordered(party: str, data: Dataset, columns: list[str]) -> tuple[Matrix, list[int]]:
+    """The features, and where among them the model's columns stand, in the model's order."""
     X = check_features(party, data.X, data.columns)
     place: Mapping[str, int] = {name: j for j, name in enumerate(data.columns)}
     absent = [name for name in columns if name not in place]
     if absent:
         raise DataError(f"{party}'s model was trained on {', '.join(map(repr, absent))}, which these rows lack.")
-    return X[:, [place[name] for name in columns]]
+    return X, [place[name] for name in columns]
 
 
 def _mask(seed: bytes, run: str, n: int) -> np.ndarray:
@@ -153,9 +160,10 @@ PROTOCOL = Protocol(
     version=1,
     params=ScoreParams,
     roles={
-        "active": Role(active, needs=("X", "part")),
-        "passive": Role(passive, many=True, needs=("X", "part"), scores=True),
+        "active": Role(active, needs=("X", "part", "parts")),
+        "passive": Role(passive, many=True, needs=("X", "part", "parts"), scores=True),
     },
+    sends={("passive", "passive"): (Seed,), ("passive", "active"): (Partial,)},
     learns={
         "active": "each row's score; with one passive party also that party's part of it",
         "passive": "nothing",

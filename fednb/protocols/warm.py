@@ -11,7 +11,8 @@ import numpy as np
 
 from fednb.errors import DataError
 from fednb.protocols.base import Dataset
-from fednb.protocols.features import Floats, Scaling
+from fednb.protocols.features import Scaling
+from fednb.protocols.rows import Floats
 
 
 def coefficients(party: str, data: Dataset, scaling: Scaling) -> Floats:

@@ -59,6 +59,6 @@ PROTOCOL = Protocol(
     name="woe_correlation",
     version=1,
     params=CorrelationParams,
-    roles={"party": Role(party, many=True, needs=("X", "missing", "part"))},
+    roles={"party": Role(party, many=True, needs=("X", "missing", "part"), figures=True)},
     learns={"party": "nothing new", "coordinator": "pairs of a party's features that go together"},
 )

@@ -27,6 +27,7 @@ from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunCo
 from fednb.protocols.evidence import NEUTRAL
 from fednb.protocols.features import MIN_ROWS
 from fednb.protocols.vertical_binning import cuts_of
+from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -36,6 +37,8 @@ class TableParams(Params):
 
 
 class Coded(Message):
+    discloses = Disclosure("number of rows")
+
     rows: int
 
 
@@ -92,9 +95,10 @@ PROTOCOL = Protocol(
     version=1,
     params=TableParams,
     roles={
-        "party": Role(party, many=True, needs=("X", "missing", "part")),
+        "party": Role(party, many=True, needs=("X", "missing", "part"), figures=True),
         "coordinator": Role(coordinator),
     },
+    sends={("party", "coordinator"): (Coded,)},
     learns={
         "party": "nothing new",
         "coordinator": "that the tables exist, and in which columns rows met no evidence",

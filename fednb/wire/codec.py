@@ -239,7 +239,21 @@ def _annotations(part: Any) -> Iterator[type]:
 
 @functools.lru_cache(maxsize=512)
 def _has_open_field(kind: type[Message]) -> bool:
-    return "AnyType" in repr(msgspec.inspect.type_info(kind))
+    """Whether a field may hold anything. Types may refer to themselves, so each is looked at once."""
+    stack: list[Any] = [msgspec.inspect.type_info(kind)]
+    seen: set[int] = set()
+    while stack:
+        part = stack.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, msgspec.inspect.AnyType):
+            return True
+        if isinstance(part, tuple):
+            stack += part
+        elif isinstance(part, msgspec.Struct):
+            stack += [getattr(part, name) for name in part.__struct_fields__]
+    return False
 
 
 def _check_depth(value: Any, left: int) -> None:

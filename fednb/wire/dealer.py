@@ -22,6 +22,7 @@ from fednb.errors import ConfigError, FednbError, LinkError, VersionMismatch
 from fednb.version import __version__
 from fednb.wire import WIRE_VERSION, relay
 from fednb.wire.endpoint import Conversation, Presence
+from fednb.wire.enrolment import stamp
 from fednb.wire.exchange import Exchange
 from fednb.wire.keys import MemberHome
 from fednb.wire.switchboard import Handler, Switchboard, identity_of
@@ -29,6 +30,7 @@ from fednb.wire.switchboard import Handler, Switchboard, identity_of
 log = logging.getLogger("fednb.wire")
 
 PING_SECONDS = 1.0
+AWAY_SECONDS = 3.0  # a hub that is away for longer is worth a word
 LINGER_SECONDS = 3.0  # `close` waits so long for what was sent to arrive
 _BATCH = 100  # messages between two looks at everything else
 
@@ -53,6 +55,7 @@ class DealerEndpoint:
             raise ConfigError(f"{home.folder} does not say where the hub is: write its address into the file `hub`")
         self.me = f"{home.name}#{secrets.token_hex(3)}" if home.kind == "analyst" else home.name
         self._home = home
+        self._stamp = -1  # of the roster as it was taken up; -1: look whether it changed since `home` was read
         self._grace = grace
         self._incarnation = os.urandom(16)
         self._board = Switchboard(self.me)
@@ -64,8 +67,9 @@ class DealerEndpoint:
         self._exchange.hub_address = self.hub_address
         self._watchers: list[Callable[[Presence], None]] = []
         self._present: dict[str, relay.Entry] = {}
+        self._left: dict[str, str] = {}  # why a member, by name, is no longer there
         self._seconds: dict[str, float] = {}  # by address, to the hub and back
-        self._linked = False
+        self._linked = self._was_linked = self._said_away = False
         self._decided = threading.Event()  # linked for the first time, or never will be
         self._failure: LinkError | None = None
         self._trouble = ""  # the last thing that went wrong before the first welcome
@@ -77,6 +81,7 @@ class DealerEndpoint:
         self._ping_number = 0
         self._ping_sent = 0.0
         self._next_ping = 0.0
+        self._next_look = 0.0
         self._context = zmq.Context()
         self._socket, self._events = self._connect()
         self._thread = threading.Thread(target=self._run, name=f"{self.me}: wire", daemon=True)
@@ -153,6 +158,10 @@ class DealerEndpoint:
     def watch(self, callback: Callable[[Presence], None]) -> None:
         self._watchers.append(callback)
 
+    def sign(self, data: bytes) -> bytes:
+        """64 bytes, Ed25519, by this member's present keys."""
+        return self._home.identity.sign(data)
+
     def close(self) -> None:
         """Say goodbye: what was sent gets up to LINGER_SECONDS to arrive."""
         with self._board.lock:
@@ -182,7 +191,7 @@ class DealerEndpoint:
             return Presence(name, member.kind, self._linked, __version__ if self._linked else "", seconds)
         entries = [entry for address, entry in list(self._present.items()) if identity_of(address) == name]
         if not entries:
-            return Presence(name, member.kind, False)
+            return Presence(name, member.kind, False, reason=self._left.get(name, ""))
         mine, theirs = self._seconds.get(self.me), self._seconds.get(entries[-1].address)
         seconds = None if mine is None or theirs is None else mine + theirs
         return Presence(name, member.kind, True, entries[-1].version, seconds)
@@ -219,9 +228,7 @@ class DealerEndpoint:
             os.close(into)
 
     def _loop(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._events, zmq.POLLIN)
-        poller.register(self._wake_out, zmq.POLLIN)
+        poller = self._poller()
         while True:
             now = time.monotonic()
             if self._finished(now):
@@ -235,12 +242,58 @@ class DealerEndpoint:
                 self._watch_connection(now)
             self._receive(now)
             self._keep_time(now)
+            if self._reread(now):
+                poller = self._poller()
             self._flush()
             if self._linked:
                 self._exchange.pump(self._post, lambda: bool(self._unsent), now)
 
+    def _poller(self) -> zmq.Poller:
+        poller = zmq.Poller()
+        poller.register(self._events, zmq.POLLIN)
+        poller.register(self._wake_out, zmq.POLLIN)
+        return poller
+
+    def _reread(self, now: float) -> bool:
+        """Take up what the owner changed in this home meanwhile; True when it has a new socket then."""
+        if now < self._next_look:
+            return False
+        self._next_look = now + PING_SECONDS
+        changed = stamp(self._home.folder)
+        if changed == self._stamp or self._failure is not None:
+            return False
+        self._stamp = changed
+        try:
+            home = MemberHome.load(self._home.folder)
+            if home.roster.hub != self._home.roster.hub or home.name != self._home.name:
+                raise ConfigError("it has another hub or name")
+        except ConfigError as error:
+            log.error("the changed roster of %s is not taken up: %s", self._home.name, error)
+            return False
+        rekeyed = home.identity.fingerprint != self._home.identity.fingerprint
+        if home.roster == self._home.roster and not rekeyed:
+            return False
+        self._exchange.take_up(home.identity, home.roster)
+        for address in [address for address in self._present if identity_of(address) not in home.roster]:
+            self._leave(address, f"was taken off the roster of {self._home.name}")
+        self._home = home
+        log.info("%s has taken up its changed roster", self._home.name)
+        if not rekeyed:
+            if self._linked:
+                self._announce(now)  # the answer says who of the new ones is up
+            return False
+        # to the hub this is the same process, which lost its connection: conversations go on
+        self._socket.disable_monitor()
+        self._events.close()
+        self._socket.close()
+        self._lost_at = now
+        self._set_linked(False)
+        self._socket, self._events = self._connect()
+        log.info("%s uses its new keys", self._home.name)
+        return True
+
     def _timeout_ms(self, now: float) -> int:
-        times = [self._next_ping]
+        times = [self._next_ping, self._next_look]
         if self._stop_at is not None:
             times.append(self._stop_at)
         if self._linked and not self._unsent:
@@ -298,6 +351,8 @@ class DealerEndpoint:
         if linked == self._linked:
             return
         self._linked = linked
+        self._was_linked |= linked
+        self._said_away = False
         self._unsent.clear()  # was meant for the old connection: the streams send again what matters
         log.debug("%s %s the hub", self.me, "found" if linked else "lost")
         self._notify(self._home.roster.hub.name)
@@ -311,7 +366,12 @@ class DealerEndpoint:
             self._ping_sent = now
             if not self._unsent:
                 self._send(relay.PING, relay.pack(relay.Ping(self._ping_number, self._seconds.get(self.me))))
-        elif self._failure is None and now - self._lost_at >= self._grace:
+            return
+        away = now - self._lost_at
+        if self._was_linked and not self._said_away and self._failure is None and away >= AWAY_SECONDS:
+            self._said_away = True
+            log.warning("the hub at %s is away; %s waits %g s for it", self.hub_address, self.me, self._grace)
+        if self._failure is None and away >= self._grace:
             self._lost_at = now  # what is opened from here on gets a grace of its own
             self._exchange.fail_all(
                 LinkError, f"the hub at {self.hub_address} has not answered for {self._grace:g} s; is it running?"
@@ -423,6 +483,7 @@ class DealerEndpoint:
 
     def _leave(self, address: str, reason: str) -> None:
         if self._present.pop(address, None) is not None:
+            self._left[identity_of(address)] = reason
             self._exchange.peer_down(address, reason)
             self._notify(identity_of(address))
 

@@ -16,6 +16,10 @@ from fednb.wire.message import Message
 
 M = TypeVar("M", bound=Message)
 
+DIED = "has died"
+STOPPED = "stopped"
+
+
 
 class Presence(msgspec.Struct, frozen=True):
     """What is known of a member now."""
@@ -25,6 +29,12 @@ class Presence(msgspec.Struct, frozen=True):
     up: bool
     version: str = ""  # of fednb, as the member announced it
     seconds: float | None = None  # round trip through the hub, last measured
+    reason: str = ""  # why it is not up, as the hub said: "has died", "stopped", "lost its connection to the hub"
+
+    @property
+    def over(self) -> bool:
+        """Whether its process has ended, and whatever it was doing with it. What lost its connection may go on."""
+        return not self.up and self.reason in (DIED, STOPPED)
 
 
 class Traffic(msgspec.Struct):

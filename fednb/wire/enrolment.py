@@ -225,13 +225,14 @@ def proposed(folder: Path) -> dict[str, PublicIdentity]:
 
 def propose(folder: Path, members: list[PublicIdentity]) -> None:
     """Keep keys until somebody has compared their fingerprints."""
-    known = proposed(folder) | {member.name: member for member in members}
+    # what somebody else says that a member's next keys are has nobody compared
+    known = proposed(folder) | {member.name: member.present for member in members}
     write_whole(folder / "proposed.json", msgspec.json.encode(list(known.values())))
 
 
 def card(home: MemberHome) -> str:
     """This member's public keys, one line, to be sent to others by any channel."""
-    return msgspec.json.encode(home.roster[home.name]).decode()
+    return msgspec.json.encode(home.roster[home.name].present).decode()
 
 
 def read_card(text: str) -> PublicIdentity:
@@ -243,12 +244,8 @@ def read_card(text: str) -> PublicIdentity:
 
 def confirm(home: MemberHome, member: PublicIdentity, fingerprint: str) -> MemberHome:
     """Put a member on this home's roster, if the fingerprint that its owner read out is that of these keys."""
-    heard = "".join(fingerprint.upper().replace("-", "").split())
-    if heard != member.fingerprint.replace("-", ""):
-        raise ConfigError(
-            f"the fingerprint is not that of the keys which came for {member.name}. Compare again by telephone, with "
-            "`fednb members HOME card` at the other end; if it stays different, somebody put in other keys."
-        )
+    member = member.present
+    member.check_fingerprint(fingerprint)
     if member.name in home.roster and home.roster[member.name] != member:
         raise ConfigError(f"{member.name} is on the roster with other keys: revoke these first.")
     roster = Roster([*(m for m in home.roster.values() if m.name != member.name), member])

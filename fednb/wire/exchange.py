@@ -13,9 +13,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fednb.errors import LinkError, PeerLost, SealBroken, VersionMismatch
+from fednb.text import plain
 from fednb.wire.codec import Frame, total_bytes
 from fednb.wire.keys import Identity, Roster
 from fednb.wire.message import Message
+from fednb.wire.refusals import Refusals
 from fednb.wire.seal import (
     CONTROL,
     DATA,
@@ -175,6 +177,7 @@ class Exchange:
         self._outbox: collections.deque[tuple[str, bytes]] = collections.deque()
         self._later: collections.deque[Callable[[float], None]] = collections.deque()
         self._notices = (0.0, 0)
+        self._refusals = Refusals(log)
 
     # ------------------------------------------------------------ callers' threads
 
@@ -241,6 +244,7 @@ class Exchange:
                 self.rejected += 1
         except LinkError as error:
             self.rejected += 1
+            self._refusals.note(f"a record that came to {self.address} as from {plain(sender, 100)}: {error}")
             if talk is not None:  # nonsense under a valid seal, or an altered way: this conversation cannot go on
                 self._drop(talk, type(error), f"the conversation with {sender} is broken: {error}")
         except Exception as error:  # a defect of ours: whoever waits must hear of it
@@ -252,6 +256,7 @@ class Exchange:
         member = self.roster.get(identity_of(sender))
         if member is None:
             self.rejected += 1
+            self._refusals.note(f"a hello that came to {self.address}: {plain(sender, 100)} is not on its roster")
             return
         try:
             hello = read_hello(record, member, self.address)
@@ -311,6 +316,7 @@ class Exchange:
         return False
 
     def _refuse_version(self, sender: str, why: str) -> None:
+        self._refusals.note(f"a hello that came to {self.address}: {why}")
         with self.board.lock:
             talks = [talk for queue in self._opening.values() for talk in queue if talk.peer == sender]
         for talk in talks:
@@ -375,6 +381,21 @@ class Exchange:
             for talk in self._sessions.values():
                 if talk.stream:
                     talk.stream.probe()
+
+    def take_up(self, identity: Identity, roster: Roster) -> None:
+        """The member's home was changed: conversations with whom it no longer knows by any key are over."""
+        known, self.identity, self.roster = self.roster, identity, roster
+        with self.board.lock:
+            talks = [*self._sessions.values(), *(talk for queue in self._opening.values() for talk in queue)]
+            for key in [key for key in self._half_open if _strange(known, roster, key[0])]:
+                del self._half_open[key]
+        for talk in talks:
+            if _strange(known, roster, talk.peer):
+                why = f"{talk.peer} is on the roster of {self.address} no longer, or with other keys"
+                if talk.stream:  # the other end waits for us
+                    session = talk.stream.seal.session
+                    self._outbox.append((talk.peer, gone_record(identity, self.address, talk.peer, session, why)))
+                self._drop(talk, PeerLost, why)
 
     def fail_all(self, error: type[LinkError], text: str) -> None:
         """Every conversation is over."""
@@ -475,3 +496,9 @@ class Exchange:
                 if not talk.stream.confirmed and talk.hello_at is not None:
                     times.append(talk.hello_at)
         return min(times, default=None)
+
+
+def _strange(before: Roster, now: Roster, address: str) -> bool:
+    """Whether none of the keys by which a peer was known are on the roster any more."""
+    old, new = before.get(identity_of(address)), now.get(identity_of(address))
+    return old is None or new is None or not old.keys & new.keys

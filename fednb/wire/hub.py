@@ -16,12 +16,15 @@ import time
 from dataclasses import dataclass
 
 import zmq
+from zmq.utils import monitor
 
 from fednb.errors import ConfigError
 from fednb.version import __version__
 from fednb.wire import WIRE_VERSION, relay
+from fednb.wire.endpoint import DIED, STOPPED
 from fednb.wire.enrolment import Enrolled, Invitations, stamp
 from fednb.wire.keys import MemberHome, Roster
+from fednb.wire.refusals import Refusals
 from fednb.wire.switchboard import identity_of
 
 log = logging.getLogger("fednb.hub")
@@ -39,6 +42,7 @@ class Line:
     """A member's connection."""
 
     route: bytes  # ZeroMQ's name for it
+    key: bytes  # [32] the CURVE key that it came in with
     address: str
     incarnation: bytes
     version: str
@@ -57,6 +61,7 @@ class Hub:
         self._folder = home.folder
         self._stamp = stamp(home.folder)
         self._invitations = Invitations(home.folder)
+        self._refusals = Refusals(log)
         self.routed = 0  # records passed on
         self.dropped = 0  # messages that were malformed, unauthorised or undeliverable
         self._lines: dict[bytes, Line] = {}
@@ -73,6 +78,10 @@ class Hub:
         self._gatekeeper = self._context.socket(zmq.REP)  # ZAP looks for it before any connection comes in
         self._gatekeeper.bind("inproc://zeromq.zap.01")
         self._router = self._context.socket(zmq.ROUTER)
+        # who does not even speak CURVE, or not with this hub's key, never comes as far as the gatekeeper
+        self._strangers = self._router.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        )
         try:
             self._configure(home)
             self._router.bind(bind)
@@ -110,11 +119,13 @@ class Hub:
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._gatekeeper, zmq.POLLIN)
         poller.register(self._wake_out, zmq.POLLIN)
+        poller.register(self._strangers, zmq.POLLIN)
         next_tick = time.monotonic() + TICK_SECONDS
         try:
             while not self._stop.is_set():
                 poller.poll(max(0, int((next_tick - time.monotonic()) * 1000) + 1))
                 self._admit()
+                self._note_strangers()
                 self._serve()
                 self._take_ended()
                 if time.monotonic() >= next_tick:
@@ -149,7 +160,8 @@ class Hub:
         self.roster = Roster(member for member in self.roster.values() if member.name != name)
 
     def _release(self) -> None:
-        for socket in (self._router, self._gatekeeper):
+        self._router.disable_monitor()
+        for socket in (self._strangers, self._router, self._gatekeeper):
             socket.close()
         self._context.term()
         with self._wake_lock:
@@ -170,13 +182,20 @@ class Hub:
             if len(request) == 7 and request[2] == b"fednb" and request[5] == b"CURVE":
                 member = self.roster.by_curve_key(request[6])
             head = [b"1.0", request[1] if len(request) > 1 else b""]
-            name, refusal = (member.name, "") if member else self._invited(request)
+            # with the key: a name that gets other keys keeps no connection of the old ones
+            name, refusal = (f"{member.name} {request[6].hex()}", "") if member else self._invited(request)
             if refusal:
                 self.dropped += 1
-                log.warning("refused a connection: %s", refusal)
+                self._refusals.note(f"a connection: {refusal}")
                 self._gatekeeper.send_multipart([*head, b"400", b"unknown key", b"", b""])
             else:
                 self._gatekeeper.send_multipart([*head, b"200", b"OK", name.encode(), b""])
+
+    def _note_strangers(self) -> None:
+        while self._strangers.poll(0):
+            monitor.recv_monitor_message(self._strangers, zmq.NOBLOCK)
+            self.dropped += 1
+            self._refusals.note("a connection: it does not speak CURVE, or expects a hub with another key")
 
     def _invited(self, request: list[bytes]) -> tuple[str, str]:
         """The user id of a connection under an invitation's key, which no member can have, or why it is refused."""
@@ -194,7 +213,7 @@ class Hub:
             refusal = self._invitations.take(invitation, said[1:], self.roster)
         if refusal or invitation is None:
             self.dropped += 1
-            log.warning("refused an enrolment: %s", refusal)
+            self._refusals.note(f"an enrolment: {refusal}")
             self._refuse(route, refusal)
             return
         log.info("%s enrolled; compare its fingerprint, then confirm it", invitation.name)
@@ -216,20 +235,20 @@ class Hub:
 
     def _handle(self, frames: list[zmq.Frame]) -> None:
         try:
-            name = str(frames[-1].get("User-Id"))  # what ZAP found out, whatever the message claims
+            found = str(frames[-1].get("User-Id"))  # what ZAP found out, whatever the message claims
         except zmq.ZMQError:
-            name = ""
+            found = ""
         route = frames[0].bytes
-        if name.startswith(_INVITED):
+        if found.startswith(_INVITED):
             said = frames[1].buffer if len(frames) == 2 else memoryview(b"")
-            self._enrol(route, bytes.fromhex(name.removeprefix(_INVITED)), said)
+            self._enrol(route, bytes.fromhex(found.removeprefix(_INVITED)), said)
             return
+        name, _, key = found.partition(" ")
         line = self._lines.get(route)
-        if name not in self.roster or (line and identity_of(line.address) != name):
+        if not self._good(name, bytes.fromhex(key)) or (line and identity_of(line.address) != name):
             self.dropped += 1
             if line:
-                self._refuse(route, f"{name} was removed from this federation")
-                self._down(line, "was removed from the federation")
+                self._cut(line)
             return
         said = frames[1].buffer if len(frames) == 2 else memoryview(b"")
         kind, rest = bytes(said[:1]), said[1:]
@@ -238,9 +257,9 @@ class Hub:
         elif kind == relay.PING and line:
             self._pong(line, rest)
         elif kind == relay.ANNOUNCE:
-            self._welcome(route, name, rest)
+            self._welcome(route, bytes.fromhex(key), name, rest)
         elif kind == relay.BYE and line:
-            self._down(line, "stopped")
+            self._down(line, STOPPED)
         elif line is None:
             self._send(route, relay.WHO)  # a connection from before: it should announce itself
         else:
@@ -266,18 +285,37 @@ class Hub:
             if error.errno == zmq.EHOSTUNREACH and line.lost_at is None:
                 line.lost_at = time.monotonic()
 
-    def _welcome(self, route: bytes, name: str, data: memoryview) -> None:
+    def _good(self, name: str, key: bytes) -> bool:
+        member = self.roster.by_curve_key(key)
+        return member is not None and member.name == name
+
+    def _cut(self, line: Line) -> None:
+        """A connection of a member, or of keys, that are no longer on the roster."""
+        name = identity_of(line.address)
+        if name in self.roster:
+            self._refusals.note(f"a connection: it uses keys that {name} has no longer")
+            self._refuse(line.route, f"{name} has other keys now, and this connection uses those that it had before")
+            self._down(line, "uses keys that are no longer good")
+        else:
+            self._refusals.note(f"a connection: {name} was removed from the roster")
+            self._refuse(line.route, f"{name} was removed from this federation")
+            self._down(line, "was removed from the federation")
+
+    def _welcome(self, route: bytes, key: bytes, name: str, data: memoryview) -> None:
         wire = relay.version_of(data)
         if wire != WIRE_VERSION:
+            self.dropped += 1
+            self._refusals.note(f"a connection: {name} speaks version {wire} of the wire format")
             self._refuse(route, f"this hub speaks version {WIRE_VERSION} of the wire format, {name} version {wire}")
             return
         announce = relay.unpack(data, relay.Announce)
         if announce is None or not self._may_use(name, announce.address) or len(announce.incarnation) != 16:
             self.dropped += 1
+            self._refusals.note(f"a connection: {name} announced itself wrongly")
             self._refuse(route, f"{name} announced itself wrongly")
             return
         old = self._by_address.get(announce.address)
-        line = Line(route, announce.address, announce.incarnation, announce.version)
+        line = Line(route, key, announce.address, announce.incarnation, announce.version)
         if old and old.incarnation != line.incarnation:
             if old.lost_at is None:
                 self._refuse(old.route, f"another process connected as {line.address}; only one may be at work")
@@ -324,16 +362,18 @@ class Hub:
         except ConfigError as error:
             log.error("the changed roster is not taken up: %s", error)
             return
-        for name in self.roster.keys() ^ roster.keys():
-            log.info("%s is %s the roster", name, "now on" if name in roster else "off")
+        for name in self.roster.keys() | roster.keys():
+            if name not in roster or name not in self.roster:
+                log.info("%s is %s the roster", name, "now on" if name in roster else "off")
+            elif self.roster[name] != roster[name]:
+                log.info("the keys of %s on the roster have changed", name)
         self.roster = roster
 
     def _tick(self, now: float) -> None:
         self._reread()
         for line in list(self._lines.values()):
-            if identity_of(line.address) not in self.roster:
-                self._refuse(line.route, f"{identity_of(line.address)} was removed from this federation")
-                self._down(line, "was removed from the federation")
+            if not self._good(identity_of(line.address), line.key):
+                self._cut(line)
             elif not self._send(line.route, relay.TICK):
                 line.lost_at = line.lost_at or now
                 if now - line.lost_at >= RETURN_SECONDS:
@@ -348,7 +388,7 @@ class Hub:
             while True:
                 name = self._ended.get_nowait()
                 for line in [line for line in self._lines.values() if identity_of(line.address) == name]:
-                    self._down(line, "has died")
+                    self._down(line, DIED)
 
     def _down(self, line: Line, reason: str) -> None:
         self._lines.pop(line.route, None)

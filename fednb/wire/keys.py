@@ -18,6 +18,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,21 +38,49 @@ Kind = Literal["party", "coordinator", "analyst", "hub"]
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
-class PublicIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Successor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The keys that will take the place of a member's present ones; until then both are good."""
+
+    curve: str
+    verify: str
+    until: float  # unix seconds, when the present ones die
+
+
+class PublicIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What everybody may know of a member."""
 
     name: str
     kind: Kind
     curve: str  # CURVE public key, Z85
     verify: str  # Ed25519 public key, hex
+    next: Successor | None = None  # while the member changes its keys
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        try:
-            if len(z85.decode(self.curve)) != 32 or len(bytes.fromhex(self.verify)) != 32:
-                raise ValueError
-        except (ValueError, KeyError, UnicodeError):
-            raise ConfigError(f"the public keys of {self.name!r} are malformed: ask its owner for them again") from None
+        for curve, verify in self.keys:
+            try:
+                if len(z85.decode(curve)) != 32 or len(bytes.fromhex(verify)) != 32:
+                    raise ValueError
+            except (ValueError, KeyError, UnicodeError):
+                raise ConfigError(
+                    f"the public keys of {self.name!r} are malformed: ask its owner for them again"
+                ) from None
+
+    @property
+    def successor(self) -> PublicIdentity | None:
+        """This member with its next keys only."""
+        return PublicIdentity(self.name, self.kind, self.next.curve, self.next.verify) if self.next else None
+
+    @property
+    def keys(self) -> frozenset[tuple[str, str]]:
+        """Both pairs of public keys, or the only one."""
+        present = {(self.curve, self.verify)}
+        return frozenset(present | {(self.next.curve, self.next.verify)} if self.next else present)
+
+    @property
+    def over(self) -> bool:
+        """Whether the present keys have died."""
+        return self.next is not None and time.time() >= self.next.until
 
     @property
     def curve_key(self) -> bytes:
@@ -63,13 +92,28 @@ class PublicIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Both keys in 120 bits, for two people to compare over the telephone."""
         return _fingerprint(self.curve_key, bytes.fromhex(self.verify))
 
+    def check_fingerprint(self, heard: str) -> None:
+        """Raises ConfigError unless this is what people read out for these keys."""
+        if "".join(heard.upper().replace("-", "").split()) != self.fingerprint.replace("-", ""):
+            raise ConfigError(
+                f"the fingerprint is not that of the keys which came for {self.name}. Compare again by telephone, with "
+                "`fednb members HOME card` at the other end; if it stays different, somebody put in other keys."
+            )
+
+    @property
+    def present(self) -> PublicIdentity:
+        """This member with its present keys only."""
+        return self if self.next is None else PublicIdentity(self.name, self.kind, self.curve, self.verify)
+
     def verifies(self, signature: bytes, data: bytes) -> bool:
-        """Whether this member signed `data`."""
-        try:
-            Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.verify)).verify(signature, data)
-        except (InvalidSignature, ValueError):
-            return False
-        return True
+        """Whether this member signed `data`, with keys that are good now."""
+        for key in ([] if self.over else [self.verify]) + ([self.next.verify] if self.next else []):
+            try:
+                Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(signature, data)
+            except (InvalidSignature, ValueError):
+                continue
+            return True
+        return False
 
 
 class _Secrets(msgspec.Struct, forbid_unknown_fields=True):
@@ -105,12 +149,12 @@ class Identity:
         return cls(name, public, secret, os.urandom(32))
 
     @classmethod
-    def create(cls, folder: Path, name: str) -> Identity:
+    def create(cls, folder: Path, name: str, at: str = "identity.json") -> Identity:
         """New keys, in `folder` (made with mode 0700). Never replaces keys that exist."""
         identity = cls.generate(name)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_private(folder)
-        path = folder / "identity.json"
+        path = folder / at
         content = msgspec.json.encode(
             _Secrets(
                 name,
@@ -130,11 +174,11 @@ class Identity:
         return identity
 
     @classmethod
-    def load(cls, folder: Path) -> Identity:
+    def load(cls, folder: Path, at: str = "identity.json") -> Identity:
         """The keys in `folder`; refused when anybody else on this machine could read them."""
-        path = folder / "identity.json"
+        path = folder / at
         if not path.exists():
-            raise ConfigError(f"{folder} is not a member's home: it holds no identity.json")
+            raise ConfigError(f"{folder} is not a member's home: it holds no {at}")
         _check_private(folder)
         _check_private(path)
         try:
@@ -156,6 +200,11 @@ class Identity:
         """What goes into rosters."""
         return PublicIdentity(self.name, kind, self.curve_public.decode(), self.verify_key.hex())
 
+    def fits(self, member: PublicIdentity) -> bool:
+        """Whether these are the present or the next keys of `member`."""
+        mine = self.public(member.kind)
+        return mine in (member.present, member.successor)
+
     def sign(self, data: bytes) -> bytes:
         """64 bytes, Ed25519."""
         return self._signing.sign(data)
@@ -172,8 +221,10 @@ class Roster(Mapping[str, PublicIdentity]):
     def __init__(self, members: Iterable[PublicIdentity]) -> None:
         members = list(members)
         self._members = {member.name: member for member in members}
-        self._by_key = {member.curve_key: member for member in members}
-        if not len(self._members) == len(self._by_key) == len({member.verify for member in members}) == len(members):
+        keys = [*members, *(member.successor for member in members if member.successor)]
+        self._by_key = {each.curve_key: self._members[each.name] for each in keys}
+        once = len(self._members) == len(members)
+        if not once or not len(self._by_key) == len({each.verify for each in keys}) == len(keys):
             raise ConfigError("a roster names a member or a key twice")
         if sum(member.kind == "hub" for member in members) != 1:
             raise ConfigError("a roster needs exactly one hub")
@@ -199,8 +250,9 @@ class Roster(Mapping[str, PublicIdentity]):
         return tuple(member.name for member in self._members.values() if member.kind == kind)
 
     def by_curve_key(self, key: bytes) -> PublicIdentity | None:
-        """Whose CURVE key (32 bytes) this is."""
-        return self._by_key.get(key)
+        """Whose CURVE key (32 bytes) this is, if it is good now."""
+        member = self._by_key.get(key)
+        return None if member is not None and member.over and key == member.curve_key else member
 
     def save(self, path: Path) -> None:
         write_whole(path, msgspec.json.format(msgspec.json.encode({"members": list(self._members.values())})))
@@ -233,7 +285,7 @@ class MemberHome:
         mine = self.roster.get(self.identity.name)
         if mine is None:
             raise ConfigError(f"{self.folder}: {self.identity.name!r} is not on its own roster")
-        if mine != self.identity.public(mine.kind):
+        if not self.identity.fits(mine):
             raise ConfigError(f"{self.folder}: the roster has other keys for {self.identity.name!r} than identity.json")
 
     @property

@@ -36,6 +36,7 @@ from fednb.wire.switchboard import Handler, Switchboard, Talk
 log = logging.getLogger("fednb.wire")
 
 MAX_PATH = 107  # of a Unix socket, on Linux
+HELLO_SECONDS = 60.0  # a confined kernel connects before it has loaded what says hello, on a busy machine long before
 _MAX_HEAD = 1 << 20
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _GATHER = 64  # buffers handed to the kernel at once
@@ -254,24 +255,27 @@ class _Branch:
 
 
 class PipeEndpoint:
-    """A kernel's end: connects to its agent's `PipeServer` at `path`."""
+    """A kernel's end of its agent's `PipeServer`."""
 
-    def __init__(self, path: Path, me: str, peer: str) -> None:
+    def __init__(self, path: Path | socket.socket, me: str, peer: str) -> None:
+        """`path` is where to connect to, or a socket that is connected already."""
         self.me = me
         self.peer = peer
         self._board = Switchboard(me)
         self._watchers: list[Callable[[Presence], None]] = []
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = path if isinstance(path, socket.socket) else socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         wire = _Wire(sock)
         try:
-            sock.connect(os.fspath(path))
+            if not isinstance(path, socket.socket):
+                sock.connect(os.fspath(path))
             wire.check_owner()
             wire.send(_Head("hello", text=me))
             _check_hello(wire.recv()[0], peer)
         except (OSError, EOFError) as error:
             sock.close()
+            where = "its pipe" if isinstance(path, socket.socket) else path
             raise LinkError(
-                f"{me} cannot reach its agent through {path}: {error or 'it hung up'}", member=peer
+                f"{me} cannot reach its agent through {where}: {error or 'it hung up'}", member=peer
             ) from None
         except LinkError:
             sock.close()
@@ -387,7 +391,7 @@ class PipeServer:
     def _greet(self, sock: socket.socket) -> None:
         wire = _Wire(sock)
         try:
-            sock.settimeout(5.0)  # for the hello only
+            sock.settimeout(HELLO_SECONDS)
             wire.check_owner()
             head, _ = wire.recv()
             wire.send(_Head("hello", text=self.me))

@@ -110,9 +110,7 @@ def test_the_hub_with_the_secret_key_reads_nothing(tmp_path: Path, monkeypatch: 
                 coordinator="coordinator",
                 lookup=lookup,
             )
-        CoordinatorService(
-            endpoints["coordinator"], MemberStore(), RunStore(), QuotaLedger(multiple=5), lookup=lookup
-        )
+        CoordinatorService(endpoints["coordinator"], MemberStore(), RunStore(), QuotaLedger(multiple=5), lookup=lookup)
         federation = Federation(endpoints["analyst"], "coordinator")
         frame = federation.align({"bank": "own", "agency": "own"}, on="id")
         VerticalLogisticRegression(max_iter=2).fit(frame, y="bank.default")

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from jupyter_client.manager import KernelManager
 
 import fednb
 from fednb.errors import DataError, FednbError, LinkError, PeerLost
 from fednb.federation import launch
 from fednb.federation.messages import RunEnded, RunEvent
-from fednb.models import VerticalLogisticRegression
+from fednb.models import SecureBoostClassifier, VerticalLogisticRegression
 
 SECONDS = 60.0
 FILE = """
@@ -110,6 +111,14 @@ def wait_until_up(federation: fednb.Federation, member: str) -> None:
         assert came.wait(max(0.0, deadline - time.monotonic())), f"{member} did not come up"
 
 
+def until_moment(federation: fednb.Federation, run: str, moment: float) -> None:
+    """Watch a run until an iteration is done after that moment (unix seconds)."""
+    for item in federation.watch(run):
+        assert isinstance(item, RunEvent), f"the run has ended: {item}"
+        if is_step_of(item, "coordinator") and item.event.at > moment:
+            return
+
+
 def align(federation: fednb.Federation) -> fednb.VerticalFrame:
     return federation.align({"bank": "loans", "agency": "invoices"}, on="sme_id")
 
@@ -142,6 +151,93 @@ def test_a_run_cut_off_by_a_kill_names_the_member_and_resumes_to_the_same_model(
         assert np.array_equal(np.asarray(resumed.coef_[party]), np.asarray(whole.coef_[party]))
     with pytest.raises(DataError, match="has ended well"):
         federation.resume(run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["agency", "bank", "coordinator"])
+def test_a_member_killed_in_mid_training_under_fednb_up_is_named_though_all_others_are_stopped(
+    running: launch.Running, federation: fednb.Federation, victim: str
+) -> None:
+    run = start_fit(federation, align(federation), max_iter=200)
+    until_step(federation, run, 2)
+
+    def keep_up() -> None:  # what the command does
+        try:
+            running.wait()
+        except PeerLost:
+            running.stop()
+
+    launcher = threading.Thread(target=keep_up)
+    launcher.start()
+    began = time.monotonic()
+    running.members[victim].send_signal(signal.SIGKILL)
+    with pytest.raises(PeerLost, match=f"{victim} has died") as lost:
+        federation._follow(run, "the fit")
+    assert lost.value.member == victim and time.monotonic() - began < 10
+    launcher.join()
+    assert all(member.poll() is not None for member in running.members.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("restarted", [True, False])
+def test_a_run_survives_the_restart_of_its_notebook_but_not_an_interrupt(
+    running: launch.Running, federation: fednb.Federation, restarted: bool
+) -> None:
+    notebook = KernelManager(kernel_name="python3")
+    notebook.start_kernel()
+    client = notebook.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=SECONDS)
+        client.execute(f"%load_ext fednb\n%fed connect {running.federation.path}", reply=True, timeout=SECONDS)
+        client.execute(
+            "%%coordinator\nframe = fed.align({'bank': 'loans', 'agency': 'invoices'}, on='sme_id')\n"
+            "VerticalLogisticRegression(max_iter=200, tol=1e-12).fit(frame, y='bank.default')"
+        )
+        deadline = time.monotonic() + SECONDS
+        while not (runs := federation.runs()).get("title", pd.Series(dtype=str)).str.contains("Logistic").any():
+            assert time.monotonic() < deadline, "the fit did not begin"
+            threading.Event().wait(0.1)
+        run = str(runs["run"].iloc[0])
+        until_step(federation, run, 2)
+        if restarted:
+            notebook.restart_kernel()  # Jupyter interrupts it first
+            until_moment(federation, run, time.time() + 1)
+            federation.cancel(run)
+        else:
+            notebook.interrupt_kernel()
+        assert end_of(federation, run).status == "cancelled"
+    finally:
+        client.stop_channels()
+        notebook.shutdown_kernel(now=True)
+
+
+@pytest.mark.slow
+def test_boosting_cut_off_between_two_trees_resumes_to_the_same_model(
+    running: launch.Running, federation: fednb.Federation
+) -> None:
+    train, test = align(federation).split(0.3, 0)
+    params = {"n_estimators": 12, "subsample": 0.8, "max_depth": 2}
+    whole = SecureBoostClassifier(**params).fit(train, y="bank.default", eval_frame=test)
+    rows = train.followed_by(test)
+    run = federation.start(
+        "vertical_boosting",
+        cast={"active": ["bank"], "passive": ["agency"]},
+        data=rows.refs(label=("bank", "default")),
+        params={**params, "validation": len(test)},
+    )
+    until_step(federation, run, 3)
+    running.members["agency"].send_signal(signal.SIGKILL)
+    ended = end_of(federation, run)
+    assert ended.status == "failed" and ended.member == "agency"
+    restart(running, "agency")
+    wait_until_up(federation, "agency")
+    resumed = SecureBoostClassifier(**params).fit(train, y="bank.default", eval_frame=test, resume=run)
+    steps = [item.event.step for item in federation.watch(run) if is_step_of(item, "bank")]
+    assert steps.count(1) == 1 and steps[-1] == 12, "it went on, it did not begin anew"
+    assert resumed.history_.equals(whole.history_)
+    assert sorted(resumed.feature_importances_["gain"]) == sorted(whole.feature_importances_["gain"])
+    assert resumed.evaluate(test).log_loss == whole.evaluate(test).log_loss
 
 
 @pytest.mark.slow

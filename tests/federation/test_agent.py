@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from fednb.config import PartyConfig, RulesConfig
 from fednb.errors import ConfigError, DataError
-from fednb.federation.agent import finder
+from fednb.federation.agent import finder, start_party
+from fednb.wire.loopback import Network
 
 TOY = """
 from fednb.protocols.base import Params, Protocol
@@ -45,3 +47,24 @@ def test_an_owner_installs_a_protocol_by_name(installed: None) -> None:
 def test_a_protocol_that_cannot_be_loaded_is_named(installed: None, name: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         finder([name])
+
+
+@pytest.mark.parametrize(
+    ("rules", "where"),
+    [
+        (RulesConfig(allow=("psi", "toys")), "party.bank.protocols.allow: there is no protocol 'toys'"),
+        (RulesConfig(of={"vertical_logistics": RulesConfig()}), "party.bank.protocols.vertical_logistics: there is no"),
+    ],
+)
+def test_a_rule_on_a_protocol_that_there_is_not_stops_the_party(tmp_path: Path, rules: RulesConfig, where: str) -> None:
+    network = Network({"bank": "party"})
+    with pytest.raises(ConfigError, match=where):
+        start_party(
+            network.endpoint("bank"),
+            PartyConfig("bank", rules=rules),
+            tmp_path,
+            coordinator="coordinator",
+            run_folder=tmp_path,
+            pipe=lambda path: pytest.fail("nothing is opened"),
+        )
+    network.endpoints["bank"].close()

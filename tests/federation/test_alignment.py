@@ -169,3 +169,12 @@ def test_ids_of_another_type_at_the_other_party_match_by_what_they_say_or_that_i
         else:
             with pytest.raises(DataError, match="no id is common.* bank writes ids as .* agency writes ids as"):
                 federation.align({"bank": "t", "agency": "t"}, on="id")
+
+
+def test_only_what_keeps_to_the_members_links_can_align(federation: fednb.Federation) -> None:
+    tables = {"bank": "loans", "agency": "invoices"}
+    with pytest.raises(DataError, match="'spu' is not offered: .*past the hub.*method='ecdh'"):
+        federation.align(tables, on="vat", method="spu")
+    with pytest.raises(DataError, match="no method 'rsa' to align by"):
+        federation.align(tables, on="vat", method="rsa")
+    assert federation.align(tables, on="vat", method="ecdh").shape == federation.align(tables, on="vat").shape

@@ -70,7 +70,7 @@ def test_id_and_label_are_found_again_after_a_merge(bank: Party) -> None:
     bank.fed.save("unlabelled", merged.drop(columns="default"))
     assert bank.tables.table("unlabelled").label is None
     bank.fed.save("by_index", merged.set_index("sme_id"))
-    assert bank.tables.ids("by_index").tolist() == ["007", "08"]
+    assert list(bank.tables.ids("by_index")) == ["007", "08"]
 
 
 def test_a_table_of_unknown_origin_needs_its_id_named(bank: Party) -> None:

@@ -190,6 +190,25 @@ def test_a_cell_that_kills_its_kernel_ends_and_the_next_one_runs(bench: Bench) -
     assert shown(bench.run("'precious' in globals()")) == ["False"]
 
 
+@pytest.mark.parametrize("goodbye", ["exit()", "quit", "print('bye')\nexit()"])
+def test_a_cell_that_says_exit_is_the_one_that_ends_with_the_kernel(bench: Bench, goodbye: str) -> None:
+    bench.run("precious = 1")
+    end = done(bench.run(goodbye))
+    assert end.status == "died" and "exit()" in end.reason and "variables are gone" in end.reason
+    for _ in range(3):  # none of the innocent cells that follow hears of it
+        events = bench.run("'precious' in globals()")
+        assert shown(events) == ["False"] and done(events).status == "ok" and not text(events, "stderr")
+
+
+@pytest.mark.parametrize("module", ["tqdm.auto", "tqdm.notebook", "tqdm.autonotebook"])
+def test_progress_bars_of_a_notebook_move(bench: Bench, module: str) -> None:
+    bench.run("from fednb.federation import text_progress; text_progress.install()")
+    events = bench.run(f"from {module} import tqdm\nfor _ in tqdm(range(4), mininterval=0): pass")
+    assert done(events).status == "ok" and not shown(events), "no widget, which would stand still"
+    for step in ("0/4", "2/4", "4/4"):
+        assert step in text(events, "stderr")
+
+
 def test_a_kernel_that_left_between_cells_is_told_to_the_next_cell(bench: Bench) -> None:
     bench.run("import threading, os; threading.Timer(0.2, os._exit, [3]).start()")
     pid = bench.host._seats["analyst"].kernel.pid

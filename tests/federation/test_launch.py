@@ -39,9 +39,13 @@ mode = "open"
 path = "loans.csv"
 id = "{id}"
 label = "default"
+[party.bank.protocols]
+min_ids = 1
 [party.agency.tables.invoices]
 path = "invoices.parquet"
 id = "sme_id"
+[party.agency.protocols]
+min_ids = 1
 """
 
 
@@ -119,6 +123,13 @@ def test_every_member_is_a_process_of_its_own_with_its_own_folder(running: launc
         home = running.root / name
         assert home.stat().st_mode & 0o777 == 0o700
         assert (home / "identity.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_nobody_else_may_read_what_a_member_or_its_kernel_writes(running: launch.Running, cells: CellClient) -> None:
+    run(cells, "bank", "open('note.txt', 'w').write('mine')")
+    for member in ("hub", "coordinator", "bank", "agency"):
+        open_to_others = {path for path in (running.root / member).rglob("*") if path.lstat().st_mode & 0o077}
+        assert {path.name for path in open_to_others} <= {"README"}, "which IPython copies with its mode"
 
 
 def test_the_last_federation_is_found_without_a_path(running: launch.Running) -> None:

@@ -30,6 +30,7 @@ from fednb.wire import codec
 from fednb.wire.loopback import Network
 
 WAIT = 20.0
+LOANS = pd.DataFrame({"sme_id": [f"S{k}" for k in range(20)], "x": np.arange(20.0)})
 KINDS = {"bank": "party", "agency": "party", "coordinator": "coordinator", "analyst": "analyst", "hub": "hub"}
 
 
@@ -38,7 +39,7 @@ def network() -> Iterator[Network]:
     """With an honest party, bank; the others are for the test to play."""
     network = Network(KINDS)
     bank = network.endpoint("bank")
-    tables = TableStore.of_frames("bank", {"loans": pd.DataFrame({"sme_id": ["a", "b"], "x": [1.0, 2.0]})})
+    tables = TableStore.of_frames("bank", {"loans": LOANS})
     PartyService(bank, tables, MemberPolicy("bank"), MemberStore(), coordinator="coordinator", lookup=lookup)
     yield network
     bank.close()
@@ -290,7 +291,7 @@ def test_an_analyst_cancels_and_resumes_its_own_runs_only(network: Network, coor
 def test_a_party_holds_each_analyst_to_what_its_owner_named(permit: PermitConfig, rule: str) -> None:
     network = Network(KINDS)
     bank, coordinator = network.endpoint("bank"), network.endpoint("coordinator")
-    tables = TableStore.of_frames("bank", {"loans": pd.DataFrame({"sme_id": ["a", "b"], "x": [1.0, 2.0]})})
+    tables = TableStore.of_frames("bank", {"loans": LOANS})
     policy = MemberPolicy("bank", analysts={"analyst": permit})
     PartyService(bank, tables, policy, MemberStore(), coordinator="coordinator", lookup=lookup)
     agency = network.endpoint("agency")

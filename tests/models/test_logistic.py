@@ -231,9 +231,7 @@ def test_class_weights_and_warm_starts_as_in_scikit_learn() -> None:
         ({"penalty": "l2", "l1_ratio": 0.5}, "with penalty='elasticnet' only"),
     ],
 )
-def test_penalties_that_mean_nothing_are_refused(
-    frame: VerticalFrame, params: dict[str, object], message: str
-) -> None:
+def test_penalties_that_mean_nothing_are_refused(frame: VerticalFrame, params: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=message):
         VerticalLogisticRegression(**params).fit(frame, y="bank.default")
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from msgspec import structs
 from traitlets.config import Config
 
 from fednb import notebook
@@ -31,16 +32,27 @@ class ScriptedAgent:
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.requests: list[Any] = []
+        self.asks: list[m.AskState] = []
+        self.mock = m.Mock("")
         self.interrupts: dict[str, threading.Event] = {}
         self.kills: dict[str, threading.Event] = {}
         self.go = threading.Event()  # what `gate()` in a cell waits for
         self.reached = threading.Event()  # set by `gate()`, `hang()` and `defy()`
         endpoint.listen("cells", self.serve)
+        endpoint.listen("asks", self.serve)
 
     def serve(self, talk: Conversation) -> None:
         while True:
-            got = talk.recv(m.Execute, m.Interrupt, m.Complete, m.Inspect, m.Restart)
+            got = talk.recv(m.Execute, m.Interrupt, m.Complete, m.Inspect, m.Restart, m.Ask, m.ListAsks, m.AskMock)
             self.requests.append(got)
+            if isinstance(got, m.ListAsks):
+                talk.send(m.Asks(got.query, list(self.asks)))
+                continue
+            if isinstance(got, m.AskMock):
+                talk.send(structs.replace(self.mock, query=got.query))
+                continue
+            if isinstance(got, m.Ask):
+                got = m.Execute(got.cell, got.code)
             if isinstance(got, m.Execute):
                 self.interrupts[got.cell], self.kills[got.cell] = threading.Event(), threading.Event()
                 threading.Thread(target=self.run, args=(talk, got), daemon=True).start()

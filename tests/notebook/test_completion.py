@@ -11,6 +11,7 @@ from IPython.core.completer import provisionalcompleter
 from fednb.federation import messages as m
 from fednb.notebook.attached import attach
 from fednb.notebook.completion import Completer, install
+from fednb.notebook.magics import COMMANDS
 
 
 def complete(world: Any, text: str, cursor: int | None = None) -> dict[str, Any]:
@@ -66,7 +67,7 @@ def test_asynchronous_handlers_are_awaited(world: Any) -> None:
         ("%%party bank --timeout ", []),
         ("%%coordinator --n", ["--noblock"]),
         ("%%coordinator ", []),
-        ("%fed ", ["connect", "status", "doctor", "tables", "runs", "receipt", "cost", "restart"]),
+        ("%fed ", list(COMMANDS)),
         ("x = 1\n%fed st", ["status"]),
         ("%fed restart a", ["agency"]),
         ("%%party nobody\nlo", []),

@@ -163,8 +163,7 @@ def test_a_coordinators_cell_goes_on_when_its_notebook_ends(running: Running) ->
     try:
         begun = first.when("begun")
         cell = (
-            "import threading\nended = 'early'\nprint('begun', flush=True)\n"
-            "threading.Event().wait(1)\nended = 'well'"
+            "import threading\nended = 'early'\nprint('begun', flush=True)\nthreading.Event().wait(1)\nended = 'well'"
         )
         for magic, line in (("coordinator", "--noblock"), ("party", "bank --noblock")):
             begun.clear()

@@ -6,12 +6,14 @@ import signal
 import threading
 from typing import Any
 
+import pandas as pd
 import pytest
 from IPython.core.error import UsageError
 
 from fednb.errors import DataError, LinkError, LinkTimeout, NotConnected, PeerLost, Refused, RemoteError
 from fednb.federation import client
 from fednb.federation import messages as m
+from fednb.federation.arrow import to_arrow
 from fednb.federation.cells import CellRun
 from fednb.federation.receipts import table
 from fednb.notebook import cell as cells
@@ -190,11 +192,39 @@ def test_o_of_a_name_that_the_cell_did_not_make_says_so(world: Any) -> None:
         world.party("bank -o rows", "pass")
 
 
-def test_ask_says_that_open_mode_needs_no_approval(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ask_is_sent_with_its_reason_and_a_cell_that_waits_is_no_error(
+    world: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     world.party('bank --ask "to count rows"', "stream('ran')")
-    out = capsys.readouterr().out
-    assert "open mode needs no approval" in out
-    assert out.endswith("ran")
+    assert capsys.readouterr().out.endswith("ran")
+    asked = world.agents["bank"].requests[-1]
+    assert isinstance(asked, m.Ask) and asked.reason == "to count rows"
+    world.party('bank --ask "to count rows"', "end('waiting', 'request 1 waits')")
+    assert "request 1 waits" in capsys.readouterr().err
+
+
+def test_ask_takes_nothing_that_would_leave_unseen(world: Any) -> None:
+    for more in ("-o x", "--noblock"):
+        with pytest.raises(UsageError, match="neither -o nor --noblock"):
+            world.party(f'bank --ask "why" {more}', "pass")
+    assert world.agents["bank"].requests == []
+
+
+def test_fed_mock_brings_invented_rows(world: Any) -> None:
+    world.agents["bank"].mock = m.Mock("", to_arrow(pd.DataFrame({"x": [1, 2]}), "it"))
+    assert list(world.shell.run_line_magic("fed", "mock bank.loans")["x"]) == [1, 2]
+    world.agents["bank"].mock = m.Mock("", error="there is no table 'loan\x1b[31ms'.")
+    with pytest.raises(DataError, match=r"bank: there is no table 'loan\[31ms'"):
+        world.shell.run_line_magic("fed", "mock bank.loans")
+    with pytest.raises(UsageError, match="a party and its table"):
+        world.shell.run_line_magic("fed", "mock bank")
+
+
+def test_fed_asked_lists_every_partys_requests_and_makes_their_words_harmless(world: Any) -> None:
+    state = m.AskState("abc", "denied", "too \x1b[31mmuch", "to count", 1.8e9, 0.0, 0, "len(fed.load('loans'))")
+    world.agents["agency"].asks.append(state)
+    (row,) = world.shell.run_line_magic("fed", "asked").to_dict("records")
+    assert (row["party"], row["request"], row["state"], row["why"]) == ("agency", "abc", "denied", "too [31mmuch")
 
 
 def test_noblock_gives_a_future_whose_output_stays_in_its_area(world: Any) -> None:
@@ -256,6 +286,21 @@ def _interrupt_when(*events: threading.Event) -> None:
             signal.pthread_kill(MAIN, signal.SIGINT)
 
     threading.Thread(target=send, daemon=True).start()
+
+
+def test_an_interrupt_that_comes_while_a_cell_is_sent_reaches_it(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    execute = world.session.cells.execute
+
+    def sent(*arguments: Any, **options: Any) -> CellRun:
+        run: CellRun = execute(*arguments, **options)
+        assert world.agents["bank"].reached.wait(WAIT)
+        signal.raise_signal(signal.SIGINT)
+        return run
+
+    monkeypatch.setattr(world.session.cells, "execute", sent)
+    with pytest.raises(RemoteError) as caught:
+        world.party("bank", "hang()")
+    assert caught.value.errors["bank"].ename == "KeyboardInterrupt"
 
 
 def test_an_interrupt_reaches_every_party(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -377,7 +422,8 @@ def test_fed_restart_gives_fresh_kernels(world: Any, capsys: pytest.CaptureFixtu
 
 def test_fed_refuses_what_it_does_not_know(world: Any) -> None:
     with pytest.raises(
-        UsageError, match="no command 'statsu'; it has connect, status, doctor, tables, runs, receipt, cost, restart"
+        UsageError,
+        match="no command 'statsu'; it has connect, status, doctor, tables, runs, receipt, cost, asked, mock",
     ):
         world.shell.run_line_magic("fed", "statsu")
     with pytest.raises(UsageError, match="takes nothing more"):

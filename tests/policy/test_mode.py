@@ -26,8 +26,8 @@ def test_an_open_member_can_be_locked_and_not_opened_again() -> None:
 
 
 def test_an_unknown_mode_is_not_taken_for_an_open_one() -> None:
-    with pytest.raises(ValueError, match="unknown mode 'guarded'"):
-        MemberPolicy("bank", "guarded")
+    with pytest.raises(ValueError, match="unknown mode 'guard'"):
+        MemberPolicy("bank", "guard")
 
 
 class Invited:

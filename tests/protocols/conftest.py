@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,8 @@ from fednb.protocols.base import Dataset, Outcome, Protocol, RunContext
 from fednb.wire.link import Link
 from fednb.wire.loopback import play
 from fednb.wire.message import Message
+
+sys.path.insert(0, str(Path(__file__).parent))  # for boosting_world, which two files of tests share
 
 KEY_BITS = 512  # for speed; what depends on the size is tested in crypto
 

@@ -61,7 +61,7 @@ def test_whole_columns_are_read_like_single_values(values: list[str]) -> None:
 
 def test_repeated_and_missing_ids_are_counted_and_left_out() -> None:
     found = prepare(["b", "A", "a", None, "B ", "c"])
-    assert found.ids == [b"b", b"a", b"c"]
+    assert found.ids.tolist() == [b"b", b"a", b"c"]
     assert found.rows.tolist() == [0, 1, 5]
     assert (found.duplicates, found.missing) == (2, 1)
 

@@ -210,7 +210,7 @@ def test_a_mixed_quadratic_is_solved_in_as_many_steps_as_it_has_directions() -> 
     parties = [Remembering(block, np.zeros(3)) for block in blocks]
     mixing = Mixing(2)
     for _ in range(8):
-        residual = sum(party.scores() for party in parties) - y
+        residual = sum(party.X @ party.at() for party in parties) - y
         said = [party.step(party.X.T @ residual) for party in parties]
         weights, damping = mixing.after(max(norm for norm, _ in said), {str(i): p for i, (_, p) in enumerate(said)})
         for party in parties:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fednb.crypto import paillier
 from fednb.errors import CryptoError, DataError
 from fednb.protocols.features import Scaling, check_features, check_training, fit_scaling
-from fednb.protocols.layout import Layout
+from fednb.protocols.layout import Layout, largest
 from fednb.protocols.separable import COARSE, FINE, Expansion, averaged, sigmoid, spread_of
 from fednb.protocols.steps import Block, Schedule
 
@@ -89,7 +89,8 @@ def test_factors_use_the_bits_that_each_column_allows(stage: str) -> None:
     rng = np.random.default_rng(0)
     left, X = rng.normal(size=(6, 2)), rng.normal(size=(6, 3)) * [1e-6, 0.0, 1e6]
     values = left.T[:, :, None] * X
-    whole, shift = layout.factors(left, X)
+    shift = layout.shifts(largest(left, X))
+    whole = layout.factors(left, X, shift)
     layout.packing.check_columns(whole)
     assert np.abs(whole[:, [0, 2]]).max(axis=0).min() >= (1 << layout.packing.right_bits - 2) - 1
     assert not whole[:, 1].any()
@@ -103,7 +104,9 @@ def test_rounding_errors_of_a_category_do_not_add_up(terms: int) -> None:
     key = paillier.generate(512, insecure_short_key=True).public
     layout = Layout.of("coarse", key, 3000, 1)
     X = np.random.default_rng(0).choice([-0.3013, 3.877], size=(3000, 2))
-    whole, shift = layout.factors(np.full((3000, terms), 0.7), X)
+    left = np.full((3000, terms), 0.7)
+    shift = layout.shifts(largest(left, X))
+    whole = layout.factors(left, X, shift)
     back = np.ldexp(whole.reshape(terms, -1, 2)[:, :3000].astype(float), -shift)
     assert np.abs(back - 0.7 * X).max() > 2e-3  # one number is rounded
     for value in np.unique(X):
@@ -131,7 +134,7 @@ def test_blocks_that_know_only_their_own_features_reach_the_joint_optimum() -> N
     y = (rng.random(500) < sigmoid(X[0] @ [1, -1, 0.5] + X[1] @ [0.5, 0.5, -1, 0])).astype(float)
     blocks = [Block(np.column_stack([X[0], np.ones(500)]), 1.0, 2, intercept=True), Block(X[1], 1.0, 2)]
     for _ in range(150):
-        residual = sigmoid(blocks[0].scores() + blocks[1].scores()) - y
+        residual = sigmoid(sum(block.X @ block.at() for block in blocks)) - y
         norm = max(block.step(block.X.T @ residual)[0] for block in blocks)
     reference = LogisticRegression(tol=1e-10, max_iter=1000).fit(np.hstack(X), y)
     assert norm < 1e-5

@@ -15,6 +15,7 @@ from fednb.crypto import paillier
 from fednb.crypto.paillier import CipherVector, Fresh
 from fednb.errors import CryptoError, DataError, QuotaExceeded, UnexpectedMessage
 from fednb.protocols import four_steps as fs
+from fednb.protocols import rows
 from fednb.protocols.base import FixedBudget, Journal, Outcome, RunContext
 from fednb.protocols.features import Scaling
 from fednb.protocols.layout import Layout
@@ -449,11 +450,14 @@ class Pages(Journal):
         return None if self.resume is None else (self.resume, self.pages[self.resume])
 
 
-@pytest.mark.parametrize(("widths", "crash_at"), [((2, 2), 5), ((1, 2, 2), 3), ((2, 2), 8)])
+@pytest.mark.parametrize(
+    ("widths", "crash_at", "batch_size"), [((2, 2), 5, None), ((1, 2, 2), 3, None), ((2, 2), 8, None), ((2, 2), 6, 100)]
+)
 def test_a_run_continues_after_a_crash_to_the_same_model(
-    training: Make, widths: tuple[int, ...], crash_at: int
+    training: Make, widths: tuple[int, ...], crash_at: int, batch_size: int | None
 ) -> None:
-    t = training(widths, n=120, max_iter=8, tol=0.0)
+    t = training(widths, n=120 if batch_size is None else 330, max_iter=8, tol=0.0, batch_size=batch_size)
+    t.contexts = {member: RunContext() for member in [*t.parties, "coordinator"]}
     whole = t.fit()
     journals = {member: Pages() for member in [*t.parties, "coordinator"]}
 
@@ -522,3 +526,75 @@ def test_default_credit_matches_scikit_learn_in_twenty_iterations(training_on: M
 def ks(y: np.ndarray, scores: np.ndarray) -> float:
     fpr, tpr, _ = roc_curve(y, scores)
     return float(np.max(tpr - fpr))
+
+
+# ---------------------------------------------------------------- in parts
+
+
+class InParts:
+    """Features that can be read some rows, or one column, at a time only, as from a file."""
+
+    def __init__(self, X: np.ndarray) -> None:
+        self._X, self.shape, self.most = X, X.shape, 0
+
+    def __getitem__(self, which: Any) -> np.ndarray:
+        if isinstance(which, slice):
+            self.most = max(self.most, which.stop - which.start)
+        else:
+            assert which[0] == slice(None) and isinstance(which[1], int)
+        return np.array(self._X[which])
+
+
+@pytest.mark.parametrize("widths", [(2, 3), (0, 2, 2)])
+def test_rows_in_parts_give_the_same_model_and_are_revealed_once(
+    training: Make, widths: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    t = training(widths, n=310, max_iter=8)
+    whole = t.fit()
+    monkeypatch.setattr(rows, "ROWS_AT_ONCE", 100)
+    t.tape.messages.clear()
+    t.parts = [InParts(X) for X in t.parts]
+    parts = t.fit()
+    assert all(X.most == 78 for X in t.parts)
+    # plaintext factors are rounded in the same way, and sums of integers are exact
+    np.testing.assert_allclose(coefficients(t, parts), coefficients(t, whole), atol=1e-9, rtol=0)
+    n_iter = parts["bank"].public["n_iter"]
+    assert n_iter == whole["bank"].public["n_iter"]
+    for passive in t.cast["passive"]:
+        assert t.tape.kinds(passive, "bank") == ["Scores"] * 4 * n_iter
+        assert t.tape.kinds("bank", passive) == ["Residuals"] * 4 * n_iter
+        assert t.tape.kinds(passive, "coordinator").count("MaskedGradient") == n_iter
+
+
+# ---------------------------------------------------------------- batches
+
+
+@pytest.mark.parametrize("widths", [(2, 3), (1, 2, 2)])
+def test_batches_come_near_the_model_of_all_rows(training: Make, widths: tuple[int, ...]) -> None:
+    t = training(widths, n=3000, max_iter=24, batch_size=500)
+    # rows stand in the order of the label: batches must not
+    order = np.argsort(t.y, kind="stable")
+    t.parts, t.y = [X[order] for X in t.parts], t.y[order]
+    out = t.fit()
+    reference = LogisticRegression(C=1.0, tol=1e-8).fit(standardised(t.parts), t.y)
+    scores = reference.decision_function(standardised(t.parts))
+    assert abs(roc_auc_score(t.y, linear(t, out)) - roc_auc_score(t.y, scores)) < 0.002
+    assert np.abs(coefficients(t, out) - reference.coef_[0]).max() < 0.12
+    sent = [len(m.terms) for s, r, m in t.tape.messages if isinstance(m, fs.Residuals) and r == "agency"]
+    assert len(sent) == 24
+    t.params["batch_size"] = None
+    t.tape.messages.clear()
+    t.fit()
+    all_rows = [len(m.terms) for s, r, m in t.tape.messages if isinstance(m, fs.Residuals) and r == "agency"]
+    assert all_rows[0] > 4 * sent[0]
+
+
+def test_batches_with_l1_keep_exact_zeros(training: Make) -> None:
+    t = training(n=600, max_iter=12, batch_size=200, C=0.02, l1_ratio=1.0)
+    assert np.any(coefficients(t, t.fit()) == 0.0)
+
+
+def test_a_batch_with_fewer_rows_than_features_is_refused(training: Make) -> None:
+    t = training((60, 50), n=1000, batch_size=100)
+    with pytest.raises(DataError, match="112 features and 100 rows in an iteration|111 features and 100 rows"):
+        t.fit()

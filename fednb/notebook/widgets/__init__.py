@@ -15,6 +15,7 @@ from fednb.errors import NotConnected
 from fednb.federation.views import (
     AlignmentView,
     AnyView,
+    EnsembleView,
     EvaluationView,
     FrameView,
     ModelView,
@@ -58,7 +59,7 @@ def show(
 
 def outputs(view: AnyView, styles: Mapping[str, Look]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """MIME bundles with their metadata: the picture, then the same figures as a table to unfold."""
-    from fednb.notebook.widgets import alignment, evaluation, frame, model, scores
+    from fednb.notebook.widgets import alignment, ensemble, evaluation, frame, model, scores
     from fednb.notebook.widgets.card import html_table, text_table
 
     card: Any = None
@@ -74,6 +75,9 @@ def outputs(view: AnyView, styles: Mapping[str, Look]) -> list[tuple[dict[str, A
     elif isinstance(view, ModelView):
         card = model.picture(view, styles)
         tables.append(("All coefficients", model.HEAD, model.rows(view)))
+    elif isinstance(view, EnsembleView):
+        card = ensemble.picture(view, styles)
+        tables.append(("All features that split", ensemble.HEAD, ensemble.rows(view)))
     elif isinstance(view, EvaluationView):
         card = evaluation.picture(view, styles)
         tables.append(("The figures as a table", evaluation.HEAD, evaluation.rows(view)))
@@ -100,6 +104,8 @@ def _looks(view: AnyView, federation: Federation | None) -> Mapping[str, Look]:
         members = list(view.columns)
     elif isinstance(view, AlignmentView | ModelView):
         members = [part.member for part in (view.parties if isinstance(view, AlignmentView) else view.parts)]
+    elif isinstance(view, EnsembleView):
+        members = list(view.members)
     elif isinstance(view, EvaluationView | ScoresView) and view.member:
         members = [view.member]
     return looks(members)

@@ -22,6 +22,7 @@ from fednb.errors import FednbError
 from fednb.federation.messages import RunEnded, RunEvent
 from fednb.federation.progress import Bar, RunProgress
 from fednb.federation.views import TrainingView
+from fednb.notebook.comms import hear_while_busy
 from fednb.notebook.palette import Look
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ class NotebookScreen:
         if self._widget is None:
             self._widget = _widget(state)
             self._widget.on_msg(self._on_message)
-            _hear_while_busy(self._widget)
+            hear_while_busy(self._widget.comm)
             data, metadata = self._widget._repr_mimebundle_()
             data["text/plain"] = f"{progress.title or 'run'} [{progress.run}]: a picture stands here when it has ended"
             self._publish(data, metadata, update=False)
@@ -228,16 +229,6 @@ class NotebookScreen:
             self._cancel()
         except FednbError as error:
             self._widget.note = f"could not cancel: {error}"[:NOTE]
-
-
-def _hear_while_busy(widget: Any) -> None:
-    """Let the button's message in by the front end's own subshell, while the cell occupies the main one.
-
-    ipykernel from 7.4 on answers a widget where it was last written to, which here is the cell's busy loop: the button
-    would be heard when the run is over. Older ones, and front ends without subshells, leave the interrupt button.
-    """
-    if hasattr(widget.comm, "_reply_subshell_for"):
-        widget.comm._reply_subshell_for = lambda data, sender: sender
 
 
 def _widget(state: dict[str, Any]) -> Any:

@@ -43,7 +43,8 @@ function ticks(low, high, log, most) {
 function chart(shown) {
   const svg = draw("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: WIDTH, height: HEIGHT, role: "img" });
   const scale = shown.log ? Math.log10 : (value) => value;
-  const points = shown.curves.flat();
+  const dashed = shown.dashed || [];
+  const points = shown.curves.concat(dashed).flat();
   const heights = points.map((point) => scale(point[1])), steps = points.map((point) => point[0]);
   let low = Math.min(...heights), high = Math.max(...heights);
   if (shown.log) { low = Math.min(low, high - 1); } else if (low === high) { low -= 0.5; high += 0.5; }
@@ -60,10 +61,11 @@ function chart(shown) {
   for (const at of ticks(first, last, false, 6)) {
     svg.append(draw("text", { x: x(at), y: HEIGHT - 8, "text-anchor": "middle", class: "fednb-axis" }, label(at)));
   }
-  for (const curve of shown.curves) {
+  for (const curve of shown.curves.concat(dashed)) {
     if (!curve.length) continue;
+    const held = dashed.includes(curve) ? " fednb-held" : "";
     const path = curve.map((point, i) => `${i ? "L" : "M"}${x(point[0])},${y(scale(point[1]))}`).join("");
-    svg.append(draw("path", { d: path, class: "fednb-curve" }));
+    svg.append(draw("path", { d: path, class: "fednb-curve" + held }));
     const end = curve[curve.length - 1];
     svg.append(draw("circle", { cx: x(end[0]), cy: y(scale(end[1])), r: 3, class: "fednb-dot" }));
   }

@@ -86,6 +86,7 @@ def snapshot(progress: RunProgress, looks: Mapping[str, Look], *, silent: float 
     figures += [f"{format_bytes(progress.bytes)} sent"] if progress.bytes else []
     count = sum(progress.operations.values())
     figures += [f"{count:,} operations on ciphertexts"] if count else []
+    figures += losses(progress)
     return {
         "title": clip(progress.title or progress.run, 120),
         "state": "waiting for its members" if progress.state == "waiting" else progress.state,
@@ -96,6 +97,7 @@ def snapshot(progress: RunProgress, looks: Mapping[str, Look], *, silent: float 
         "log": logarithmic(metric or "", values),
         "last": progress.total if metric and progress.total else 0,  # where the axis ends
         "curves": [thinned(series) for series in progress.curves.get(metric or "", {}).values()],
+        "dashed": [thinned(series) for series in progress.curves.get(f"validation_{metric}", {}).values()],
         "members": [
             {
                 "name": m.name,
@@ -110,6 +112,16 @@ def snapshot(progress: RunProgress, looks: Mapping[str, Look], *, silent: float 
             for m in ordered(progress)
         ],
     }
+
+
+def losses(progress: RunProgress) -> list[str]:
+    """The metric on rows that are trained on and on others, and what each level of the latest trees took."""
+    metric = progress.curve() or ""
+    both = (metric, f"validation_{metric}")
+    values = [(word, progress.latest(word)) for word in (both if both[1] in progress.curves else ())]
+    said = [f"{name(word)} {value:.4g}" for word, value in values if value is not None]
+    levels = [value for word, value in sorted(progress.timings.items()) if word.startswith("level_")]
+    return said + (["levels " + " · ".join(f"{value:.2g} s" for value in levels[:12])] if levels else [])
 
 
 def ordered(progress: RunProgress) -> list[MemberProgress]:
@@ -156,6 +168,12 @@ def _curves(axes: Axes, progress: RunProgress, metric: str, looks: Mapping[str, 
         colour = _look(looks, member).ink if several else CURVE
         dots = 2.5 if len(points) <= 60 else 0
         axes.plot([x for x, _ in points], [y for _, y in points], color=colour, lw=1.8, marker="o", markersize=dots)
+    for series in progress.curves.get(f"validation_{metric}", {}).values():
+        points = thinned(series, 1_000)
+        everything += [y for _, y in points]
+        axes.plot([x for x, _ in points], [y for _, y in points], color=CURVE, lw=1.4, linestyle="--")
+        if points:
+            write(axes, points[-1][0], points[-1][1], " validation", size=7.5, color=MUTED, ha="right", va="bottom")
     if logarithmic(metric, everything):
         axes.set_yscale("log")
         axes.minorticks_off()

@@ -15,13 +15,16 @@ from fednb.federation.views import (
     AnyView,
     Calibration,
     Coefficients,
+    EnsembleView,
     Estimate,
     EvaluationView,
     FrameView,
+    Importance,
     ModelView,
     PartyAlignment,
     Roc,
     ScoresView,
+    TreeNode,
 )
 from fednb.notebook.palette import looks
 from fednb.notebook.widgets import outputs
@@ -57,6 +60,20 @@ def model(**more: Any) -> ModelView:
     return ModelView(title="VerticalLogisticRegression", parts=parts, intercept=-1.5, **more)
 
 
+def ensemble(member: str = "agency", feature: str = "#3", **more: Any) -> EnsembleView:
+    return EnsembleView(
+        title="SecureBoostClassifier",
+        members=["bank", member],
+        importance=[
+            Importance(party="bank", feature="income", gain=30.0, cover=10.0, frequency=2),
+            Importance(party=member, feature=feature, gain=10.0, cover=12.5, frequency=1),
+        ],
+        tree=[TreeNode(party=member, feature=feature, gain=9.0, cover=20.0, left=1), TreeNode(), TreeNode(cover=3.0)],
+        rounds=7,
+        **more,
+    )
+
+
 VIEWS: dict[str, AnyView] = {
     "two parties": AlignmentView(matched=70, parties=[party("bank"), party("agency", 90)], seconds=1.0),
     "three parties": AlignmentView(matched=7, parties=[party(name) for name in ("bank", "agency", "telco")]),
@@ -68,6 +85,9 @@ VIEWS: dict[str, AnyView] = {
     "many coefficients": ModelView(
         title="m", parts=[Coefficients(member="bank", columns=[f"c{i}" for i in range(60)], values=[0.0] * 60)]
     ),
+    "an ensemble": ensemble(history={"loss": [0.6, 0.5], "validation_loss": [0.7, 0.65]}, evaluation=evaluation()),
+    "a bare ensemble": EnsembleView(title="e"),
+    "a stranger's ensemble": ensemble(EVIL, EVIL, metric=EVIL, label=EVIL, notes=[EVIL], history={"loss": [1.0]}),
     "an evaluation": evaluation(member="bank", label="bank.default"),
     "a bare evaluation": EvaluationView(auc=Estimate(value=None), ks=Estimate(value=None)),
     "scores": ScoresView(member="bank", rows=10, summary={"mean": 0.1}, edges=[0, 0.5, 1], counts=[3, 7]),
@@ -101,7 +121,7 @@ def test_every_view_has_an_output_that_reads_without_a_kernel(name: str) -> None
             assert size["alt"], "who cannot see the picture gets its words"
 
 
-@pytest.mark.parametrize("name", ["a stranger's names", "a stranger's ids"])
+@pytest.mark.parametrize("name", ["a stranger's names", "a stranger's ids", "a stranger's ensemble"])
 def test_a_strangers_text_never_becomes_markup_nor_terminal_control(name: str) -> None:
     shown = outputs(VIEWS[name], STYLES)
     markup = "".join(data.get("text/html", "") for data, _ in shown)
@@ -109,6 +129,12 @@ def test_a_strangers_text_never_becomes_markup_nor_terminal_control(name: str) -
     assert "\x1b" not in markup
     tables = [data["text/plain"] for data, _ in shown if "text/html" in data]
     assert "\x1b" not in "".join(tables)
+
+
+def test_an_ensembles_words_say_who_contributes_what() -> None:
+    (card, _), (table, _) = outputs(VIEWS["an ensemble"], STYLES)
+    assert "bank: 75% of the gain" in card["text/plain"] and "agency: 25%" in card["text/plain"]
+    assert "#3" in table["text/plain"] and "12.5" in table["text/plain"]
 
 
 def test_a_table_escapes_every_place() -> None:

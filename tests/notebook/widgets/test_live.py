@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from fednb.errors import LinkError, NotConnected
-from fednb.federation.messages import RunEnded, RunEvent
+from fednb.federation.messages import Event, RunEnded, RunEvent
 from fednb.federation.progress import RunProgress
 from fednb.federation.views import TrainingView
+from fednb.notebook.comms import hear_while_busy
 from fednb.notebook.palette import looks
-from fednb.notebook.widgets import live, show
+from fednb.notebook.widgets import show
 from fednb.notebook.widgets.live import CANCELLING, LiveRun, NotebookScreen
 from fednb.notebook.widgets.training import describe, logarithmic, picture, snapshot, thinned
 
@@ -163,11 +164,9 @@ def test_the_widgets_messages_take_the_front_ends_own_way() -> None:
         def _reply_subshell_for(self, data: object, sender: object) -> None:
             return None  # the main shell
 
-    class Widget:
-        comm = Comm()
-
-    live._hear_while_busy(Widget)
-    assert Widget.comm._reply_subshell_for({}, "subshell-1") == "subshell-1"  # type: ignore[func-returns-value]
+    comm = Comm()
+    hear_while_busy(comm)
+    assert comm._reply_subshell_for({}, "subshell-1") == "subshell-1"  # type: ignore[func-returns-value]
 
 
 def test_a_run_can_be_shown_only_with_its_federation(world: Any) -> None:
@@ -193,6 +192,19 @@ def test_the_widget_is_told_who_waits_for_whom_and_what_it_cost(progress: RunPro
     assert shown["silent"] == "no news for 7.0 s" and shown["log"] and shown["done"] == 0.6
     assert "train 12 of 20" in shown["figures"] and "1.8 MB sent" in shown["figures"]
     assert "24,240 operations on ciphertexts" in shown["figures"]
+
+
+def test_a_loss_on_other_rows_is_drawn_beside_and_levels_are_timed() -> None:
+    progress = RunProgress("r1")
+    for step in range(1, 4):
+        metrics = {"loss": 1 / step, "validation_loss": 2 / step, "level_01_seconds": 0.5, "level_02_seconds": 0.25}
+        event = Event(member="bank", role="active", at=1e9 + step, phase="train", step=step, total=5, metrics=metrics)
+        progress.add(RunEvent("r1", step, event))
+    shown = snapshot(progress, STYLES)
+    assert shown["metric"] == "loss" and shown["curves"] == [[[1.0, 1.0], [2.0, 0.5], [3.0, 1 / 3]]]
+    assert shown["dashed"] == [[[1.0, 2.0], [2.0, 1.0], [3.0, 2 / 3]]]
+    assert {"loss 0.3333", "validation loss 0.6667", "levels 0.5 s · 0.25 s"} <= set(shown["figures"])
+    assert picture(progress, STYLES).png().startswith(b"\x89PNG")
 
 
 def test_a_failed_run_is_drawn_with_its_reason(progress: RunProgress, ended: Any) -> None:

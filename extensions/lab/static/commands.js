@@ -1,0 +1,100 @@
+// What the menu "Federation", the palette and the keyboard can do.
+
+import { make } from "./dom.js";
+import { FEDNB } from "./here.js";
+import { receipts } from "./sections.js";
+
+const CONNECT = "%load_ext fednb\n%fed connect";
+const DEMO = `${FEDNB} demo --members`;
+
+// `current()`: the notebook panel and link that are in front, or null.
+export function addCommands(app, { current, palette, choosePlace, showPanel, lab }) {
+  const { NotebookActions, Notification } = lab;
+  const { commands } = app;
+  const withNotebook = (action) => () => {
+    const found = current();
+    if (found) return action(found);
+    Notification.warning("Open a notebook first.", { autoClose: 4000 });
+    return undefined;
+  };
+  const add = (name, label, caption, execute) => {
+    commands.addCommand(`fednb:${name}`, { label, caption, execute });
+    if (palette) palette.addItem({ command: `fednb:${name}`, category: "Federation" });
+  };
+
+  add("connect", "Connect This Notebook", "Run %fed connect in a cell at the top", withNotebook(({ panel }) => {
+    const notebook = panel.content;
+    const there = notebook.widgets.findIndex((cell) => /^%fed connect\b/m.test(cell.model.sharedModel.getSource()));
+    notebook.activeCellIndex = Math.max(0, there);
+    if (there < 0) {
+      NotebookActions.insertAbove(notebook);
+      notebook.activeCell.model.sharedModel.setSource(CONNECT);
+    }
+    return NotebookActions.run(notebook, panel.sessionContext);
+  }));
+
+  add("start-demo", "Start the Demo Federation", "Start its members in a terminal", async () => {
+    if (!app.serviceManager.terminals.isAvailable()) {
+      Notification.warning(`There are no terminals here: run \`${DEMO}\` in one of your own.`);
+      return;
+    }
+    const terminal = await app.serviceManager.terminals.startNew();
+    const begin = () => terminal.send({ type: "stdin", content: [`${DEMO}\r`] });
+    if (terminal.connectionStatus === "connected") begin();
+    else {
+      const once = (_, status) => {
+        if (status !== "connected") return;
+        terminal.connectionStatusChanged.disconnect(once);
+        begin();
+      };
+      terminal.connectionStatusChanged.connect(once);
+    }
+    await commands.execute("terminal:open", { name: terminal.name });
+  });
+
+  add("insert-party-cell", "Insert a Party Cell", "A cell below that runs at a party", withNotebook(({ panel, link }) => {
+    const notebook = panel.content;
+    NotebookActions.insertBelow(notebook);
+    const source = `%%party ${link.parties[0] || "NAME"}\n`;
+    notebook.activeCell.model.sharedModel.setSource(source);
+    notebook.mode = "edit";
+    const { editor } = notebook.activeCell;
+    if (editor) editor.setCursorPosition({ line: 1, column: 0 });
+  }));
+
+  add("choose-member", "Choose Where the Cell Runs", "A menu of members for the selected cell", withNotebook(choosePlace));
+
+  add("interrupt", "Interrupt All Parties", "Interrupt this notebook's cells at every member", withNotebook(({ panel, link }) => {
+    // not both: a second interrupt means that kernels are to be killed
+    if (link.busy) return link.ask("interrupt");
+    const session = panel.sessionContext.session;
+    return session && session.kernel ? session.kernel.interrupt() : undefined;
+  }));
+
+  add("show-sidebar", "Show the Federation", "Members, tables, runs and receipts", () => app.shell.activateById("fednb-sidebar"));
+  add("refresh", "Ask Members Again", "Refresh the sidebar", withNotebook(({ link }) => link.ask("refresh")));
+
+  add("audit-report", "Open the Audit Report", "What has left members for this notebook", withNotebook(({ panel, link }) => {
+    showPanel(`fednb-report-${panel.id}`, "What left members", (node) => {
+      const draw = () => node.replaceChildren(...report(panel, link));
+      const stop = link.listen((kind) => { if (["cell", "run", "lost"].includes(kind)) draw(); });
+      draw();
+      return stop;
+    });
+  }));
+}
+
+function report(panel, link) {
+  const cells = panel.content.widgets.filter((cell) => link.cells.has(cell.model.id));
+  for (const cell of cells) {
+    for (const run of link.cells.get(cell.model.id).runs) if (!link.progress.has(run)) link.ask("look", { run });
+  }
+  const first = (cell) => cell.model.sharedModel.getSource().trim().split("\n").slice(0, 3).join("\n");
+  return [
+    make("h2", { text: `What left members for ${panel.title.label}` }),
+    make("p", { class: "muted", text: "From the receipts that came with each cell and run since the kernel started. The whole log is "
+      + "its owner's: fednb audit export HOME writes it as a page, fednb audit verify HOME checks it." }),
+    ...cells.map((cell) => make("section", {}, make("pre", { text: first(cell) }), receipts(link, cell.model.id))),
+    !cells.length && make("p", { text: "No cell of this notebook has run at a member yet." }),
+  ].filter(Boolean);
+}

@@ -1,0 +1,80 @@
+// The cell's toolbar button: where the cell runs, and a menu to choose another place. It writes the magic's line.
+
+import { make } from "./dom.js";
+import { members, parse, rewritten } from "./magic.js";
+import { look } from "./palette.js";
+
+// Where the cell runs, as the button says it.
+function place(cell) {
+  const magic = parse(cell.model.sharedModel.getSource());
+  if (!magic) return "This kernel";
+  return magic.kind === "coordinator" ? "coordinator" : magic.names.join(", ") || "party?";
+}
+
+export function move(cell, link, names) {
+  const model = cell.model.sharedModel;
+  const { start, end, text } = rewritten(model.getSource(), names, link.coordinator);
+  model.updateSource(start, end, text);
+}
+
+// Open the menu of one cell at `anchor`.
+export function choose(cell, link, anchor, { MenuSvg, CommandRegistry }) {
+  const commands = new CommandRegistry();
+  const menu = new MenuSvg({ commands });
+  menu.addClass("fednb-lab-menu");
+  menu.title.label = "Where this cell runs";
+  const magic = parse(cell.model.sharedModel.getSource());
+  const now = magic ? members(magic, link.parties, link.coordinator) : [];
+  let count = 0;
+  const item = (label, names, toggled) => {
+    const id = `at-${count++}`;
+    commands.addCommand(id, { label, isToggleable: true, isToggled: () => toggled, execute: () => move(cell, link, names) });
+    menu.addItem({ command: id });
+  };
+  const marked = (name) => `${look(name, link.parties, link.coordinator).mark} ${name}`;
+  item("This kernel", [], !now.length);
+  for (const party of link.parties) item(marked(party), [party], now.join() === party);
+  if (link.parties.length > 1) item("All parties", ["all"], Boolean(magic) && magic.names.join() === "all");
+  item(marked(link.coordinator), [link.coordinator], now.join() === link.coordinator);
+  const apart = now.filter((name) => link.parties.includes(name));
+  if (apart.length && link.parties.length > 1) {
+    menu.addItem({ type: "separator" });
+    for (const party of link.parties.filter((each) => apart.join() !== each)) {
+      const here = apart.includes(party);
+      const names = here ? apart.filter((each) => each !== party) : [...apart, party];
+      item(`Also at ${party}`, names, here);
+    }
+  }
+  menu.aboutToClose.connect(() => setTimeout(() => menu.dispose(), 0)); // after the chosen command has run
+  const box = anchor.getBoundingClientRect();
+  menu.open(box.left, box.bottom);
+}
+
+// The toolbar's widget for a cell. `linkOf(cell)` is the link of its notebook, or null.
+export function pickerFactory(linkOf, lumino) {
+  const { Widget } = lumino;
+  return (cell) => {
+    const widget = new Widget();
+    if (cell.model.type !== "code") {
+      widget.hide();
+      return widget;
+    }
+    const button = make("button", { class: "picker", type: "button", "aria-haspopup": "menu",
+      title: "Choose where this cell runs", onclick: () => {
+        const link = linkOf(cell);
+        if (link) choose(cell, link, button, lumino);
+      } });
+    const follow = () => {
+      const text = `${place(cell)} ▾`;
+      if (button.textContent === text) return;
+      button.textContent = text;
+      button.setAttribute("aria-label", `Runs at ${place(cell)}; choose another place`);
+    };
+    const shared = cell.model.sharedModel;
+    shared.changed.connect(follow);
+    widget.disposed.connect(() => shared.changed.disconnect(follow));
+    widget.node.append(button);
+    follow();
+    return widget;
+  };
+}

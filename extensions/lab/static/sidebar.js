@@ -1,0 +1,124 @@
+// The sidebar "Federation": what the current notebook's kernel tells, section by section. A section is drawn anew only
+// when what it shows has changed; what was unfolded stays so, and the keyboard's focus stays where it was.
+
+import { make } from "./dom.js";
+import { alignments, members, receipts, runs, tables } from "./sections.js";
+
+const SECTIONS = {
+  members: { title: "Members", draw: (link) => members(link), of: (link) => [link.federation] },
+  tables: { title: "Tables", draw: (link, open) => tables(link, open), of: (link) => [link.tables, link.parties] },
+  runs: {
+    title: "Runs",
+    draw: (link, open, actions) => runs(link, open, actions),
+    of: (link) => [link.runs, link.runs.map((run) => run.status === "running" && link.progress.get(run.run))],
+  },
+  alignments: { title: "Alignments", draw: (link, open) => alignments(link, open), of: (link) => [link.runs.filter((run) => run.overlap)] },
+  receipts: {
+    title: "Receipts of the selected cell",
+    draw: (link, open, actions, cell) => receipts(link, cell),
+    of: (link, cell) => [cell, link.cells.get(cell), ((link.cells.get(cell) || {}).runs || []).map((run) => link.progress.get(run))],
+  },
+};
+
+export class Sidebar {
+  // `actions`: connect, demo, refresh, cancel(run), show(run, title)
+  constructor(node, actions) {
+    this._node = node;
+    this._actions = actions;
+    this._open = new Set();
+    this._link = null;
+    this._name = "";
+    this._cell = "";
+    this._drawn = {};
+    this._due = false;
+    this._body = make("div", { class: "body" });
+    this._where = make("div", { class: "muted" });
+    this._note = make("div", { class: "muted", role: "status" });
+    node.replaceChildren(
+      make("div", { class: "top" }, make("h2", { text: "Federation" }),
+        make("button", { class: "link end", type: "button", text: "Refresh", onclick: () => actions.refresh() })),
+      this._where, this._note, this._body);
+    this._shape = null; // "nothing", "away" or "connected"
+    this.draw();
+  }
+
+  // Show this notebook; null when there is none.
+  follow(link, name) {
+    if (this._stop) this._stop();
+    this._link = link;
+    this._name = name;
+    this._shape = null;
+    this._note.textContent = "";
+    this._stop = link && link.listen((kind, news) => {
+      if (kind === "note") {
+        this._note.textContent = news.text;
+        this._note.classList.toggle("fednb-lab-bad", Boolean(news.failed));
+      }
+      this.later();
+    });
+    this.draw();
+  }
+
+  select(cell) {
+    this._cell = cell;
+    const news = this._link && this._link.cells.get(cell);
+    for (const run of news ? news.runs : []) {
+      if (!this._link.progress.has(run)) this._link.ask("look", { run });
+    }
+    this.later();
+  }
+
+  // News come in bursts: they are drawn once a frame.
+  later() {
+    if (this._due) return;
+    this._due = true;
+    requestAnimationFrame(() => {
+      this._due = false;
+      this.draw();
+    });
+  }
+
+  draw() {
+    const shape = !this._link ? "nothing" : this._link.connected ? "connected" : this._link.loaded ? "away" : "without";
+    if (shape !== this._shape) this._build(shape);
+    if (shape !== "connected") return;
+    for (const [key, section] of Object.entries(SECTIONS)) {
+      const state = JSON.stringify(section.of(this._link, this._cell));
+      if (this._drawn[key] === state) continue;
+      this._drawn[key] = state;
+      this._keepingFocus(() => this._places[key].replaceChildren(
+        section.draw(this._link, this._open, this._actions, this._cell)));
+    }
+  }
+
+  _build(shape) {
+    this._shape = shape;
+    this._drawn = {};
+    this._where.textContent = this._link ? this._name : "";
+    if (shape === "connected") {
+      this._places = {};
+      this._body.replaceChildren(...Object.entries(SECTIONS).map(([key, { title }]) => {
+        this._places[key] = make("div");
+        return make("section", { "aria-label": title, "data-section": key }, make("h3", { text: title }), this._places[key]);
+      }));
+      return;
+    }
+    const advice = shape === "nothing" ? "Open a notebook to see its federation."
+      : (this._link.federation && this._link.federation.advice)
+        || "Its kernel has not loaded fednb: run %load_ext fednb and %fed connect.";
+    this._body.replaceChildren(
+      make("p", {}, make("strong", { text: "Not connected" })),
+      make("p", { text: advice }),
+      make("div", { class: "actions" },
+        shape !== "nothing" && make("button", { class: "button", type: "button", text: "Connect", onclick: () => this._actions.connect() }),
+        make("button", { class: "button", type: "button", text: "Start the demo federation", onclick: () => this._actions.demo() })));
+  }
+
+  _keepingFocus(work) {
+    const focused = this._node.contains(document.activeElement) && document.activeElement.dataset.key;
+    work();
+    if (!focused || this._node.contains(document.activeElement)) return;
+    const again = [...this._node.querySelectorAll("[data-key]")].find((each) => each.dataset.key === focused);
+    if (again) again.focus({ preventScroll: true });
+  }
+}

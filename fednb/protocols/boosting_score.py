@@ -1,0 +1,224 @@
+"""Predictions of a boosted ensemble: every passive party says which way rows go at its nodes, the active party follows.
+
+    active (trees, X_a)             passive p (its cuts, X_p), one or more
+      | <─ Directions, some rows ──── |      one bit for each row and node of p; 0 where p's own nodes rule it out
+      |   ... until all rows came     |
+      | leaf of each row, its weight  |
+
+One message a few thousand rows, no round trip: a single applicant or a portfolio alike.
+
+| role | learns |
+|---|---|
+| active | each row's prediction; which way it goes at each node that its owner's other nodes do not rule out |
+| passive | nothing: neither predictions nor where rows end |
+| coordinator, analyst | number of rows |
+
+So the active party also sees directions at nodes that a row misses because of the active party's own features, or of
+a third party's. That is the price of one message: asking node by node would show paths to the passive parties instead.
+
+`explain` adds what each party contributes to a row's margin: Shapley values (1953) with the parties as players, where a
+party that is left out is averaged over by cover (Lundberg et al. 2020, path-dependent). They stay at the active party.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from fednb.errors import DataError, UnexpectedMessage
+from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
+from fednb.protocols.binned import goes_left
+from fednb.protocols.objectives import Objective
+from fednb.protocols.trees import LEAF, Floats, Forest, Truths
+from fednb.wire.disclosure import Disclosure
+from fednb.wire.link import Link
+from fednb.wire.message import Message
+
+AT_ONCE = 4096  # rows of one message
+MOST_EXPLAINED = 10_000  # rows
+
+
+class BoostingScoreParams(Params):
+    explain: str = ""  # name of a table of contributions by party, which the active party gets
+
+
+class Directions(Message):
+    discloses = Disclosure("which way each row goes at each node", each="piece")
+
+    left: np.ndarray  # uint8 [rows, ceil(nodes/8)] packed bits, of the next rows and all the sender's nodes
+
+
+def active(link: Link, data: Dataset, params: BoostingScoreParams, run: RunContext) -> Outcome:
+    part = data.part
+    if part.get("objective") is None or "roots" not in part:
+        raise DataError(f"{link.me} was not the active party of a boosted model of this run; scores belong to the one.")
+    passives = link.cast["passive"]
+    if list(passives) != list(part["passives"]):
+        raise DataError(f"the model was trained with {', '.join(part['passives'])} as passive parties, in this order.")
+    forest, base = Forest.from_part(part), np.asarray(part["base"], dtype=np.float64)
+    X = ordered(link.me, data)
+    if params.explain and len(X) > MOST_EXPLAINED:
+        raise DataError(f"contributions can be had for up to {MOST_EXPLAINED} rows at once, not for {len(X)}.")
+    margins, shares = [], []
+    for rows, directions in received(link, forest, X):
+        margins.append(forest.margins(forest.leaves(directions), base))
+        shares.append(contributions(forest, directions, base, 1 + len(passives)) if params.explain else None)
+        run.progress("score", rows.stop, len(X))
+    m = np.concatenate(margins) if margins else np.empty((0, len(base)))
+    objective = Objective(part["objective"], len(base))
+    p = objective.predict(m)
+    table = None
+    if params.explain:
+        table = (params.explain, _named([link.me, *passives], np.concatenate([s for s in shares if s is not None])))
+    return Outcome(
+        private={
+            "scores": p[:, 0] if len(base) == 1 else p,
+            "linear": m[:, 0] if len(base) == 1 else m,
+            "objective": part["objective"],
+            "classes": part["classes"],
+        },
+        public={"rows": len(X)} | ({"table": params.explain} if params.explain else {}),
+        table=table,
+    )
+
+
+def passive(link: Link, data: Dataset, params: BoostingScoreParams, run: RunContext) -> Outcome:
+    X = ordered(link.me, data)
+    send_directions(link, data.part, X, run)
+    return Outcome(public={"rows": len(X)})
+
+
+def send_directions(link: Link, part: Mapping[str, Any], X: Floats, run: RunContext) -> None:
+    """The passive party's side: its directions of all rows of X, part by part."""
+    (active,) = link.cast["active"]
+    for rows in _parts(len(X)):
+        left = goes_left(X[rows], part["column"], part["threshold"], part["default_left"])
+        link.send(active, Directions(np.packbits(reachable(left, part["ancestor"], part["side"]), axis=1)))
+        run.progress("score", rows.stop, len(X))
+
+
+def reachable(left: Truths, ancestor: Sequence[int], side: Sequence[bool]) -> Truths:
+    """The same directions, but 0 at nodes that a party's own nodes above rule out; these come earlier in its list.
+
+    `ancestor` is the party's nearest node above each of its nodes, or -1, and `side` which child leads on (1: left).
+    """
+    there = np.ones_like(left)
+    for node, (above, way) in enumerate(zip(ancestor, side, strict=True)):
+        if above >= 0:
+            there[:, node] = there[:, above] & (left[:, above] == way)
+    return left & there
+
+
+def received(link: Link, forest: Forest, X: Floats) -> Iterator[tuple[slice, Truths]]:
+    """The active party's side: rows, and each row's direction at all nodes, [n, nodes]."""
+    owner, place = np.asarray(forest.owner), np.asarray(forest.place)
+    inner = np.asarray(forest.left) != LEAF
+    own = inner & (owner == 0)
+    columns = [np.asarray(values)[own] for values in (forest.feature, forest.threshold, forest.default_left)]
+    for rows in _parts(len(X)):
+        directions = np.zeros((rows.stop - rows.start, len(forest)), dtype=np.bool_)
+        directions[:, own] = goes_left(X[rows], *columns)
+        for p, member in enumerate(link.cast["passive"], 1):
+            theirs = inner & (owner == p)
+            bits = link.recv(member, Directions).left
+            if bits.dtype != np.uint8 or bits.shape != (len(directions), -(-int(theirs.sum()) // 8)):
+                raise UnexpectedMessage(
+                    f"{member} sent directions of shape {bits.shape} for {len(directions)} rows and {theirs.sum()} "
+                    "nodes. Align the tables again.",
+                    member=member,
+                )
+            directions[:, theirs] = np.unpackbits(bits, axis=1, count=int(theirs.sum()))[:, place[theirs]]
+        yield rows, directions
+
+
+def _parts(rows: int) -> list[slice]:
+    return [slice(start, min(start + AT_ONCE, rows)) for start in range(0, rows, AT_ONCE)]
+
+
+def contributions(forest: Forest, directions: Truths, base: Floats, parties: int) -> Floats:
+    """[n, parties + 1, outputs] Shapley values of the parties for each row's margin, and before them its mean."""
+    everybody = range(parties)
+    worth = {
+        coalition: _expected(forest, directions, base, set(coalition))
+        for size in range(parties + 1)
+        for coalition in combinations(everybody, size)
+    }
+    out = np.zeros((len(directions), parties + 1, len(base)))
+    out[:, 0] = worth[()]
+    for party in everybody:
+        for coalition, value in worth.items():
+            if party not in coalition:
+                k = len(coalition)
+                weight = math.factorial(k) * math.factorial(parties - k - 1) / math.factorial(parties)
+                out[:, party + 1] += weight * (worth[tuple(sorted((*coalition, party)))] - value)
+    return out
+
+
+def _expected(forest: Forest, directions: Truths, base: Floats, players: set[int]) -> Floats:
+    """[n, outputs] margins when only these parties' directions are known."""
+    n = len(directions)
+    out = np.tile(base, (n, 1))
+
+    def descend(node: int, share: Floats, output: int) -> None:
+        if not share.any():
+            return
+        left = forest.left[node]
+        if left == LEAF:
+            out[:, output] += share * forest.weight[node]
+            return
+        if forest.owner[node] in players:
+            goes = directions[:, node].astype(np.float64)
+        else:
+            covers = forest.cover[left], forest.cover[left + 1]
+            goes = np.full(n, covers[0] / sum(covers) if sum(covers) else 0.5)
+        descend(left, share * goes, output)
+        descend(left + 1, share * (1 - goes), output)
+
+    for roots in forest.roots:
+        for output, root in enumerate(roots):
+            descend(root, np.ones(n), output)
+    return out
+
+
+def _named(parties: Sequence[str], shares: Floats) -> dict[str, Floats]:
+    """Columns of the table of contributions."""
+    names = ["mean", *parties]
+    outputs = shares.shape[2]
+    return {
+        name if outputs == 1 else f"{name}_{output}": shares[:, i, output]
+        for output in range(outputs)
+        for i, name in enumerate(names)
+    }
+
+
+def ordered(party: str, data: Dataset) -> Floats:
+    """The model's columns in the model's order, where values may be missing."""
+    if "columns" not in data.part or "default_left" not in data.part:
+        raise DataError(f"{party} holds no boosted model of this run to score with; fit one first.")
+    if data.X is None or data.X.shape[1] != len(data.columns):
+        raise DataError(f"{party} brought no table of features for its {len(data.columns)} columns.")
+    place = {name: j for j, name in enumerate(data.columns)}
+    absent = [name for name in data.part["columns"] if name not in place]
+    if absent:
+        raise DataError(f"{party}'s model was trained on {', '.join(map(repr, absent))}, which these rows lack.")
+    return np.asarray(data.X[:, [place[name] for name in data.part["columns"]]], dtype=np.float64)
+
+
+PROTOCOL = Protocol(
+    name="boosting_score",
+    version=1,
+    params=BoostingScoreParams,
+    roles={
+        "active": Role(active, needs=("X", "missing", "part")),
+        "passive": Role(passive, many=True, needs=("X", "missing", "part")),
+    },
+    sends={("passive", "active"): (Directions,)},
+    learns={
+        "active": "each row's prediction, and its directions at the nodes that their owners do not rule out",
+        "passive": "nothing",
+    },
+)

@@ -1,0 +1,438 @@
+"""Owners' rules on runs, held against everything that there is to run, an inventive analyst and a lying coordinator."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fednb.config import PermitConfig, RulesConfig, TableConfig
+from fednb.errors import DataError, QuotaExceeded, Refused
+from fednb.federation import messages as m
+from fednb.federation.client import Federation
+from fednb.federation.coordinator import CoordinatorService
+from fednb.federation.frame import VerticalFrame
+from fednb.federation.party import PartyService
+from fednb.federation.receipts import Book
+from fednb.federation.runs import RunStore
+from fednb.federation.store import MemberStore
+from fednb.federation.tables import TableStore
+from fednb.models import (
+    Scorecard,
+    SecureBoostClassifier,
+    SecureBoostRegressor,
+    VerticalLinearRegression,
+    VerticalLogisticRegression,
+    VerticalOneVsRest,
+    VerticalPoissonRegression,
+    WoeBinning,
+)
+from fednb.models.evaluation import evaluate
+from fednb.policy import audit
+from fednb.policy.audit import AuditLog
+from fednb.policy.mode import MemberPolicy
+from fednb.policy.protocol_policy import ProtocolPolicy
+from fednb.policy.quota import QuotaLedger
+from fednb.protocols import BUILT_IN, four_steps, lookup
+from fednb.protocols.base import Protocol, Role
+from fednb.wire.loopback import Network
+from fednb.wire.message import Message
+
+ROWS = 240
+KINDS = {
+    "bank": "party",
+    "agency": "party",
+    "telco": "party",
+    "coordinator": "coordinator",
+    "analyst": "analyst",
+    "intern": "analyst",
+}
+
+
+class World:
+    """Three parties with rules, all in one process; every message of a run at hand."""
+
+    def __init__(
+        self,
+        folder: Path,
+        rules: Mapping[str, RulesConfig] | None = None,
+        permits: Mapping[str, PermitConfig] | None = None,
+        coordinators: Callable[[str], Protocol] = lookup,
+        quota: float = 5.0,
+    ) -> None:
+        self.folder = folder
+        self.rules, self.permits = rules or {}, permits
+        self.seen: list[tuple[str, str, Message]] = []
+        self.network = Network(KINDS, tap=lambda s, r, message, size: self.seen.append((s, r, message)))
+        self.tables: dict[str, TableStore] = {}
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(ROWS, 5))
+        y = (X.sum(axis=1) + rng.logistic(size=ROWS) > 0).astype(int)
+        ids = [f"S{k:04d}" for k in range(ROWS)]
+        self.write("bank", "loans", "default", {"id": ids, "a": X[:, 0], "b": X[:, 1], "default": y})
+        self.write("agency", "invoices", None, {"id": ids, "c": X[:, 2], "d": X[:, 3]})
+        self.write("telco", "calls", None, {"id": ids, "e": X[:, 4]})
+        self.endpoints = [self.start(name) for name in ("bank", "agency", "telco")]
+        self.coordinator = self.network.endpoint("coordinator")
+        self.quota = QuotaLedger(multiple=quota)
+        self.service = CoordinatorService(self.coordinator, MemberStore(), RunStore(), self.quota, lookup=coordinators)
+        self.analyst = self.federation("analyst")
+
+    def write(self, party: str, name: str, label: str | None, columns: Mapping[str, Any]) -> None:
+        home = self.folder / party
+        home.mkdir(exist_ok=True)
+        pd.DataFrame(columns).to_csv(home / f"{name}.csv", index=False)
+        table = TableConfig(name, home / f"{name}.csv", id=("id",), label=label)
+        self.tables[party] = TableStore(party, {name: table}, home / "tables")
+
+    def start(self, party: str) -> Any:
+        home, endpoint = self.folder / party, self.network.endpoint(party)
+        PartyService(
+            endpoint,
+            self.tables[party],
+            MemberPolicy(party, analysts=self.permits),
+            MemberStore(home / "runs"),
+            coordinator="coordinator",
+            lookup=lookup,
+            book=Book(party, AuditLog(home / "audit", party)),
+            rules=ProtocolPolicy(party, self.rules.get(party), self.permits, home / "accounts"),
+        )
+        return endpoint
+
+    def federation(self, name: str) -> Federation:
+        return Federation(self.network.endpoint(name), "coordinator")
+
+    def align(self, bank: str = "loans", **more: str) -> VerticalFrame:
+        return self.analyst.align({"bank": bank, "agency": "invoices", **more}, on="id")
+
+    def log(self, party: str) -> list[dict[str, Any]]:
+        found = audit.verify(self.folder / party / "audit", party)
+        assert found.problems == []
+        return list(audit.entries(self.folder / party / "audit"))
+
+    def close(self) -> None:
+        self.service.close()
+        for endpoint in list(self.network.endpoints.values()):
+            endpoint.close()
+
+
+Make = Callable[..., World]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Make]:
+    made: list[World] = []
+
+    def make(rules: Mapping[str, RulesConfig] | None = None, **options: Any) -> World:
+        made.append(World(tmp_path, rules, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def everything(world: World) -> None:
+    """Whatever an analyst can have run."""
+    federation = world.analyst
+    frame = world.align(telco="calls")
+    train, test = frame.split(0.3, 0)
+    model = VerticalLogisticRegression(max_iter=2)
+    model.cost(train, y="bank.default")
+    model.fit(train, y="bank.default")
+    scores = model.predict_proba(test)
+    evaluate(scores, y="bank.default")
+    scores.summary()
+    scores.save("scored")
+    model.save(world.folder / "model.json", federation)
+    VerticalLogisticRegression.load(world.folder / "model.json", federation)
+    binning = WoeBinning(bins=4).fit(train, y="bank.default")
+    binning.stability(frame)
+    coded = binning.transform(train)
+    woe = VerticalLogisticRegression(max_iter=1, standardize=False, clip=None).fit(coded, y="bank.default")
+    card = Scorecard().fit(binning, woe, federation)
+    card.score(train)
+    card.reasons(train, "reasons")
+    card.override("bank.a", 1, 1.0, "a test", federation)
+    VerticalLinearRegression(max_iter=2).fit(train, y="bank.a").evaluate(test)
+    VerticalPoissonRegression(max_iter=2).fit(world.align().split(0.3, 0)[0], y="bank.default")
+    VerticalOneVsRest(VerticalLogisticRegression(max_iter=1)).fit(train, "bank.default").evaluate(train)
+    SecureBoostClassifier(n_estimators=2, max_depth=2).fit(train, y="bank.default").predict_proba(test)
+    SecureBoostRegressor(n_estimators=1, max_depth=2).fit(train, y="bank.a").evaluate(test)
+    large = federation.prepare({"agency": "invoices"}, for_party="bank", on="id")
+    federation.align({"bank": "loans", "agency": "invoices"}, on="id", prepared=large)
+
+
+@pytest.mark.slow
+def test_under_default_rules_everything_runs_and_says_just_what_it_declares(world: Make) -> None:
+    made = world()
+    everything(made)
+    runs = {run["run"]: run for run in made.analyst.runs().to_dict("records")}
+    assert set(runs) and all(run["status"] == "ok" for run in runs.values())
+    entries = [entry for party in ("bank", "agency", "telco") for entry in made.log(party)]
+    assert {entry["rule"].split()[1].rstrip(",") for entry in entries if entry["event"] == "run"} == set(BUILT_IN)
+    declared = {kind for protocol in BUILT_IN.values() for kinds in protocol.sends.values() for kind in kinds}
+    said = {type(message) for _, _, message in made.seen if type(message).__module__.startswith("fednb.protocols")}
+    assert said == declared, "nothing is sent undeclared, nothing declared that is never sent"
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_protocol_declares_who_sends_what_and_no_ciphertext_goes_to_the_holder_of_the_key(name: str) -> None:
+    protocol = BUILT_IN[name]
+    for (sender, receiver), kinds in protocol.sends.items():
+        assert {sender, receiver} <= set(protocol.roles)
+        for kind in kinds:
+            assert kind.discloses is not None, kind
+            assert not (kind.discloses.form == "encrypted" and receiver == "coordinator"), kind
+            assert not (kind.discloses.decrypts and receiver != "coordinator"), kind
+            assert not kind.discloses.sizes or kind.discloses.sizes in kind.__struct_fields__
+    assert set(protocol.limits) <= {"iterations", "batch", "leaf"}
+    assert set(protocol.limits.values()) <= set(protocol.params.__struct_fields__)
+
+
+# ------------------------------------------------------------ each rule, told on both sides
+
+
+def fit(made: World, **options: Any) -> None:
+    VerticalLogisticRegression(**{"max_iter": 1, **options}).fit(made.align(), y="bank.default")
+
+
+def align_on_figures(made: World) -> None:
+    made.analyst.align({"bank": "loans", "agency": "invoices"}, on={"bank": "a", "agency": "id"})
+
+
+Act = Callable[[World], object]
+REFUSALS: dict[str, tuple[RulesConfig, Act]] = {
+    "allow": (RulesConfig(allow=("psi",)), fit),
+    "partners": (RulesConfig(partners=("telco",)), World.align),
+    "other_ids": (RulesConfig(), align_on_figures),
+    "min_ids": (RulesConfig(min_ids=ROWS + 1), World.align),
+    "max_ids": (RulesConfig(max_ids=ROWS - 1), World.align),
+    "min_rows": (RulesConfig(min_rows=ROWS + 1), fit),
+    "rows_per_feature": (RulesConfig(rows_per_feature=ROWS), fit),
+    "max_iterations": (RulesConfig(max_iterations=5), lambda made: fit(made, max_iter=6)),
+    "decrypted_per_row": (RulesConfig(decrypted_per_row=0.001), fit),
+    "alignments_a_day": (RulesConfig(alignments_a_day=1), lambda made: [made.align() for _ in range(2)]),
+    "runs_a_day": (RulesConfig(runs_a_day=2), lambda made: [made.align() for _ in range(3)]),
+    "runs_a_day of one": (
+        RulesConfig(of={"psi": RulesConfig(runs_a_day=2)}),
+        lambda made: [made.align() for _ in range(3)],
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", REFUSALS)
+def test_a_refusal_names_the_rule_to_the_analyst_and_in_the_partys_log(world: Make, rule: str) -> None:
+    rules, act = REFUSALS[rule]
+    made = world({"bank": rules})
+    with pytest.raises(Refused) as caught:
+        act(made)
+    named = f"protocols.{rule.partition(' ')[0]}"
+    assert (caught.value.member, caught.value.rule) == ("bank", named)
+    assert str(caught.value).startswith("bank ") and str(caught.value).endswith(f"[rule: {named}]")
+    entries = [entry for entry in made.log("bank") if named in (entry.get("rule"), entry.get("refused"))]
+    assert len(entries) == 1 and (entries[0].get("decision") == "declined" or entries[0]["status"] == "failed")
+
+
+def test_the_sets_of_others_have_a_size_too(world: Make) -> None:
+    made = world({"agency": RulesConfig(min_ids=100)})
+    loans = made.tables["bank"].read("loans")
+    made.tables["bank"].save("probe", loans.head(50), ["id"], "default")
+    with pytest.raises(Refused, match="no alignment in which one side brings fewer than 100") as caught:
+        made.align("probe")
+    assert (caught.value.member, caught.value.rule) == ("agency", "protocols.min_ids")
+    assert [e["refused"] for e in made.log("agency") if e["event"] == "run ended"] == ["protocols.min_ids"]
+
+
+def test_rules_of_one_protocol_hold_for_that_one(world: Make) -> None:
+    made = world({"bank": RulesConfig(of={"vertical_logistic": RulesConfig(partners=("telco",))})})
+    made.align()
+    with pytest.raises(Refused, match="runs vertical_logistic with no agency; allowed are telco"):
+        fit(made)
+
+
+# ------------------------------------------------------------ what a coordinator says changes nothing
+
+
+def lying(change: Callable[[Any], Any]) -> Callable[[str], Protocol]:
+    """Protocols as a dishonest coordinator has them."""
+    honest = lookup("vertical_logistic")
+
+    def coordinator(link: Any, *rest: Any) -> Any:
+        return honest.roles["coordinator"].play(change(link), *rest)
+
+    roles = {**honest.roles, "coordinator": Role(coordinator)}
+    liar = dataclasses.replace(honest, roles=roles)
+    return lambda name: liar if name == "vertical_logistic" else lookup(name)
+
+
+class Endless:
+    """A coordinator's link that says "go on" instead of "stop", and keeps playing along."""
+
+    def __init__(self, link: Any) -> None:
+        self.me, self.cast, self._link = link.me, link.cast, link
+
+    def send(self, to: str, message: Message) -> None:
+        if isinstance(message, four_steps.Next) and message.stage == "stop":
+            message = four_steps.Next(stage="coarse", norm=message.norm)
+        self._link.send(to, message)
+
+    def recv(self, sender: str, kind: Any) -> Any:
+        return self._link.recv(sender, kind)
+
+
+def test_a_coordinator_that_never_says_stop_gets_no_iteration_more(
+    world: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = world(coordinators=lying(Endless))
+    frame = made.align()
+    waits = made.analyst.start(
+        "vertical_logistic",
+        cast={"active": ["bank"], "passive": ["agency"], "coordinator": ["coordinator"]},
+        data=frame.refs(label=("bank", "default")),
+        params={"max_iter": 2},
+    )
+    ended = [item for item in made.analyst.watch(waits) if isinstance(item, m.RunEnded)][0]
+    assert (ended.status, ended.error_type, ended.rule) == ("failed", "Refused", "protocols.max_iterations")
+    assert "in the 2 iterations of this run" in ended.error
+    sent = [type(message).__name__ for s, r, message in made.seen if (s, r) == ("agency", "bank")]
+    assert sent.count("Scores") == 2, "the third was never sent"
+    refused = [e["refused"] for party in ("bank", "agency") for e in made.log(party) if e.get("refused")]
+    assert "protocols.max_iterations" in refused
+
+
+def test_an_analyst_that_names_another_table_for_the_label_gets_its_owners_account(world: Make) -> None:
+    """The coordinator counts by what the label's owner says, not by what it was asked for."""
+    made = world(quota=0.04)  # 9 numbers a party, a fit of one iteration takes 3 of them at the bank
+    loans = made.tables["bank"].read("loans").rename(columns={"default": "late"})
+    for k, name in enumerate(("again", "more")):
+        made.tables["bank"].save(name, loans.sample(frac=1, random_state=k), ["id"], "late")
+    for table, label in (("loans", "default"), ("again", "late"), ("more", "late")):
+        VerticalLogisticRegression(max_iter=1).fit(made.align(table), y=f"bank.{label}")
+    assert made.quota.spent("bank.loans.default") == {"bank": 9, "agency": 6}
+    with pytest.raises(QuotaExceeded, match="decrypted 9 slots of bank.loans.default for bank"):
+        VerticalLogisticRegression(max_iter=1).fit(made.align("more"), y="bank.late")
+
+
+def test_what_is_decrypted_of_a_label_is_counted_at_its_owner_too(world: Make) -> None:
+    made = world({"bank": RulesConfig(decrypted_per_row=0.03)}, quota=10)  # 7 numbers
+    frame = made.align()
+    for _ in range(2):
+        VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")
+    with pytest.raises(QuotaExceeded, match="lets 7 numbers made of loans.default be decrypted for bank") as caught:
+        VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")
+    assert caught.value.rule == "protocols.decrypted_per_row"
+
+
+# ------------------------------------------------------------ an analyst who subtracts
+
+
+def test_figures_of_rows_that_differ_by_one_are_refused_at_every_protocol(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    model = VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")
+    one_less = frame._take(np.arange(1, ROWS), "all but one")
+    scores = model.predict_proba(one_less)
+    attempts: list[Callable[[], object]] = [
+        lambda: evaluate(scores, y="bank.default"),
+        scores.summary,
+        lambda: VerticalLogisticRegression(max_iter=1).fit(one_less, y="bank.default"),
+        lambda: WoeBinning(bins=4).fit(one_less, y="bank.default"),
+    ]
+    for attempt in attempts:
+        with pytest.raises(Refused, match="would tell of fewer than 10 rows") as caught:
+            attempt()
+        assert caught.value.rule == "protocols.rows_apart" and caught.value.member in ("bank", "agency")
+    evaluate(model.predict_proba(frame), y="bank.default")
+
+
+def test_another_alignment_another_table_and_another_spelling_are_the_same_rows(world: Make) -> None:
+    made = world()
+    model = VerticalLogisticRegression(max_iter=1).fit(made.align(), y="bank.default")
+    loans = made.tables["bank"].read("loans").iloc[:-1]
+    loans["id"] = loans["id"].str.lower()
+    made.tables["bank"].save("variant", loans, ["id"], "default")
+    variant = made.analyst.align({"bank": "variant", "telco": "calls"}, on="id")
+    with pytest.raises(Refused, match="of other rows of loans") as caught:
+        VerticalLogisticRegression(max_iter=1).fit(variant, y="bank.default")
+    assert caught.value.rule == "protocols.rows_apart"
+    assert model.coef_
+
+
+def test_a_table_of_a_cells_is_aligned_by_the_id_of_the_one_that_it_comes_from(world: Make) -> None:
+    made = world()
+    loans = made.tables["bank"].read("loans").assign(key=lambda t: t["id"].str[:4])
+    made.tables["bank"].save("keyed", loans, ["id"], "default")
+    with pytest.raises(Refused, match="aligns loans by its declared id only"):
+        made.analyst.align({"bank": "keyed", "agency": "invoices"}, on={"bank": "key", "agency": "id"})
+    assert len(made.align("keyed")) == ROWS
+
+
+def test_variants_of_a_table_that_differ_by_one_are_not_aligned(world: Make) -> None:
+    made = world()
+    made.align()
+    loans = made.tables["bank"].read("loans")
+    made.tables["bank"].save("probe", pd.concat([loans, loans.tail(1).assign(id="S9999")]), ["id"], "default")
+    with pytest.raises(Refused, match="bank gives no alignment of these rows") as caught:
+        made.align("probe")
+    assert (caught.value.member, caught.value.rule) == ("bank", "protocols.rows_apart")
+    made.tables["bank"].save("half", loans.head(ROWS // 2), ["id"], "default")
+    assert len(made.align("half")) == ROWS // 2
+
+
+def test_scores_are_evaluated_on_the_rows_that_they_are_of(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    train, test = frame.split(0.5, 0)
+    model = VerticalLogisticRegression(max_iter=1).fit(train, y="bank.default")
+    scores, others = model.predict_proba(test), model.predict_proba(train)
+
+    def evaluated(rows: VerticalFrame, *runs: str) -> object:
+        own = m.DataRef(frame=frame.id, rows=rows.refs()["bank"].rows, columns=[], label="default", parts=list(runs))
+        return made.analyst.run("evaluation", cast={"active": ["bank"]}, data={"bank": own})
+
+    for rows, runs in ((train, [scores.run]), (frame, [scores.run, scores.run]), (test, [scores.run, others.run])):
+        with pytest.raises(DataError, match="those of other rows"):
+            evaluated(rows, *runs)
+    both = frame._take(np.concatenate([test.refs()["bank"].rows, train.refs()["bank"].rows]), "both")
+    assert evaluated(both, scores.run, others.run) and evaluated(test, scores.run)
+
+
+# ------------------------------------------------------------ what one analyst may use up
+
+
+ALL = ("*",)
+
+
+def test_each_analyst_has_runs_and_numbers_of_its_own(world: Make) -> None:
+    permits = {
+        "analyst": PermitConfig(ALL, ALL, ALL, runs_a_day=3, decrypted=100),
+        "intern": PermitConfig(ALL, ALL, ALL, decrypted=2),
+    }
+    made = world(permits=permits)
+    frame = made.align()
+    fit_one = VerticalLogisticRegression(max_iter=1).fit
+    fit_one(frame, y="bank.default")
+    made.align()
+    with pytest.raises(QuotaExceeded, match="takes part in 3 runs a day for analyst") as caught:
+        made.align()
+    assert caught.value.rule == "analysts.runs_a_day"
+    intern = made.federation("intern")
+    theirs = intern.align({"bank": "loans", "agency": "invoices"}, on="id")
+    with pytest.raises(QuotaExceeded, match="has 2 numbers decrypted in runs of intern") as caught:
+        VerticalLogisticRegression(max_iter=1).fit(theirs, y="bank.default")
+    assert caught.value.rule == "analysts.decrypted"
+
+
+def test_what_was_used_up_stays_used_up_when_a_party_starts_again(world: Make) -> None:
+    made = world({"bank": RulesConfig(alignments_a_day=1)})
+    made.align()
+    made.endpoints[0].close()
+    made.start("bank")
+    with pytest.raises(QuotaExceeded, match="1 alignments a day"):
+        made.align()
