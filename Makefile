@@ -13,8 +13,7 @@ lab: .venv/ready
 	$(BIN)/fednb demo
 
 test: .venv/ready
-	$(BIN)/pytest --nbmake tests demo_notebooks/00_four_steps_by_hand.ipynb demo_notebooks/03_scorecard.ipynb \
-		demo_notebooks/04_boosting.ipynb
+	$(BIN)/pytest --nbmake tests demo_notebooks/00_four_steps_by_hand.ipynb demo_notebooks/03_scorecard.ipynb demo_notebooks/04_boosting.ipynb
 
 lint: .venv/ready
 	$(BIN)/ruff check .

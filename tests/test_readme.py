@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fednb import cli, config
+from fednb.config import reader
 from fednb.demo import run as demo
 from fednb.errors import LinkError
 from fednb.wire.message import Message
@@ -74,7 +75,7 @@ def test_the_federation_file_in_the_docs_is_valid_and_names_every_key(tmp_path: 
     assert list(federation.parties) == ["bank", "agency"] and federation.name == "credit"
 
     sections = (
-        config._Federation, config._Party, config._Coordinator, config._Analyst, config._Table, config._Permit,
+        reader._Federation, reader._Party, reader._Coordinator, reader._Analyst, reader._Table, reader._Permit,
         config.LimitsConfig,
     )  # fmt: skip
     keys = {field for section in sections for field in section.__struct_fields__} - {"analysts", "limits"}
@@ -82,7 +83,7 @@ def test_the_federation_file_in_the_docs_is_valid_and_names_every_key(tmp_path: 
 
 
 def test_the_commands_that_enrol_members_parse_as_printed() -> None:
-    lines = re.findall(r"^ {4}fednb ((?:hub|invite|join|members|audit) .*)$", OPERATING, flags=re.M)
+    lines = re.findall(r"^ {4}fednb ((?:hub|invite|join|members|audit|inbox) .*)$", OPERATING, flags=re.M)
     assert len(lines) >= 8
     for line in lines:
         plain = re.sub(r"\[[^\]]*\](?:\.\.\.)?", "", line).partition("#")[0]
@@ -143,8 +144,15 @@ def test_the_script_over_a_federation_has_25_lines() -> None:
 def test_what_is_installed_beside_the_package_exists_and_nothing_is_left_out() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    listed = {file for _, files in setup.items("options.data_files") for file in files.split()}
+    listed = {
+        str(found.relative_to(ROOT))
+        for _, files in setup.items("options.data_files")
+        for file in files.split()
+        for found in (sorted(ROOT.glob(file)) or [ROOT / file])
+    }
     present = {str(path.relative_to(ROOT)) for path in (ROOT / "kernels").rglob("*") if path.is_file()}
     present |= {str(path.relative_to(ROOT)) for path in (ROOT / "demo_notebooks").glob("*.ipynb")}
+    present |= {str(path.relative_to(ROOT)) for path in (ROOT / "extensions/lab").rglob("*") if path.is_file()}
+    present |= {f"fednb/notebook/widgets/training.{kind}" for kind in ("js", "css")}  # the page draws the same picture
 
     assert listed == present

@@ -30,6 +30,7 @@ from fednb.crypto.backend import Indices, Ring, Vector, slices, spread
 MAX_WINDOW = 16
 MAX_BLOCK = 14
 MAX_CELLS = 1 << 15
+STEM = 64
 
 Bits = npt.NDArray[np.uint8]  # [T, ceil(m/8)], as numpy.packbits makes them along rows
 
@@ -114,8 +115,7 @@ def _by_windows(ring: Ring, values: Vector, bits: Bits, count: int, threads: int
         for column, w in enumerate(some):
             for place, row in enumerate(bits[w]):
                 cells[:, column] |= np.unpackbits(row, count=len(values)).astype(np.int32) << place
-        tables = ring.buckets(values, cells, 1 << max(w.stop - w.start for w in some))
-        found, total = _fold(ring, tables)
+        found, total = _fold(ring, ring.buckets(values, cells, 1 << max(w.stop - w.start for w in some)))
         return ring.join([own[: w.stop - w.start] for own, w in zip(found, some, strict=True)]), total
 
     parts = spread(part, together, threads)
@@ -125,17 +125,30 @@ def _by_windows(ring: Ring, values: Vector, bits: Bits, count: int, threads: int
 def _fold(ring: Ring, tables: list[Vector]) -> tuple[list[Vector], Vector]:
     """From buckets by k bits, of each table: the k products of the buckets with each bit set, lowest bit first.
 
-    And the product of all of one table's buckets. Tables of one size are folded together: vectors stay long.
+    And the product of all of one table's buckets. Down to STEM buckets one table after the other, in little memory;
+    then all of them together, so that vectors stay long.
     """
-    count, bits = len(tables), len(tables[0]).bit_length() - 1
-    rest = ring.weave(tables)  # the tables' first buckets, then their second ones, ...
-    found = []
+    count, stems, high = len(tables), [], []
+    for table in tables:
+        rest, own = table, []
+        while len(rest) > STEM:
+            half = len(rest) // 2
+            own.append(_halved(ring, rest[half:], STEM))
+            rest = ring.multiply(rest[:half], rest[half:])
+        stems.append(rest)
+        high += own[::-1]
+    top = len(high) // count
+    done = _halved(ring, ring.weave(high), len(high)) if high else ring.ones(0)
+    rest, low = ring.weave(stems), []  # the tables' first buckets, then their second ones, ...
     while len(rest) > count:
         half = len(rest) // 2
-        found.append(_halved(ring, rest[half:], count))
+        low.append(_halved(ring, rest[half:], count))
         rest = ring.multiply(rest[:half], rest[half:])
-    own = ring.weave(found[::-1]) if found else ring.ones(0)  # the first table's bits, then the second's, ...
-    return [own[i * bits : (i + 1) * bits] for i in range(count)], rest[:1]
+    below = ring.weave(low[::-1]) if low else ring.ones(0)  # the first table's bits, then the second's, ...
+    bits = len(low)
+    return [ring.join([below[i * bits : (i + 1) * bits], done[i * top : (i + 1) * top]]) for i in range(count)], rest[
+        :1
+    ]
 
 
 def _halved(ring: Ring, vector: Vector, count: int) -> Vector:

@@ -288,6 +288,10 @@ class Federation:
             columns=["run", "title", "status", "started", "seconds", "by", "members", "error"],
         )
 
+    def list_runs(self, limit: int = 50) -> list[m.RunInfo]:
+        """What `runs()` shows, as it came."""
+        return self._ask(m.ListRuns(limit=limit), m.Runs).runs
+
     def compare_runs(self, runs: Sequence[str] = ()) -> pd.DataFrame:
         """Fits beside each other: a line each, with the parameters in which they differ and the figures of each.
 
@@ -312,10 +316,6 @@ class Federation:
         known = self._ask(m.ListRuns(limit=1_000), m.Runs).runs
         ended = [info.run for info in known if info.protocol in TRAININGS and info.status != "running"]
         return export(self, known, runs or ended, experiment, tracking_uri)
-
-    def list_runs(self, limit: int = 50) -> list[m.RunInfo]:
-        """What `runs()` shows, as it came."""
-        return self._ask(m.ListRuns(limit=limit), m.Runs).runs
 
     def receipts(self, run: str | None = None) -> pd.DataFrame:
         """What left each member in a run (by default the newest), to whom, how much, and under which rule.

@@ -73,17 +73,6 @@ class VerticalFrame:
         train, test = train_test_split(np.arange(rows, dtype=np.int64), test_size=test_size, random_state=random_state)
         return self._take(train, f"train, {len(train) / rows:.0%}"), self._take(test, f"test, {len(test) / rows:.0%}")
 
-    def followed_by(self, other: VerticalFrame) -> VerticalFrame:
-        """These rows and then those of another part of the same alignment. DataError when they share rows."""
-        if other.id != self.id:
-            raise DataError("both frames must be parts of one alignment: split one, then use its parts.")
-        own, theirs = (np.arange(f._aligned_rows) if f._positions is None else f._positions for f in (self, other))
-        shared = len(np.intersect1d(own, theirs))
-        if shared:
-            raise DataError(f"the two frames share {shared} rows; rows to validate with must not be trained on.")
-        both = self._take(np.empty(0, dtype=np.int64), self.part)
-        both._positions = np.concatenate([own, theirs]).astype(np.int64)
-        return both
     def folds(self, number: int, random_state: int | None = None) -> list[tuple[VerticalFrame, VerticalFrame]]:
         """`number` pairs of a training and a test part, at positions as `sklearn.model_selection.KFold` gives,
         shuffled.

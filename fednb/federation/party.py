@@ -21,7 +21,7 @@ from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
 from fednb.federation.columns import Ids
 from fednb.federation.receipts import Book
-from fednb.federation.scored import ScoredRows, keys_of
+from fednb.federation.scored import ScoredRows
 from fednb.federation.seat import Seat, explain
 from fednb.federation.store import MemberStore, Part
 from fednb.federation.terms import Admission, Origins, Terms, Used
@@ -189,7 +189,7 @@ class PartyService:
         most = self._policy.most_models(len(data.part["columns"]))
         if most is not None:
             table, on, rows = self._origin(join.data)
-            self._scored.count(keys_of(self._tables.ids(table, on))[rows], measure(data.part), most)
+            self._scored.count(self._tables.own_keys(table, on, rows), measure(data.part), most)
 
     def _origin(self, ref: m.DataRef) -> tuple[str, list[str], npt.NDArray[np.int64]]:
         """The table that was aligned, its id columns, and the positions there of a frame's rows."""
@@ -306,10 +306,10 @@ class PartyService:
         if ref.table is not None:  # what is needed of the table, an earlier run has read
             self._check_unchanged(ref.table, part, "prepared. Prepare it")
             return Dataset(part=part)
+        parts = tuple(self._store.load(run) for run in ref.parts)
         if ref.frame is None:
             learnt_from = str(part.get("frame") or "") if "origin" in needs else ""
-            origin = self._store.load(learnt_from) if learnt_from else {}
-            return Dataset(part=part, parts=tuple(self._store.load(run) for run in ref.parts), origin=origin)
+            return Dataset(part=part, parts=parts, origin=self._store.load(learnt_from) if learnt_from else {})
         table, rows = self.rows(ref)
         features: Any = None
         columns: tuple[str, ...] = ()
@@ -322,7 +322,6 @@ class PartyService:
             if not ref.label:
                 raise DataError(f"{self._endpoint.me} was given the label's role without the name of a label.")
             label = self._tables.label(table, ref.label, rows)
-        parts = tuple(self._store.load(run) for run in ref.parts)
         return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part, parts=parts)
 
     def _used(self, join: m.Join, data: Dataset) -> Used | None:

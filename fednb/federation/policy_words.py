@@ -13,6 +13,7 @@ from fednb.config import FederationConfig, GuardConfig, PartyConfig, PermitConfi
 from fednb.errors import DataError
 from fednb.federation.tables import TableStore
 from fednb.policy import plan as p
+from fednb.policy import rule_words
 from fednb.policy.columns import BaseTable
 from fednb.policy.ledger import Ledger
 from fednb.policy.rows import build, labels
@@ -29,6 +30,7 @@ def explain(federation: FederationConfig) -> Iterator[str]:
     for party in federation.parties.values():
         yield f"{party.name} is {MODES[party.mode]}"
         yield from _analysts(party.analysts)
+        yield from (f"  {line}" for line in rule_words.rules(party.rules))
         if party.mode == "guarded":
             yield from _rules(party.guard)
         for table in party.tables.values():
@@ -45,7 +47,11 @@ def _analysts(permits: Mapping[str, PermitConfig] | None) -> Iterator[str]:
         yield "  No analyst may do anything here: none is named under [party.….analysts]."
     for name, permit in permits.items():
         cells = "may run cells" if permit.cells else "may run no cells"
-        yield f"  {name} {cells}; tables: {_listed(permit.tables)}; protocols: {_listed(permit.protocols)}."
+        own = rule_words.budgets(permit)
+        yield (
+            f"  {name} {cells}; tables: {_listed(permit.tables)}; protocols: {_listed(permit.protocols)}. Together "
+            f"with: {_listed(permit.partners)}{f'; at most {own}' if own else ''}."
+        )
 
 
 def _rules(guard: GuardConfig) -> Iterator[str]:

@@ -6,9 +6,7 @@ passive party counts models by row, over all runs and derived tables, and writes
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +19,6 @@ NAME = "scored-rows"
 Keys = npt.NDArray[np.uint64]
 
 
-def keys_of(ids: Iterable[str]) -> Keys:
-    """[n] a number for each id."""
-    hashed = b"".join(hashlib.blake2b(str(one).encode(), digest_size=8).digest() for one in ids)
-    return np.frombuffer(hashed, dtype="<u8").astype(np.uint64)
-
-
 class ScoredRows:
     """The count, in a member's store."""
 
@@ -36,7 +28,7 @@ class ScoredRows:
         self._lock = threading.Lock()
 
     def count(self, rows: Keys, model: str, most: int) -> None:
-        """Note that `model` scores these rows. Raises QuotaExceeded for a row that `most` others have scored."""
+        """Note that `model` scores rows (`row_keys`). Raises QuotaExceeded where `most` others have scored one."""
         with self._lock:
             kept = self._store.read(NAME, Part)
             known: dict[str, Keys] = {} if kept is None else dict(kept.values)

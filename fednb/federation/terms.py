@@ -91,9 +91,12 @@ class Admission:
 
     def _facts(self, join: m.Join, data: Dataset, used: Used | None) -> Facts:
         if used is None:  # of an earlier run's part, or of nothing
-            keys = data.part.get("keys")
-            rows = 0 if keys is None else len(keys)
-            return Facts(rows=rows, account=str(data.part.get("account") or ""), keys=keys)
+            held = data.parts or (data.part,)
+            found, accounts = [part["keys"] for part in held if "keys" in part], {part.get("account") for part in held}
+            if len(accounts) > 1:
+                raise DataError("the scores of these runs are of rows of different tables.")
+            keys = np.unique(np.concatenate(found)) if len(found) > 1 else found[0] if found else None
+            return Facts(rows=0 if keys is None else len(keys), account=str(*accounts) if found else "", keys=keys)
         keys = self._tables.own_keys(used.table, used.on, used.rows)
         scored = [part["keys"] for part in data.parts or (data.part,) if "scores" in part and "keys" in part]
         # of several runs either each has all these rows (of one class), or one after the other has some of them

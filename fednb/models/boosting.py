@@ -21,6 +21,8 @@ from fednb.federation.result import RunResult
 from fednb.federation.views import EnsembleView, Importance, TreeNode, bundle
 from fednb.models import saved
 from fednb.models.evaluation import Evaluation, evaluate
+from fednb.models.fit_quality import FitQuality, fit_quality
+from fednb.models.one_vs_rest import ClassEvaluation, evaluate_classes
 from fednb.models.scores import Scores
 from fednb.typed import known
 
@@ -122,7 +124,7 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         passive = [party for party in frame.parties if party != active]
         if self.early_stopping_rounds is not None and eval_frame is None:
             raise DataError("early_stopping_rounds needs rows to validate with: fit(..., eval_frame=...).")
-        rows = frame if eval_frame is None else frame.followed_by(eval_frame)
+        rows = frame if eval_frame is None else frame.joined([frame, eval_frame], frame.part)
         earlier = self._earlier(frame, y) if self.warm_start else None
         federation = frame.federation
         result = federation.resume(resume) if resume else federation.run(
@@ -135,17 +137,18 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         self._learned(frame, result, active, label)
         return self
 
-    def evaluate(self, frame: VerticalFrame) -> Evaluation | pd.Series:
+    def evaluate(self, frame: VerticalFrame) -> Evaluation | ClassEvaluation | FitQuality:
         """How good predictions of the frame's rows are, released as aggregates by the active party.
 
-        An `Evaluation` (AUC, KS and the rest) for two classes; else a Series of figures.
+        For two classes an `Evaluation` (AUC, KS and the rest), for more a `ClassEvaluation`, for numbers `FitQuality`.
         """
         scores = self._predict(frame)
         if self.objective_ == "binary:logistic":
-            found = evaluate(scores, self.label_)
-            self.evaluation_ = found
-            return found
-        return scores.errors(self.label_)
+            self.evaluation_ = evaluate(scores, self.label_)
+            return self.evaluation_
+        if self.objective_ == "multi:softprob":
+            return evaluate_classes(frame, self.label_, [scores], self.classes_.tolist())
+        return fit_quality(scores, self.label_)
 
     def explain(self, frame: VerticalFrame, name: str) -> str:
         """Have the active party keep, as its table `name`, what each party contributes to each row's margin.

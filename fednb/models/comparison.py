@@ -68,11 +68,10 @@ def compare_scores(
     party, label = second.frame.find_label(y)
     if not (first.party == second.party == party) or len(first) != len(second):
         raise DataError("both models' scores must be of the same rows, at the party that holds the label.")
-    own = second.ref(label=label)
     result = second.frame.federation.run(
         "comparison",
         cast={"active": [party]},
-        data={party: msgspec.structs.replace(own, part=None, parts=[first.run, second.run])},
+        data={party: msgspec.structs.replace(second.ref(label=label), part=None, parts=[first.run, second.run])},
         params={} if bad_rate is None else {"bad_rate": float(bad_rate)},
         title=f"Comparison on {len(second)} rows",
     )
@@ -89,7 +88,7 @@ def score_stability(then: Scores, now: Scores) -> float:
     result = now.frame.federation.run(
         "score_stability",
         cast={"active": [now.party]},
-        data={now.party: DataRef(part=now.run, parts=[then.run, now.run])},
+        data={now.party: DataRef(parts=[then.run, now.run])},
         title=f"Stability of {len(now)} scores",
     )
     return result.read(now.party, _Index).psi

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -12,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.messages import DataRef
 from fednb.models.logistic import VerticalLogisticRegression
+from fednb.models.scores import Scores
 from fednb.protocols.one_vs_rest import Classes, ClassFigures
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class VerticalOneVsRest(BaseEstimator):  # type: ignore[misc]
         result = frame.federation.run(
             "label_classes",
             cast={"active": [active]},
-            data={active: self._label_of(frame, active, label)},
+            data={active: _label_of(frame, active, label)},
             title=f"Classes of {y}",
         )
         self.classes_ = np.array(result.read(active, _Found).classes)
@@ -59,22 +61,8 @@ class VerticalOneVsRest(BaseEstimator):  # type: ignore[misc]
     def evaluate(self, frame: VerticalFrame) -> ClassEvaluation:
         """Accuracy, log loss and a table of counts on the frame's rows, released as aggregates by the active party."""
         check_is_fitted(self, "estimators_")
-        active, label = frame.find_label(self.label_)
         scores = [model.predict_proba(frame) for model in self.estimators_]
-        own = self._label_of(frame, active, label)
-        result = frame.federation.run(
-            "one_vs_rest",
-            cast={"active": [active]},
-            data={active: msgspec.structs.replace(own, parts=[each.run for each in scores])},
-            params={"classes": self.classes_.tolist()},
-            title=f"Evaluation on {len(frame)} rows",
-        )
-        return ClassEvaluation(result.read(active, ClassFigures), self.classes_.tolist())
-
-    @staticmethod
-    def _label_of(frame: VerticalFrame, active: str, label: str) -> DataRef:
-        own = frame.refs()[active]
-        return DataRef(frame=own.frame, rows=own.rows, columns=[], label=label)
+        return evaluate_classes(frame, self.label_, scores, self.classes_.tolist())
 
 
 class ClassEvaluation:
@@ -98,3 +86,24 @@ class ClassEvaluation:
 
     def __repr__(self) -> str:
         return f"<ClassEvaluation: accuracy {self.accuracy:.4f}, log loss {self.log_loss:.4f}; {self.rows:,} rows>"
+
+
+def evaluate_classes(
+    frame: VerticalFrame, y: str, scores: Sequence[Scores], classes: Sequence[float]
+) -> ClassEvaluation:
+    """Have the holder of `scores` (one a class, or one of all) compare them with its label and release the figures."""
+    active, label = frame.find_label(y)
+    own = _label_of(frame, active, label)
+    result = frame.federation.run(
+        "one_vs_rest",
+        cast={"active": [active]},
+        data={active: msgspec.structs.replace(own, parts=[each.run for each in scores])},
+        params={"classes": list(classes)},
+        title=f"Evaluation on {len(frame)} rows",
+    )
+    return ClassEvaluation(result.read(active, ClassFigures), list(classes))
+
+
+def _label_of(frame: VerticalFrame, active: str, label: str) -> DataRef:
+    own = frame.refs()[active]
+    return DataRef(frame=own.frame, rows=own.rows, columns=[], label=label)

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.messages import DataRef
 from fednb.federation.views import ScoresView, bundle
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class _Errors(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    rows: int
-    figures: dict[str, float]
 
 
 class Scores:
@@ -42,20 +35,6 @@ class Scores:
 
         said = self._ask("score_summary", {}, f"Summary of {len(self)} scores")
         return pd.Series({"rows": int(said["rows"]), **said["summary"]}, name=f"scores at {self.party}")
-
-    def errors(self, y: str) -> pd.Series:
-        """How far predictions are from the label `y` ("bank.amount"): of amounts, counts or several classes."""
-        import pandas as pd
-
-        party, label = self.frame.find_label(y)
-        result = self.frame.federation.run(
-            "prediction_error",
-            cast={"active": [party]},
-            data={party: self.ref(label=label)},
-            title=f"Errors of {len(self)} predictions",
-        )
-        said = result.read(party, _Errors)
-        return pd.Series({"rows": said.rows, **said.figures}, name=self.frame.part or "all rows")
 
     def save(self, name: str) -> Scores:
         """Keep them as a table `name` at the party that holds them, with the ids of their rows."""

@@ -44,7 +44,7 @@ class SetLedger:
 
         always : note it whatever it leaves (a set that its owner, not an analyst, chose).
         """
-        new = np.unique(keys)
+        new = np.unique(np.asarray(keys, dtype=np.uint64))
         with self._lock:
             known, cells = self._load(account)
             every, before, inside = _together(known, cells, new)

@@ -169,4 +169,15 @@ class Gate:
 def _frame(relation: Relation) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame({name: cell.values() for name, cell in relation.columns.items()})
+    return pd.DataFrame({n: _total(c.values()) if c.derived else c.values() for n, c in relation.columns.items()})
+
+
+def _total(series: pd.Series) -> pd.Series:
+    """A derived column without gaps: 0, False or "" where a row has no value.
+
+    A run that stops at a missing or infinite value would tell that some row has one; a derived column could put it
+    there for whichever rows its maker wanted to know of.
+    """
+    if series.dtype.kind == "f":
+        return series.where(np.isfinite(series), 0.0)
+    return series.fillna(False if series.dtype.kind == "b" else "")

@@ -129,13 +129,6 @@ class MemberPolicy:
         """None: everything. An analyst that is not named may do nothing."""
         return None if self._analysts is None else self._analysts.get(analyst, PermitConfig())
 
-    def most_models(self, features: int) -> int | None:
-        """How many different models of so many features of this member's may score a row.
-
-        Each gives whoever gets the score one equation in the row's features: fewer than there are unknown.
-        """
-        return max(1, features - 1)
-
     def check_table(self, analyst: str, table: str) -> None:
         """Whether cells of `analyst` may ask about a table, by the name of one that was declared. Raises Refused."""
         permit = self._permit(analyst)
@@ -145,6 +138,13 @@ class MemberPolicy:
                 member=self.member,
                 rule="analysts.tables",
             )
+
+    def most_models(self, features: int) -> int | None:
+        """How many different models of so many features of this member's may score a row.
+
+        Each gives whoever gets the score one equation in the row's features: fewer than there are unknown.
+        """
+        return max(1, features - 1)
 
     def releases(self, what: str) -> bool:
         """Whether `what` ("coefficients") of this member's own may be shown to the analyst."""

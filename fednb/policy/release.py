@@ -48,6 +48,7 @@ class Releaser:
         self.depended = 0  # refusals that depended on values
         self.trial: Trial | None = None  # to be committed
         self._values: dict[Term, Array] = {}
+        self._order: dict[tuple[str, int], tuple[Array, Array]] = {}
 
     # ------------------------------------------------------------ aggregates
 
@@ -148,16 +149,23 @@ class Releaser:
 
     def _window(self, part: Part, rows: Array) -> Array | None:
         """The rows of a group around its quantile; None where the tail is too short."""
-        numbers = part.numbers if part.numbers is not None else np.zeros(self.relation.n)
         q = part.figure.q if part.figure is not None and part.figure.q is not None else 0.5
-        used = rows[~np.isnan(numbers[rows])]
+        used = self._ranked(part, rows)
         if len(used) * min(q, 1 - q) < self.guard.k or not rules.enough(self.relation, used, self.guard.k):
             return None
-        used = used[np.argsort(numbers[used], kind="stable")]
         width = max(self.guard.k, math.ceil(QUANTILE_SHARE * len(used)))
         start = min(max(0, round(q * (len(used) - 1) - (width - 1) / 2)), len(used) - width)
         window: Array = used[start : start + width]
         return window if rules.enough(self.relation, window, self.guard.k) else None
+
+    def _ranked(self, part: Part, rows: Array) -> Array:
+        """Rows that have a value, from the least to the largest; worked out once for all quantiles of a column."""
+        key = (part.name, id(rows))
+        if key not in self._order:
+            numbers = part.numbers if part.numbers is not None else np.zeros(self.relation.n)
+            used = rows[~np.isnan(numbers[rows])]
+            self._order[key] = rows, used[np.argsort(numbers[used], kind="stable")]  # the rows too: ids are reused
+        return self._order[key][1]
 
     def _value(self, part: Part, rows: Array) -> int | float | None:
         figure = part.figure

@@ -73,7 +73,11 @@ class Source:
 class Cell:
     """One column, worked out when it is asked for."""
 
-    def __init__(self, values: Callable[[], pd.Series], shape: Callable[[], Shape]) -> None:
+    def __init__(
+        self, kind: rowwise.Type, values: Callable[[], pd.Series], shape: Callable[[], Shape], derived: bool = False
+    ) -> None:
+        self.kind = kind
+        self.derived = derived
         self._make_values, self._make_shape = values, shape
         self._values: pd.Series | None = None
         self._shape: Shape | None = None
@@ -89,7 +93,10 @@ class Cell:
         return self._shape
 
     def take(self, rows: Array) -> Cell:
-        return Cell(lambda: self.values().take(rows).reset_index(drop=True), lambda: self.shape().take(rows))
+        def values() -> pd.Series:
+            return self.values().take(rows).reset_index(drop=True)
+
+        return Cell(self.kind, values, lambda: self.shape().take(rows), self.derived)
 
 
 class Relation:
@@ -189,18 +196,21 @@ def _table(table: BaseTable, member: str) -> Relation:
     cells = {}
     for name, spec in table.specs.items():
         bare = Bare(0, name, spec, spec.nullable)
-        cells[name] = Cell(lambda name=name: source.series(name), lambda bare=bare: bare)  # type: ignore[misc]
+        truth = table.frame[name].dtype.kind == "b"
+        kind: rowwise.Type = "truth" if truth else "number" if spec.kind == "number" else "text"
+        cells[name] = Cell(kind, lambda name=name: source.series(name), lambda bare=bare: bare)  # type: ignore[misc]
     return Relation(member, [source], cells, filtered=False)
 
 
 def _computed(relation: Relation, x: p.Expr) -> Cell:
     if isinstance(x, p.Column):
         return relation.cell(x.name)
-    rowwise.check_names(relation, x)  # now: what is refused later should not be a misspelt name
-    return Cell(lambda: rowwise.values(relation, x), lambda: rowwise.shape(relation, x))
+    kind = rowwise.kind(relation, x)  # now: what is refused later should not be a misspelt name
+    return Cell(kind, lambda: rowwise.values(relation, x), lambda: rowwise.shape(relation, x), derived=True)
 
 
 def _where(relation: Relation, condition: p.Expr) -> Relation:
+    rowwise.kind(relation, condition)
     return relation.take(np.flatnonzero(mask(relation, rowwise.shape(relation, condition))))
 
 
@@ -281,7 +291,7 @@ def _matched(cell: Cell, match: Array, sources: int, missing: bool) -> Cell:
             return Bare(taken.source, taken.column, taken.spec, True)
         return taken
 
-    return Cell(values, shape)
+    return Cell(cell.kind, values, shape, cell.derived)
 
 
 def labels(relation: Relation, name: str) -> tuple[Array, list[Any]]:

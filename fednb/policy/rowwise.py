@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
@@ -31,6 +31,8 @@ from fednb.policy.shapes import (
 if TYPE_CHECKING:
     import pandas as pd
 
+Type = Literal["number", "truth", "text"]
+
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -47,6 +49,14 @@ _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "**": operator.pow,
     "and": operator.and_,
     "or": operator.or_,
+}
+_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+    "-": operator.neg,
+    "abs": abs,
+    "log": np.log,
+    "log1p": np.log1p,
+    "exp": np.exp,
+    "sqrt": np.sqrt,
 }
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
@@ -96,34 +106,81 @@ def rank(meaning: Any, shape: Shape) -> tuple[int, Any]:
     return (0, float(meaning)) if isinstance(meaning, bool | int | float) else (1, str(meaning))
 
 
-def check_names(cells: Cells, x: p.Expr) -> None:
-    """Raises DataError for a column that is not there."""
+# ---------------------------------------------------------------- types
+
+
+def kind(cells: Cells, x: p.Expr) -> Type:
+    """The type of an expression, by the types of its columns alone.
+
+    Raises DataError where they do not fit. Whether an expression can be worked out must not depend on values: an error
+    in one row would tell that there is such a row.
+    """
     if isinstance(x, p.Column):
-        cells.cell(x.name)
-    for name in x.__struct_fields__:
-        part = getattr(x, name)
-        if isinstance(part, p.Node):
-            check_names(cells, part)  # type: ignore[arg-type]
+        found: Type = cells.cell(x.name).kind
+        return found
+    if isinstance(x, p.Literal_):
+        return _kind_of(x.value)
+    if isinstance(x, p.Unary):
+        inner = kind(cells, x.x)
+        if x.op == "isna":
+            return "truth"
+        _need(inner, ("truth",) if x.op == "not" else ("number", "truth"), x.op)
+        return "truth" if x.op == "not" else "number"
+    if isinstance(x, p.Binary):
+        return _binary_kind(x.op, kind(cells, x.left), kind(cells, x.right))
+    if isinstance(x, p.OneOf):
+        inner = kind(cells, x.x)
+        for value in x.values:
+            _same(inner, _kind_of(value), "isin")
+        return "truth"
+    if isinstance(x, p.Choose):
+        _need(kind(cells, x.condition), ("truth",), "where")
+        return _same(kind(cells, x.x), kind(cells, x.other), "where")
+    if isinstance(x, p.Fill):
+        return _same(kind(cells, x.x), _kind_of(x.value), "fillna")
+    _need(kind(cells, x.x), ("number", "truth"), "clip" if isinstance(x, p.Clip) else "cut")
+    return "number" if isinstance(x, p.Clip) else "text"
+
+
+def _binary_kind(op: str, left: Type, right: Type) -> Type:
+    if op in ("and", "or"):
+        _need(left, ("truth",), op)
+        _need(right, ("truth",), op)
+        return "truth"
+    if op in _COMPARE:
+        if _same(left, right, op) == "text" and op not in ("==", "!="):
+            raise DataError(f"{op}: text can be compared with == and != only.")
+        return "truth"
+    _need(left, ("number", "truth"), op)
+    _need(right, ("number", "truth"), op)
+    return "number"
+
+
+def _kind_of(value: object) -> Type:
+    return "truth" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
+
+
+def _need(found: Type, wanted: tuple[Type, ...], what: str) -> None:
+    if found not in wanted:
+        raise DataError(f"{what}: a {wanted[0]} is needed here, and a {found} is there.")
+
+
+def _same(a: Type, b: Type, what: str) -> Type:
+    if (a == "text") != (b == "text"):
+        raise DataError(f"{what}: numbers and text do not mix.")
+    return a if a == b else "number"
 
 
 # ---------------------------------------------------------------- values
 
 
 def values(cells: Cells, x: p.Expr) -> pd.Series:
-    """[n] of an expression. Raises DataError where the types do not fit; its text quotes no value."""
+    """[n] of an expression whose types fit: floats, truths, or text."""
     import pandas as pd
 
-    try:
-        with np.errstate(all="ignore"):
-            made = _values(cells, x)
-    except (TypeError, ValueError, ArithmeticError, NotImplementedError) as error:
-        raise DataError(
-            f"an expression does not fit the types of its columns ({type(error).__name__}); "
-            "numbers and text do not mix, and text can only be compared."
-        ) from None
-    if not isinstance(made, pd.Series):
-        return pd.Series(np.full(cells.n, made))
-    return made
+    with np.errstate(all="ignore"):
+        made = _values(cells, x)
+    return made if isinstance(made, pd.Series) else pd.Series(np.full(cells.n, made))
 
 
 def _values(cells: Cells, x: p.Expr) -> Any:
@@ -132,29 +189,53 @@ def _values(cells: Cells, x: p.Expr) -> Any:
     if isinstance(x, p.Literal_):
         return x.value
     if isinstance(x, p.Unary):
-        inner = values(cells, x.x)
         if x.op == "isna":
-            return inner.isna()
+            return values(cells, x.x).isna()
         if x.op == "not":
-            return ~inner.astype(bool)
-        if x.op == "-":
-            return -inner
-        if x.op == "abs":
-            return inner.abs()
-        return getattr(np, x.op)(inner.astype(np.float64))
+            return ~_truths(values(cells, x.x))
+        return _FUNCTIONS[x.op](_floats(values(cells, x.x)))
     if isinstance(x, p.Binary):
-        left, right = _values(cells, x.left), _values(cells, x.right)
-        return (_COMPARE | _ARITHMETIC)[x.op](left, right)
+        return _worked_out(x.op, values(cells, x.left), values(cells, x.right))
     if isinstance(x, p.OneOf):
         return values(cells, x.x).isin(x.values)
     if isinstance(x, p.Choose):
-        chosen = values(cells, x.condition).astype(bool)
-        return values(cells, x.x).where(chosen, values(cells, x.other))
+        return _like(cells, x.x, x.other).where(_truths(values(cells, x.condition)), _like(cells, x.other, x.x))
     if isinstance(x, p.Fill):
-        return values(cells, x.x).fillna(x.value)
+        return _like(cells, x.x, p.Literal_(x.value)).fillna(x.value)
     if isinstance(x, p.Clip):
-        return values(cells, x.x).clip(x.low, x.high)
+        low, high = (None if bound is None or np.isnan(bound) else bound for bound in (x.low, x.high))
+        return _floats(values(cells, x.x)).clip(low, high)
     return cut(values(cells, x.x), x.edges)
+
+
+def _worked_out(op: str, left: pd.Series, right: pd.Series) -> pd.Series:
+    if op in ("and", "or"):
+        made: pd.Series = _ARITHMETIC[op](_truths(left), _truths(right))
+        return made
+    numbers = all(each.dtype.kind in "biuf" for each in (left, right))
+    if numbers:
+        left, right = _floats(left), _floats(right)
+    made = (_COMPARE | _ARITHMETIC)[op](left, right)
+    return _truths(made) if op in _COMPARE else made
+
+
+def _like(cells: Cells, x: p.Expr, other: p.Expr) -> pd.Series:
+    """The values of one expression in the type that they share with another's."""
+    series = values(cells, x)
+    same = kind(cells, x) == kind(cells, other)
+    return series.astype(object) if kind(cells, x) == "text" else series if same else _floats(series)
+
+
+def _floats(series: pd.Series) -> pd.Series:
+    import pandas as pd
+
+    return pd.Series(series.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def _truths(series: pd.Series) -> pd.Series:
+    import pandas as pd
+
+    return pd.Series(series.to_numpy(dtype=object, na_value=False).astype(bool))
 
 
 # ---------------------------------------------------------------- shapes

@@ -158,8 +158,8 @@ class Role:
     # of "ids", "X", "y", "part", "origin": what the member must load before it plays; "missing": X may have NaN;
     # "parts": X is used some rows at a time, and may be larger than memory
     needs: tuple[str, ...] = ()
-    scores: bool = False  # somebody else learns a sum over this role's features for each row
     figures: bool = False  # its result, or what it learns, tells sums and figures of the very rows that it used
+    scores: bool = False  # somebody else learns a sum over this role's features for each row
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,12 @@ from fednb.wire.message import Message
 
 AT_ONCE = 4096  # rows of one message
 MOST_EXPLAINED = 10_000  # rows
+FAMILIES = {  # what the scores are, for whoever evaluates them
+    "binary:logistic": "logistic",
+    "multi:softprob": "classes",
+    "reg:squarederror": "linear",
+    "count:poisson": "poisson",
+}
 
 
 class BoostingScoreParams(Params):
@@ -78,8 +84,7 @@ def active(link: Link, data: Dataset, params: BoostingScoreParams, run: RunConte
         private={
             "scores": p[:, 0] if len(base) == 1 else p,
             "linear": m[:, 0] if len(base) == 1 else m,
-            "objective": part["objective"],
-            "classes": part["classes"],
+            "family": FAMILIES[part["objective"]],
         },
         public={"rows": len(X)} | ({"table": params.explain} if params.explain else {}),
         table=table,

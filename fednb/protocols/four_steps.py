@@ -358,9 +358,8 @@ def passive(link: Link, data: Dataset, params: Any, run: RunContext, family: Fam
     me.begin()
     while me.stage != "stop":
         me.finish(_passive_gradient(me, active))
-    w = me.coefficients()
-    family.check_scores(link.me, scores(me.solver.X, w))
-    return Outcome(private=me.part(w), public=me.public())
+    family.check_scores(link.me, scores(me.solver.X, me.coefficients()))
+    return Outcome(private=me.part(me.coefficients()), public=me.public())
 
 
 def coordinator(link: Link, data: Dataset, params: Any, run: RunContext, family: Family) -> Outcome:

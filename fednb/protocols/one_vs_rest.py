@@ -1,6 +1,6 @@
 """Several classes by one binary model each: which there are, and how good the most probable one is.
 
-    coordinator                         active (label; scores of one run a class)
+    coordinator                         active (label; scores of one run a class, or one of all)
         ── run "label_classes" ────────────> the label's values, each behind ten rows or more
         ── run "one_vs_rest" ──────────────> probabilities of each row, kept; accuracy and a table of counts
 
@@ -61,9 +61,10 @@ def classes(link: Link, data: Dataset, params: NoParams, run: RunContext) -> Out
 
 
 def active(link: Link, data: Dataset, params: RestParams, run: RunContext) -> Outcome:
-    if len(data.parts) != len(params.classes) or any("scores" not in part for part in data.parts):
-        raise DataError(f"{link.me} holds no scores of one run a class; predict first.")
-    apart: Floats = np.column_stack([np.asarray(part["scores"], dtype=np.float64) for part in data.parts])
+    columns = [np.asarray(part["scores"], dtype=np.float64) for part in data.parts if "scores" in part]
+    apart: Floats = np.column_stack(columns) if columns else np.empty((0, 0))
+    if apart.shape[1] != len(params.classes):
+        raise DataError(f"{link.me} holds no scores of each class; predict first.")
     y = check_numbers(link.me, data.y, data.label, len(apart))
     known = np.asarray(params.classes)
     strange = int((~np.isin(y, known)).sum())

@@ -42,7 +42,7 @@ class NoParams(Params):
 def fit(link: Link, data: Dataset, params: OwnParams, run: RunContext) -> Outcome:
     from sklearn.linear_model import LogisticRegression
 
-    X = check_features(link.me, data.X, data.columns)[:]
+    X = check_features(link.me, data.X, data.columns)[slice(None)]
     if not data.columns:
         raise DataError(f"{link.me} has no features of its own in this frame.")
     check_training(link.me, X, data.columns)

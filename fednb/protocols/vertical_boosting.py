@@ -23,8 +23,8 @@ active learns
     same throughout, the sums of g and h left of each split on offer (with several outputs: of all of them) and whether
     values are missing; which rows go left where it takes a split.
 passive learns
-    which rows are in a round's sample and in each node that is looked at (not in the leaves of the last level, other
-    than by its own splits), and which of its splits were taken; never a label, a gradient or a weight.
+    which rows are in a round's sample, in each node that is looked at and so in its sibling (not in the leaves of the
+    last level, other than by its own splits), and which of its splits were taken; never a label, gradient or weight.
 coordinator and analyst learn
     the loss by round; of each feature gain, cover and number of splits, a passive party's under those numbers; the
     first tree without cut points, rows and weights.
@@ -511,7 +511,8 @@ class _Passive(_Party):
     def _read_gradients(self) -> None:
         said = self.link.recv(self.active, Gradients)
         count = len(self.order)
-        if said.sample.shape != (-(-self.trained // 8),) or said.features.shape != (-(-count // 8),):
+        shapes = said.sample.shape, said.features.shape
+        if not _bits(said.sample, said.features) or shapes != ((-(-self.trained // 8),), (-(-count // 8),)):
             raise UnexpectedMessage(f"{self.active} sent gradients of other rows or features", member=self.active)
         sample = np.unpackbits(said.sample, count=self.trained).astype(np.bool_)
         self.looked_at = self.order[np.flatnonzero(np.unpackbits(said.features, count=count))]
@@ -541,7 +542,7 @@ class _Passive(_Party):
         self._send_sums(nodes, offers)
         mine = self._read_splits(nodes, offers)
         said = self.link.recv(self.active, Level)
-        if said.kept.shape != (len(mine),):
+        if not _bits(said.kept, said.open, said.left) or said.kept.shape != (len(mine),):
             raise UnexpectedMessage(f"{self.active} sent a level that does not fit the splits", member=self.active)
         made = {
             node: self.own.add(self.done, column, self.binned.threshold(column, bin), default_left, *self.above[node])
@@ -568,7 +569,7 @@ class _Passive(_Party):
         said = self.link.recv(self.active, Splits)
         starts = np.concatenate([[0], np.cumsum([len(offers[node].bin) for node in nodes])])
         strange = UnexpectedMessage(f"{self.active} took splits that were not on offer", member=self.active)
-        if not said.nodes.shape == said.splits.shape == said.default_left.shape or said.nodes.ndim != 1:
+        if not _numbers(said.nodes, said.splits) or said.default_left.shape != said.nodes.shape:
             raise strange
         mine: list[tuple[int, int, int, bool]] = []
         for node, split, default_left in zip(said.nodes.tolist(), said.splits.tolist(), said.default_left, strict=True):
@@ -588,15 +589,14 @@ class _Passive(_Party):
 
     def _open_children(self, said: Level, made: Mapping[int, int]) -> dict[int, Vector]:
         """Put rows into the nodes that are looked at next, and sum them up: the smaller child, then what is left."""
+        strange = UnexpectedMessage(f"{self.active} sent a level that cannot be read", member=self.active)
+        if not _numbers(said.nodes, said.children):
+            raise strange
         nodes, children = said.nodes.tolist(), said.children.tolist()
         known = max(self.rows.trees) + 1
         sound = len(set(nodes)) == len(nodes) and set(nodes) <= set(self.open) and said.open.shape == (len(nodes), 2)
-        if (
-            not sound
-            or len(children) != len(nodes)
-            or any(b - a < 2 for a, b in zip([known - 2, *children], children, strict=False))
-        ):
-            raise UnexpectedMessage(f"{self.active} sent a level that cannot be read", member=self.active)
+        if not sound or any(b - a < 2 for a, b in zip([known - 2, *children], children, strict=False)):
+            raise strange
         sizes = [len(self.rows.of(node)) for node in nodes]
         opened: dict[int, Vector] = {}
         for node, child, left, is_open in zip(
@@ -620,6 +620,15 @@ def _numbering(count: int) -> Integers:
     """The column behind each number under which the active party sees this party's features."""
     # `run.rng` is not for secrets
     return np.random.default_rng(secrets.randbits(128)).permutation(count)
+
+
+def _bits(*arrays: np.ndarray) -> bool:
+    return all(array.dtype == np.uint8 for array in arrays)
+
+
+def _numbers(*arrays: np.ndarray) -> bool:
+    """Whether these are whole numbers, [n] each."""
+    return all(array.dtype == np.int64 and array.ndim == 1 and len(array) == len(arrays[0]) for array in arrays)
 
 
 def _accept_key(message: Begin, params: BoostingParams, sender: str) -> PublicKey:

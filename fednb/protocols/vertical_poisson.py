@@ -36,7 +36,6 @@ from fednb.protocols.steps import Stage, scores, squares
 
 REACH = 10  # bits: labels and what is expected of a row are below 1024
 SCORE_REACH = 8  # bits: a passive party's factor exp(b) is below 256
-MOST = REACH * np.log(2.0) - 0.01  # of the logarithm of what is expected of a row
 LIMIT = SCORE_REACH * np.log(2.0) - 0.01  # of b
 
 
@@ -92,8 +91,9 @@ class Poisson(Family):
 
     def factors(self, stage: Stage, a: Floats, others: int) -> Callable[[slice], Factors]:
         def of(rows: slice) -> Factors:
-            mean = np.exp(np.minimum(a[rows], MOST))  # on the way a step may go too far; it is taken back
-            return Factors(np.column_stack([np.zeros(len(mean)), mean]), np.zeros(len(mean)))
+            # on the way a step may go too far; it is taken back
+            means = np.exp(np.minimum(a[rows], REACH * np.log(2.0) - 0.01))
+            return Factors(np.column_stack([np.zeros(len(means)), means]), np.zeros(len(means)))
 
         return of
 

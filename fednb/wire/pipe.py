@@ -36,7 +36,7 @@ from fednb.wire.switchboard import Handler, Switchboard, Talk
 log = logging.getLogger("fednb.wire")
 
 MAX_PATH = 107  # of a Unix socket, on Linux
-HELLO_SECONDS = 60.0  # a confined kernel connects before it has loaded what says hello, on a busy machine long before
+HELLO_SECONDS = 90.0  # a confined kernel connects before it has loaded what says hello, on a busy machine long before
 _MAX_HEAD = 1 << 20
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _GATHER = 64  # buffers handed to the kernel at once

@@ -219,7 +219,7 @@ def test_boosting_cut_off_between_two_trees_resumes_to_the_same_model(
     train, test = align(federation).split(0.3, 0)
     params = {"n_estimators": 12, "subsample": 0.8, "max_depth": 2}
     whole = SecureBoostClassifier(**params).fit(train, y="bank.default", eval_frame=test)
-    rows = train.followed_by(test)
+    rows = train.joined([train, test], "both")
     run = federation.start(
         "vertical_boosting",
         cast={"active": ["bank"], "passive": ["agency"]},

@@ -23,6 +23,7 @@ from fednb.federation.runs import RunStore
 from fednb.federation.store import MemberStore
 from fednb.federation.tables import TableStore
 from fednb.models import (
+    OwnLogisticRegression,
     Scorecard,
     SecureBoostClassifier,
     SecureBoostRegressor,
@@ -31,6 +32,9 @@ from fednb.models import (
     VerticalOneVsRest,
     VerticalPoissonRegression,
     WoeBinning,
+    compare_scores,
+    score_stability,
+    select_features,
 )
 from fednb.models.evaluation import evaluate
 from fednb.policy import audit
@@ -64,6 +68,7 @@ class World:
         permits: Mapping[str, PermitConfig] | None = None,
         coordinators: Callable[[str], Protocol] = lookup,
         quota: float = 5.0,
+        more: int = 0,  # columns of noise at each passive party
     ) -> None:
         self.folder = folder
         self.rules, self.permits = rules or {}, permits
@@ -75,8 +80,9 @@ class World:
         y = (X.sum(axis=1) + rng.logistic(size=ROWS) > 0).astype(int)
         ids = [f"S{k:04d}" for k in range(ROWS)]
         self.write("bank", "loans", "default", {"id": ids, "a": X[:, 0], "b": X[:, 1], "default": y})
-        self.write("agency", "invoices", None, {"id": ids, "c": X[:, 2], "d": X[:, 3]})
-        self.write("telco", "calls", None, {"id": ids, "e": X[:, 4]})
+        noise = {f"z{k}": rng.normal(size=ROWS) for k in range(more)}
+        self.write("agency", "invoices", None, {"id": ids, "c": X[:, 2], "d": X[:, 3]} | noise)
+        self.write("telco", "calls", None, {"id": ids, "e": X[:, 4]} | noise)
         self.endpoints = [self.start(name) for name in ("bank", "agency", "telco")]
         self.coordinator = self.network.endpoint("coordinator")
         self.quota = QuotaLedger(multiple=quota)
@@ -151,13 +157,17 @@ def everything(world: World) -> None:
     scores.save("scored")
     model.save(world.folder / "model.json", federation)
     VerticalLogisticRegression.load(world.folder / "model.json", federation)
-    binning = WoeBinning(bins=4).fit(train, y="bank.default")
+    binning = WoeBinning(bins=3).fit(train, y="bank.default")
     binning.stability(frame)
     coded = binning.transform(train)
     woe = VerticalLogisticRegression(max_iter=1, standardize=False, clip=None).fit(coded, y="bank.default")
+    own = OwnLogisticRegression().fit(train, y="bank.default")
+    compare_scores(own.predict_proba(train), model.predict_proba(train), y="bank.default")
+    score_stability(own.predict_proba(frame), own.predict_proba(train))
     card = Scorecard().fit(binning, woe, federation)
     card.score(train)
     card.reasons(train, "reasons")
+    select_features(binning, train, max_correlation=0.9)
     card.override("bank.a", 1, 1.0, "a test", federation)
     VerticalLinearRegression(max_iter=2).fit(train, y="bank.a").evaluate(test)
     VerticalPoissonRegression(max_iter=2).fit(world.align().split(0.3, 0)[0], y="bank.default")
@@ -170,7 +180,7 @@ def everything(world: World) -> None:
 
 @pytest.mark.slow
 def test_under_default_rules_everything_runs_and_says_just_what_it_declares(world: Make) -> None:
-    made = world()
+    made = world(more=5)
     everything(made)
     runs = {run["run"]: run for run in made.analyst.runs().to_dict("records")}
     assert set(runs) and all(run["status"] == "ok" for run in runs.values())

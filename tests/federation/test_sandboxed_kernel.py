@@ -14,11 +14,12 @@ import pytest
 
 from fednb.config import parse
 from fednb.errors import ConfigError
-from fednb.federation import launch
+from fednb.federation import kernel, launch
 from fednb.federation import messages as m
-from fednb.federation.agent import start_party
+from fednb.federation.agent import sandbox_of, start_party
 from fednb.federation.cells import CellClient, CellEvent
 from fednb.policy import sandbox
+from fednb.wire import pipe
 from fednb.wire.dealer import DealerEndpoint
 from fednb.wire.keys import MemberHome
 from fednb.wire.loopback import Network
@@ -139,6 +140,11 @@ def test_a_killed_agent_takes_its_sandboxed_kernel_along(running: launch.Running
         threading.Event().wait(0.05)
 
 
+def test_a_pipe_waits_as_long_as_a_kernel_may_take_to_start() -> None:
+    """In a sandbox its connection is made first, and it says who it is when it has imported all it needs."""
+    assert pipe.HELLO_SECONDS > kernel.START_SECONDS
+
+
 def party(tmp_path: Path, more: str, hub: str = "tcp://127.0.0.1:0") -> str:
     return f'[federation]\nhub = "{hub}"\n[party.bank]\n{more}'
 
@@ -160,6 +166,22 @@ def test_only_open_mode_may_do_without_a_sandbox(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(ConfigError, match=said):
             parse(party(tmp_path, more), file)
+
+
+def test_every_party_with_kernels_next_to_data_has_one_unless_it_is_open(tmp_path: Path) -> None:
+    if not any(not sandbox.missing(backend) for backend in sandbox.BACKENDS):
+        pytest.skip("no sandbox works here")
+
+    def made(more: str) -> sandbox.Sandbox | None:
+        return sandbox_of(parse(party(tmp_path, more), tmp_path / "f.toml").parties["bank"], tmp_path / "home")
+
+    assert made('mode = "guarded"') is not None and made("approval = true") is not None
+    assert made('mode = "open"') is None and made('mode = "protocol-only"') is None
+    tight = made('mode = "guarded"\n[party.bank.limits]\nmemory_mb = 1000\ncpu_seconds = 20\nfile_mb = 3')
+    assert tight is not None
+    limits = tight.limits
+    assert (limits.memory, limits.cpu, limits.file) == (1000 << 20, 20, 3 << 20)
+    assert tmp_path / "home" in tight.private
 
 
 def test_a_party_whose_kernels_cannot_be_confined_does_not_start(

@@ -14,7 +14,8 @@ import fednb
 from fednb.errors import QuotaExceeded
 from fednb.federation import simulate
 from fednb.federation.frame import VerticalFrame
-from fednb.federation.scored import ScoredRows, keys_of
+from fednb.federation.row_keys import keys_of
+from fednb.federation.scored import ScoredRows
 from fednb.federation.store import MemberStore
 from fednb.models import Scorecard, VerticalLogisticRegression, WoeBinning
 from fednb.policy.mode import MemberPolicy

@@ -18,7 +18,7 @@ from fednb.errors import DataError
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.store import MemberStore
 from fednb.federation.views import EnsembleView, decode, encode
-from fednb.models import SecureBoostClassifier, SecureBoostRegressor
+from fednb.models import SecureBoostClassifier, SecureBoostRegressor, cross_validate
 
 ROWS = 400
 ON = {"bank": "sme_id", "agency": "sme_id", "utility": "customer"}
@@ -157,10 +157,10 @@ def test_amounts_counts_and_classes(whole: VerticalFrame, label: str, objective:
     y = joined()[label].to_numpy(np.float64)[positions()[1]]
     if label == "grade":
         expected = -np.log(p[np.arange(len(y)), y.astype(int) - 1]).mean()
-        assert found["accuracy"] == pytest.approx((p.argmax(axis=1) + 1 == y).mean())
+        assert found.accuracy == pytest.approx((p.argmax(axis=1) + 1 == y).mean())
     else:
         expected = np.sqrt(((p - y) ** 2).mean())
-    assert found[figure] == pytest.approx(expected, rel=1e-4)
+    assert getattr(found, figure) == pytest.approx(expected, rel=1e-4)
 
 
 def test_scores_and_contributions_stay_at_the_active_party(whole: VerticalFrame, model: SecureBoostClassifier) -> None:
@@ -204,12 +204,17 @@ def test_a_warm_start_adds_rounds(whole: VerticalFrame) -> None:
     assert growing.evaluate(test).auc == pytest.approx(roc_auc_score(y, p), abs=1e-9)
 
 
+def test_it_is_cross_validated_like_a_regression(whole: VerticalFrame) -> None:
+    found = cross_validate(SecureBoostClassifier(2, max_depth=2), of(whole, "default"), "bank.default", cv=2)
+    assert found.loc["out of fold", "rows"] == ROWS and found["auc"].between(0.6, 0.9).all()
+
+
 def test_what_cannot_be_asked_is_explained(whole: VerticalFrame) -> None:
     frame = of(whole, "default")
     train, test = frame.split(0.3, 0)
     with pytest.raises(DataError, match="needs rows to validate with"):
         SecureBoostClassifier(early_stopping_rounds=3).fit(train, y="bank.default")
-    with pytest.raises(DataError, match="share 280 rows"):
+    with pytest.raises(DataError, match="not disjoint parts of one alignment"):
         SecureBoostClassifier().fit(train, y="bank.default", eval_frame=train)
     with pytest.raises(DataError, match="no party.column"):
         SecureBoostClassifier(monotone_constraints={"agency.height": 1}).fit(train, y="bank.default")

@@ -380,7 +380,11 @@ def broken(world: World, kind: type, change: dict[str, Any]) -> None:
         (vb.Splits, {"splits": lambda s: s + 10_000}, "bank took splits that were not on offer"),
         (vb.Splits, {"nodes": lambda s: s + 77}, "bank took splits that were not on offer"),
         (vb.Level, {"children": lambda c: c * 0}, "bank sent a level that cannot be read"),
+        (vb.Level, {"children": lambda c: c.astype(float)}, "bank sent a level that cannot be read"),
+        (vb.Level, {"left": lambda bits: bits[:-1]}, "bank sent sides of other rows"),
+        (vb.Level, {"open": lambda bits: bits.astype(np.int64)}, "bank sent a level that does not fit"),
         (vb.Gradients, {"sample": lambda s: s[:-1]}, "bank sent gradients of other rows"),
+        (vb.Gradients, {"features": lambda s: s.astype(np.int64)}, "bank sent gradients of other rows"),
         (vb.Gradients, {"pairs": lambda c: c[1:]}, "bank sent gradients that cannot be used"),
     ],
 )

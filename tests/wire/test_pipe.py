@@ -154,6 +154,26 @@ def test_an_opening_that_crosses_a_closing_is_no_conversation_of_its_own(
     kernel.close()
 
 
+def test_a_socket_that_was_connected_before_its_kernel_is_there_serves(
+    server: PipeServer, monkeypatch: pytest.MonkeyPatch, eventually: Wait
+) -> None:
+    server.listen("local", echo)
+    early = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    early.connect(os.fspath(server.path))
+    kernel = PipeEndpoint(early, "kernel", "bank")
+    talk = kernel.open("bank", "local")
+    talk.send(Note(5))
+    assert talk.recv(Note, timeout=10).n == 5
+    kernel.close()
+
+    monkeypatch.setattr(pipe, "HELLO_SECONDS", 0.05)
+    silent = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    silent.connect(os.fspath(server.path))
+    silent.settimeout(10)
+    assert silent.recv(1) == b"", "who never says who it is, is not waited for without end"
+    silent.close()
+
+
 def test_what_cannot_work_says_why(server: PipeServer, folder: Path) -> None:
     with pytest.raises(LinkError, match="cannot reach its agent"):
         PipeEndpoint(folder / "nothing", "kernel", "bank")
@@ -167,7 +187,8 @@ def test_what_cannot_work_says_why(server: PipeServer, folder: Path) -> None:
         PipeServer(folder / ("x" * 120) / "pipe", "bank")
     with pytest.raises(ConfigError, match="Address already in use"):
         PipeServer(server.path, "bank")
-    (folder / "open").mkdir(mode=0o755)
+    (folder / "open").mkdir()
+    (folder / "open").chmod(0o755)  # whatever this process takes off by itself
     with pytest.raises(ConfigError, match="Run: chmod 700"):
         PipeServer(folder / "open" / "pipe", "bank")
 

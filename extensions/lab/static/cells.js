@@ -1,7 +1,7 @@
 // Cells show where they run: a coloured edge, and above the cell a badge for each member with the state of the cell
 // there. Both follow the text as it is typed and the kernel's news as they come.
 
-import { make, paint, seconds } from "./dom.js";
+import { make, paint, perFrame, seconds } from "./dom.js";
 import { members, parse } from "./magic.js";
 import { look } from "./palette.js";
 
@@ -119,13 +119,16 @@ class Mark {
     this._strip = null;
     this.queued = false;
     this.active = false;
-    this._follow = () => this.follow();
+    this._gone = false;
+    const later = perFrame(() => { if (!this._gone) this.follow(); });
+    this._follow = (_, change) => { if (change.sourceChange) later(); };
     cell.model.sharedModel.changed.connect(this._follow);
     this.follow(true);
     if (cell.ready) cell.ready.then(() => this.draw()).catch(() => undefined);
   }
 
   dispose() {
+    this._gone = true;
     if (!this._cell.isDisposed && this._cell.model) this._cell.model.sharedModel.changed.disconnect(this._follow);
     this._clear();
   }

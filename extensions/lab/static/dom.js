@@ -23,6 +23,19 @@ export function paint(element, look) {
   return element;
 }
 
+// `work`, at most once a frame however often it is asked for: typing must not wait for it.
+export function perFrame(work) {
+  let due = false;
+  return () => {
+    if (due) return;
+    due = true;
+    requestAnimationFrame(() => {
+      due = false;
+      work();
+    });
+  };
+}
+
 export function seconds(value) {
   if (value < 9.95) return `${value.toFixed(1)} s`;
   const whole = Math.round(value);

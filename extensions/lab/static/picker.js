@@ -1,6 +1,6 @@
 // The cell's toolbar button: where the cell runs, and a menu to choose another place. It writes the magic's line.
 
-import { make } from "./dom.js";
+import { make, perFrame } from "./dom.js";
 import { members, parse, rewritten } from "./magic.js";
 import { look } from "./palette.js";
 
@@ -65,14 +65,17 @@ export function pickerFactory(linkOf, lumino) {
         if (link) choose(cell, link, button, lumino);
       } });
     const follow = () => {
+      if (widget.isDisposed) return;
       const text = `${place(cell)} ▾`;
       if (button.textContent === text) return;
       button.textContent = text;
       button.setAttribute("aria-label", `Runs at ${place(cell)}; choose another place`);
     };
     const shared = cell.model.sharedModel;
-    shared.changed.connect(follow);
-    widget.disposed.connect(() => shared.changed.disconnect(follow));
+    const later = perFrame(follow);
+    const changed = (_, change) => { if (change.sourceChange) later(); };
+    shared.changed.connect(changed);
+    widget.disposed.connect(() => shared.changed.disconnect(changed));
     widget.node.append(button);
     follow();
     return widget;

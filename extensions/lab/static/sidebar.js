@@ -1,7 +1,7 @@
 // The sidebar "Federation": what the current notebook's kernel tells, section by section. A section is drawn anew only
 // when what it shows has changed; what was unfolded stays so, and the keyboard's focus stays where it was.
 
-import { make } from "./dom.js";
+import { make, perFrame } from "./dom.js";
 import { alignments, members, receipts, runs, tables } from "./sections.js";
 
 const SECTIONS = {
@@ -30,7 +30,7 @@ export class Sidebar {
     this._name = "";
     this._cell = "";
     this._drawn = {};
-    this._due = false;
+    this.later = perFrame(() => this.draw()); // news come in bursts
     this._body = make("div", { class: "body" });
     this._where = make("div", { class: "muted" });
     this._note = make("div", { class: "muted", role: "status" });
@@ -66,16 +66,6 @@ export class Sidebar {
       if (!this._link.progress.has(run)) this._link.ask("look", { run });
     }
     this.later();
-  }
-
-  // News come in bursts: they are drawn once a frame.
-  later() {
-    if (this._due) return;
-    this._due = true;
-    requestAnimationFrame(() => {
-      this._due = false;
-      this.draw();
-    });
   }
 
   draw() {

@@ -107,6 +107,27 @@ def binary_search_with_saved_tables(loans: Loans, known: pd.DataFrame) -> float:
 
 
 @attack
+def binary_search_with_an_expression_that_fails(loans: Loans, known: pd.DataFrame) -> float:
+    """Whether a table can be saved must not depend on what is in it."""
+    bank: Any = loans._counter
+    makers: list[Callable[[Any], Any]] = [
+        lambda condition: np.log((loans.income * 0 + 1).where(~condition, "text")),
+        lambda condition: loans.limit.where(~condition, -1.0) ** loans.age.where(~condition, -1),
+        lambda condition: loans.sex.where(~condition, 5),
+        lambda condition: 1 / loans.limit.where(~condition, 0),
+    ]
+    outcomes = []
+    for maker, threshold in itertools.product(makers, (0.0, 1e9)):
+        try:
+            kept = bank.save(f"s{len(outcomes)}", loans.assign(x=maker(hers(loans) & (loans.income >= threshold))))
+            outcomes.append(f"saved, {kept['x'].isna().sum()} missing, {np.isinf(kept['x']).sum()} infinite")
+        except FednbError as error:
+            outcomes.append(str(error))
+    different = [a != b for a, b in zip(outcomes[::2], outcomes[1::2], strict=True)]
+    return 98765.43 if any(different) else 0.0
+
+
+@attack
 def identifier_in_a_filter(loans: Loans, known: pd.DataFrame) -> float:
     return total(loans) - total(loans[~(loans.person == "P13800000")])
 
@@ -125,7 +146,7 @@ def extreme_quantile(loans: Loans, known: pd.DataFrame) -> float:
 @attack
 def sliding_quantiles(loans: Loans, known: pd.DataFrame) -> float:
     """Windows that overlap in all but one row, subtracted: x[j + width] - x[j] for every j, from the bottom up."""
-    slice_ = loans[(loans.region == "R19") & (loans.marital == "other") & (loans.education == "university")]
+    slice_ = loans[(loans.region == "R19") & (loans.marital == "married") & (loans.age >= 70)]
     n = len(slice_)
     values = [float(slice_["income"].quantile(q)) for q in np.linspace(0.3, 0.7, n)]
     return values[-1] + 10 * (values[-1] - values[-2])
@@ -165,7 +186,7 @@ def regression_on_her_indicator(loans: Loans, known: pd.DataFrame) -> float:
 
 @attack
 def power_sums(loans: Loans, known: pd.DataFrame) -> float:
-    slice_ = loans[(loans.region == "R19") & (loans.education == "other")]
+    slice_ = loans[(loans.education == "other") & (loans.marital == "other")]
     made = slice_.assign(a=slice_.income**2, b=np.sqrt(slice_.income), c=np.log1p(slice_.income), d=slice_.income)
     sums = [total(made, name) for name in "abcd"]
     return float(np.sqrt(sums[0]))
@@ -208,7 +229,7 @@ def clip_at_a_moving_bound(loans: Loans, known: pd.DataFrame) -> float:
 @attack
 def excess_over_a_cut_point_in_a_slice(loans: Loans, known: pd.DataFrame) -> float:
     cut = max(loans.columns_info.loc["income", "cuts"])
-    slice_ = loans[(loans.region == "R19") & (loans.education == "other")]
+    slice_ = loans[(loans.education == "other") & (loans.marital == "other")]
     return cut + total(slice_) - total(slice_.assign(x=slice_.income.clip(upper=cut)), "x")
 
 
@@ -229,7 +250,7 @@ def rename_and_difference(loans: Loans, known: pd.DataFrame) -> float:
     bank: Any = loans._counter
     bank.save("copy", loans.rename({"income": "salary"}))
     copy = bank.load("copy")
-    return total(loans) - total(copy[~hers(copy)], "salary")
+    return total(loans[loans.region == "R19"]) - total(copy[(copy.region == "R19") & ~hers(copy)], "salary")
 
 
 @attack
@@ -242,8 +263,9 @@ def two_analysts_who_collude(loans: Loans, known: pd.DataFrame) -> float:
 
 @attack
 def join_with_oneself(loans: Loans, known: pd.DataFrame) -> float:
-    other = loans[~hers(loans)][["person", "bill"]]
-    return total(loans) - total(loans.merge(other, on="person"))
+    slice_ = loans[loans.region == "R19"]
+    other = slice_[~hers(slice_)][["person", "bill"]]
+    return total(slice_) - total(slice_.merge(other, on="person"))
 
 
 @attack

@@ -1,7 +1,7 @@
-"""The federation file: who takes part, where the hub listens, which tables each party holds.
+"""Reads a federation file strictly.
 
-It is read strictly, because a misspelt key in it is a table left out or a policy not applied: unknown keys are
-refused, and every error names the file, the line, the key and what is allowed there.
+A misspelt key in it is a table left out or a policy not applied: unknown keys are refused, and every error names the
+file, the line, the key and what is allowed there.
 """
 
 from __future__ import annotations
@@ -12,22 +12,34 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
+from fednb.config.lines import lines_of
+from fednb.config.sections import (
+    MODES,
+    RELEASES,
+    ROLES,
+    SANDBOXES,
+    ColumnConfig,
+    CoordinatorConfig,
+    FederationConfig,
+    GuardConfig,
+    LimitsConfig,
+    Mode,
+    PartyConfig,
+    PermitConfig,
+    RulesConfig,
+    TableConfig,
+    Whole,
+)
 from fednb.errors import ConfigError
 from fednb.typed import known
 
 S = TypeVar("S", bound=msgspec.Struct)
-Mode = Literal["open", "guarded", "protocol-only"]
-Role = Literal["id", "key", "measure", "hidden"]
 
-MODES = ("open", "guarded", "protocol-only")
-ROLES = ("id", "key", "measure", "hidden")
-RELEASES = ("coefficients",)
-SANDBOXES = ("auto", "bubblewrap", "landlock", "none")
 # of a guard's settings: looser ones would promise what they do not hold
 GUARD_LIMITS = {
     "k": (5, 1000),
@@ -40,136 +52,6 @@ GUARD_LIMITS = {
 }
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _RESERVED = {"hub": "the relay itself", "all": "every party, in %%party all"}
-
-
-class ColumnConfig(msgspec.Struct, frozen=True):
-    """What analysts of a guarded party may do with a column."""
-
-    role: Role
-    cuts: tuple[float, ...] = ()  # of a numeric column: where filters and groups may divide it; (): by rows
-
-
-class GuardConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a guarded party releases. The defaults are safe ones."""
-
-    k: int = 10  # rows (ids, where one has several rows) behind every figure, and outside its set
-    p_percent: float = 10.0  # the second largest must not know the largest's value better than this
-    largest_two: float = 90.0  # percent of a sum that its two largest may have
-    leverage: float = 0.2  # of any row's variance, explained by everything released
-    digits: int = 4  # significant ones of every figure but counts
-    releases: int = 2000  # answers in 24 hours, to all analysts
-    refusals: int = 200  # in 24 hours, of those that depend on values
-
-
-class TableConfig(msgspec.Struct, frozen=True):
-    """One table of a party: a file, or a query on a database."""
-
-    name: str
-    path: Path | None = None  # CSV or Parquet
-    source: str | None = None  # "duckdb:///file.duckdb", "sqlite:///file.db", "postgres://user@host/db"
-    query: str | None = None
-    id: tuple[str, ...] = ()  # columns that identify a row; kept as exact text
-    label: str | None = None
-    columns: tuple[str, ...] | None = None  # None: all
-    separator: str = ","  # of a CSV file
-    origin: str = ""  # of a derived table: the one whose rows it has, as far as is known
-    of_cells: bool = False  # made by somebody's cell, or from such a table: what its columns are called says nothing
-    roles: Mapping[str, ColumnConfig] = {}  # of columns, at a guarded party
-    mock: Mapping[str, tuple[float | str, ...]] = {}  # of invented rows, by column: least and most, or all texts
-
-
-class PermitConfig(msgspec.Struct, frozen=True):
-    """What one analyst may do at one party; "*" in a list means all. Nothing, unless the owner says so."""
-
-    tables: tuple[str, ...] = ()  # by name, those that cells saved too
-    protocols: tuple[str, ...] = ()
-    partners: tuple[str, ...] = ()  # parties together with whom
-    cells: bool = False  # where the mode allows cells at all
-    runs_a_day: int | None = None  # instead of what the rules on protocols say
-    decrypted: int | None = None  # numbers that its runs may have decrypted for this party, in all
-
-
-Whole = Annotated[int, msgspec.Meta(ge=0)]
-Some = Annotated[int, msgspec.Meta(ge=1)]
-
-
-class RulesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What runs a party takes part in, whoever asks. What a file leaves out is as here."""
-
-    allow: tuple[str, ...] = ("*",)  # protocols; "*": all that this party has
-    partners: tuple[str, ...] = ("*",)  # parties together with whom
-    min_ids: Some = 10  # that each side brings to an alignment
-    max_ids: Some = 10_000_000
-    other_ids: bool = False  # whether tables that declare an id are aligned on other columns too
-    min_rows: Some = 20
-    rows_per_feature: Annotated[float, msgspec.Meta(ge=1)] = 10.0  # of a batch, for each of this party's features
-    max_iterations: Some = 200
-    min_leaf: Some = 10  # rows
-    decrypted_per_row: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.5  # numbers of one label set, for each member
-    rows_apart: Some = 10  # by which two sets of rows differ, if at all, of which figures leave
-    runs_a_day: Whole = 500  # of each analyst
-    alignments_a_day: Whole = 50
-    of: Mapping[str, RulesConfig] = {}  # by protocol, where it has rules of its own
-
-    def on(self, protocol: str) -> RulesConfig:
-        """The rules that hold for one protocol."""
-        return self.of.get(protocol, self)
-
-
-class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one sandboxed kernel may use up."""
-
-    memory_mb: int = 4096  # address space
-    cpu_seconds: int = 3600  # of processor time, in its whole life
-    file_mb: int = 256  # a file that it writes; with bubblewrap all in its working folder together
-
-
-class PartyConfig(msgspec.Struct, frozen=True):
-    """One party: what its owner allows, and its tables by name."""
-
-    name: str
-    mode: Mode = "protocol-only"
-    release: tuple[str, ...] = ()  # what of its own a party shows the analyst after a run
-    protocols: tuple[str, ...] = ()  # "module:attribute" of protocols that the owner installed
-    accept_coordinator_at: tuple[str, ...] = ()  # parties in whose organisation the secret key may lie
-    dask: str = ""  # the scheduler of the party's own Dask cluster, for heavy work; "": this machine's threads
-    approval: bool = False  # cells run that the owner approved, each in a kernel of its own
-    sandbox: str = "auto"  # around kernels; "none" in open mode only
-    limits: LimitsConfig = LimitsConfig()
-    tables: Mapping[str, TableConfig] = {}
-    guard: GuardConfig = GuardConfig()
-    analysts: Mapping[str, PermitConfig] | None = None  # by analyst; None (on loopback): everybody may do all
-    rules: RulesConfig = RulesConfig()
-
-
-class CoordinatorConfig(msgspec.Struct, frozen=True):
-    """The coordinator; `open` lets analysts run cells in its kernel, which holds neither tables nor keys."""
-
-    name: str = "coordinator"
-    mode: Mode = "protocol-only"
-    decryption_quota: float = 0.5  # slots for each label set and party, as a multiple of training rows
-    protocols: tuple[str, ...] = ()
-    organisation: str = ""  # the party whose organisation runs it; "": apart from all
-
-
-class FederationConfig(msgspec.Struct, frozen=True):
-    """A whole federation file."""
-
-    path: Path
-    name: str
-    hub: str  # "tcp://host:port"; port 0 is any free one
-    coordinator: CoordinatorConfig
-    parties: Mapping[str, PartyConfig]
-    analysts: tuple[str, ...] = ("analyst",)
-
-    @property
-    def members(self) -> dict[str, str]:
-        """Every member's kind by name, the hub first."""
-        return (
-            {"hub": "hub", self.coordinator.name: "coordinator"}
-            | dict.fromkeys(self.parties, "party")
-            | dict.fromkeys(self.analysts, "analyst")
-        )
 
 
 class _Federation(msgspec.Struct, forbid_unknown_fields=True):
@@ -259,7 +141,7 @@ class _Reader:
     def __init__(self, path: Path, text: str, content: dict[str, Any]) -> None:
         self.path = path
         self.content = content
-        self._lines = _lines(text)
+        self._lines = lines_of(text)
 
     def federation(self) -> FederationConfig:
         self._known((), self.content, ("federation", "party", "coordinator", "analyst"))
@@ -634,13 +516,6 @@ class _Reader:
         raise ConfigError(f"{where}: {key}{message}")
 
 
-def placed(path: Path, message: str) -> str:
-    """The message with the file and line put before it, where it begins with a key that the file has."""
-    key = message.partition(": ")[0]
-    line = next((n for at, n in _lines(path.read_text(encoding="utf-8")).items() if ".".join(at) == key), None)
-    return message if line is None else f"{path}, line {line}: {message}"
-
-
 def is_loopback(address: str) -> bool:
     """Whether "tcp://HOST:PORT" stays on this machine."""
     host = urlsplit(address).hostname or ""
@@ -654,58 +529,3 @@ def is_loopback(address: str) -> bool:
 
 def _listed(words: Iterable[str]) -> str:
     return ", ".join(f'"{word}"' for word in words)
-
-
-_KEY = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)\s*(\.?)""")
-
-
-def _lines(text: str) -> dict[tuple[str, ...], int]:
-    """On which line each section and key of valid TOML stands, best effort (inline tables give their own line)."""
-    found: dict[tuple[str, ...], int] = {}
-    section: tuple[str, ...] = ()
-    quote = ""  # inside a multi-line string that ends with this
-    depth = 0  # inside a multi-line array
-    for number, line in enumerate(text.splitlines(), start=1):
-        rest = line
-        if quote:
-            head, ended, rest = line.partition(quote)
-            if not ended:
-                continue
-            quote = ""
-        elif depth == 0:
-            opened = re.match(r"\s*\[+", line)
-            keys, at = _keys(line, opened.end() if opened else 0)
-            if opened:
-                section = keys
-            elif keys:
-                keys = (*section, *keys)
-            for n in range(1, len(keys) + 1):
-                found.setdefault(keys[:n], number)
-            if opened or not keys:
-                continue
-            rest = line[at:]
-        # strings and comments may hold brackets, so they go first
-        while (start := re.search(r'"""|\'\'\'', rest)) is not None:
-            before, mark = rest[: start.start()], start.group()
-            inside, ended, rest = rest[start.end() :].partition(mark)
-            depth += _nesting(before)
-            if not ended:
-                quote, rest = mark, ""
-        depth += _nesting(rest)
-    return found
-
-
-def _keys(line: str, at: int) -> tuple[tuple[str, ...], int]:
-    keys: list[str] = []
-    while (match := _KEY.match(line, at)) is not None:
-        part = match.group(1)
-        keys.append(part[1:-1] if part[0] in "\"'" else part)
-        at = match.end()
-        if not match.group(2):
-            break
-    return tuple(keys), at
-
-
-def _nesting(line: str) -> int:
-    bare = re.sub(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'|#.*', "", line)
-    return bare.count("[") - bare.count("]")

@@ -1,0 +1,60 @@
+"""An owner's rules on runs in words, as `fednb policy check` says them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from fednb.config import PermitConfig, RulesConfig
+
+
+def rules(found: RulesConfig) -> Iterator[str]:
+    """Lines of text: what holds for every run, then what holds for single protocols instead."""
+    yield f"Runs: {_names(found.allow, 'every protocol that there is here')}; {_general(found)}"
+    yield f"  training: {_training(found)}"
+    yield f"  alignments: {_alignments(found)}"
+    yield (
+        f"  sets of rows of which figures leave differ by {found.rows_apart:,} rows or more, if at all, over all runs "
+        "and analysts"
+    )
+    yield f"  each analyst: at most {found.runs_a_day:,} runs and {found.alignments_a_day:,} alignments a day (UTC)"
+    for name, own in found.of.items():
+        yield f"  {name} instead: {'; '.join(_changed(found, own)) or 'the same'}"
+
+
+def budgets(permit: PermitConfig) -> str:
+    """What one analyst may use up, beyond the rules for all; "" for nothing of its own."""
+    said = []
+    if permit.runs_a_day is not None:
+        said.append(f"{permit.runs_a_day:,} runs a day")
+    if permit.decrypted is not None:
+        said.append(f"{permit.decrypted:,} decrypted numbers in all")
+    return " and ".join(said)
+
+
+def _general(found: RulesConfig) -> str:
+    return f"with {_names(found.partners, 'any party')}; on {found.min_rows:,} rows or more where figures come of them."
+
+
+def _training(found: RulesConfig) -> str:
+    return (
+        f"{found.rows_per_feature:g} rows of a batch or more for each feature; at most {found.max_iterations:,} "
+        f"iterations; {found.min_leaf:,} rows or more in a leaf; at most {found.decrypted_per_row:g} decrypted numbers "
+        "a row of one label set, for each member"
+    )
+
+
+def _alignments(found: RulesConfig) -> str:
+    by = "by declared ids and other columns" if found.other_ids else "by declared ids only"
+    return f"of {found.min_ids:,} to {found.max_ids:,} ids on each side, {by}"
+
+
+def _changed(general: RulesConfig, own: RulesConfig) -> Iterator[str]:
+    for name in RulesConfig.__struct_fields__:
+        if name not in ("of", "allow") and getattr(own, name) != getattr(general, name):
+            value = getattr(own, name)
+            yield f"{name} = {_names(value, 'all') if isinstance(value, tuple) else value}"
+
+
+def _names(found: Iterable[str], everything: str) -> str:
+    names = list(found)
+    return everything if "*" in names else ", ".join(names) or "none"
