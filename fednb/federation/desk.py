@@ -110,6 +110,13 @@ class Desk:
             )
         part = self._store.load(run)
         if "card" in part:
+            if self._policy.mode == "guarded":
+                raise Refused(
+                    f"{self._tables.member} shows nobody where its bins are cut: a cut point is some row's own value. "
+                    "card.table() has what it releases.",
+                    member=self._tables.member,
+                    rule="mode",
+                )
             return m.ModelPart({name: part[name] for name in CARD if name in part})
         if "coef" not in part or "columns" not in part:
             raise DataError(f"{self._tables.member} holds no coefficients of run {run}, and no scorecard.")

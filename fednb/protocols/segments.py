@@ -101,6 +101,6 @@ PROTOCOL = Protocol(
     name="segments",
     version=1,
     params=SegmentParams,
-    roles={"active": Role(active, needs=("X", "missing", "y", "part"))},
+    roles={"active": Role(active, needs=("X", "missing", "y", "part"), figures=True)},
     learns={"active": "nothing new", "coordinator": "figures of segments with 10 rows of each class"},
 )

@@ -20,6 +20,7 @@ from fednb.federation.party import PartyService
 from fednb.federation.store import MemberStore
 from fednb.federation.tables import TableStore
 from fednb.models import Scorecard, VerticalLogisticRegression, WoeBinning
+from fednb.policy.mode import MemberPolicy
 
 ROWS = 300
 ON = {"bank": "sme_id", "agency": "sme_id", "utility": "customer"}
@@ -145,9 +146,13 @@ def test_a_partys_cell_reads_its_own_card(world: World) -> None:
 
     from fednb.federation import messages as m
 
-    desk = Desk(TableStore.of_frames("agency", {}), None, world.parts["agency"], lambda: None)  # type: ignore[arg-type]
-    answer = desk._answer(m.ReadModel(world.card.runs_["agency"]))
+    desk = Desk(TableStore.of_frames("agency", {}), MemberPolicy("agency", "open"), world.parts["agency"], lambda: None)
+    answer = desk._answer(m.ReadModel(world.card.runs_["agency"]), "analyst")
     assert isinstance(answer, m.ModelPart)
+    guarded = MemberPolicy("agency", "guarded", ["coefficients"])
+    closed = Desk(TableStore.of_frames("agency", {}), guarded, world.parts["agency"], lambda: None)
+    with pytest.raises(Refused, match="shows nobody where its bins are cut"):
+        closed._answer(m.ReadModel(world.card.runs_["agency"]), "analyst")
     assert PartyCard("agency", answer.values).table().equals(world.own("agency", world.card.runs_["agency"]).table())
 
 
