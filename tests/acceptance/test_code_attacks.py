@@ -184,7 +184,8 @@ ATTACKS = {
     "load by message": RAW + "raw(m.LoadTable('loans'))",
     "describe by message": RAW + "raw(m.Describe())",
     "load with a path": RAW + "raw(m.LoadTable('../loans'))",
-    "save own ids and join": RAW
+    "save own ids and join": "%xmode Context\n"
+    + RAW
     + "import pandas as pd\nfed.save('mine', pd.DataFrame({'sme_id': [chr(122) * 2 + 'q70000007']}), id='sme_id')\n"
     "df.merge(fed.load('mine'), on='sme_id')['income'].sum()",
     "coefficients": "fed.coefficients('run1')",

@@ -323,6 +323,7 @@ def test_a_homogeneous_group_is_not_told(make_bank: Any, population: pd.DataFram
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a minute on an idle machine
 def test_1500_random_questions_pin_none_of_89_incomes(make_bank: Any, population: pd.DataFrame) -> None:
     """Dinur, Nissim 2003: random unions of permitted cells inside one slice, solved by least squares."""
     bank = make_bank(releases=10_000, refusals=10_000)
