@@ -73,7 +73,7 @@ def raw(message, context="local"):
     talk.send(message)
     try:
         kinds = m.TableData, m.TableSchema, m.GateAnswer, m.Tables, m.ModelPart, m.Members, m.Ok, m.Failed
-        return talk.recv(*kinds, timeout=20)
+        return talk.recv(*kinds, timeout=3)
     finally:
         talk.close()
 """
