@@ -88,7 +88,7 @@ def test_a_policy_is_explained_in_words(tmp_path: Path, capsys: pytest.CaptureFi
     }
     pd.DataFrame(frame).to_csv(tmp_path / "loans.csv", index=False)
     (tmp_path / "f.toml").write_text(
-        '[federation]\nhub = "tcp://10.0.0.9:7000"\n[party.bank]\nguard.k = 20\n[party.bank.tables.loans]\n'
+        '[federation]\nhub = "tcp://10.0.0.9:7000"\n[party.bank]\nguard.k = 20\napproval = true\n[party.bank.tables.loans]\n'
         'path = "loans.csv"\nid = "id"\nroles = {age = {role = "key", cuts = [10, 45]}, x = "hidden"}\n'
         '[party.bank.analysts.ann]\ntables = ["loans"]\ncells = true\n'
     )
@@ -96,6 +96,8 @@ def test_a_policy_is_explained_in_words(tmp_path: Path, capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     for words in (
         "bank is guarded: analysts' cells run here without the data",
+        "asks for with --ask run on a copy of the tables once the owner has approved them",
+        "Kernels run in a sandbox (bubblewrap, else Landlock with seccomp), or not at all.",
         "at least 20 ids stand behind it",
         "ann may run cells; tables: loans; protocols: none.",
         "loans: 400 rows of 400 ids",

@@ -29,6 +29,7 @@ def explain(federation: FederationConfig) -> Iterator[str]:
     """Lines of text, for every party whose tables are in the file."""
     for party in federation.parties.values():
         yield f"{party.name} is {MODES[party.mode]}"
+        yield from _kernels(party)
         yield from _analysts(party.analysts)
         yield from (f"  {line}" for line in rule_words.rules(party.rules))
         if party.mode == "guarded":
@@ -37,6 +38,17 @@ def explain(federation: FederationConfig) -> Iterator[str]:
             yield ""
             yield from _table(party, table)
         yield ""
+
+
+def _kernels(party: PartyConfig) -> Iterator[str]:
+    if party.approval:
+        yield "  Cells that an analyst asks for with --ask run on a copy of the tables once the owner has approved them, in"
+        yield "  a kernel of their own; what they say stays here until she releases it (fednb inbox)."
+    if party.mode == "guarded" or party.approval:
+        names = {"auto": "bubblewrap, else Landlock with seccomp"}
+        yield f"  Kernels run in a sandbox ({names.get(party.sandbox, party.sandbox)}), or not at all."
+    elif party.mode == "open" and party.sandbox == "none":
+        yield "  Kernels run without a sandbox: a cell can read whatever this party's process can."
 
 
 def _analysts(permits: Mapping[str, PermitConfig] | None) -> Iterator[str]:
