@@ -97,7 +97,7 @@ def test_a_policy_is_explained_in_words(tmp_path: Path, capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     for words in (
         "bank is guarded: analysts' cells run here without the data",
-        "asks for with --ask run on a copy of the tables once the owner has approved them",
+        "asked of the owner with --ask run on a copy of the tables once she has approved them",
         "Kernels run in a sandbox (bubblewrap, else Landlock with seccomp), or not at all.",
         "at least 20 ids stand behind it",
         "ann may run cells; tables: loans; protocols: none.",

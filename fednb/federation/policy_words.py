@@ -42,7 +42,7 @@ def explain(federation: FederationConfig) -> Iterator[str]:
 
 def _kernels(party: PartyConfig) -> Iterator[str]:
     if party.approval:
-        yield "  Cells that an analyst asks for with --ask run on a copy of the tables once the owner has approved them,"
+        yield "  Cells asked of the owner with --ask run on a copy of the tables once she has approved them,"
         yield "  in a kernel of their own; what they say stays here until she releases it (fednb inbox)."
     if party.mode == "guarded" or party.approval:
         names = {"auto": "bubblewrap, else Landlock with seccomp"}

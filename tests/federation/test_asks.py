@@ -13,7 +13,7 @@ import pytest
 
 from fednb import cli, config
 from fednb.config import TableConfig
-from fednb.errors import DataError, LinkError
+from fednb.errors import ConfigError, DataError, LinkError
 from fednb.federation import approved, launch
 from fednb.federation import messages as m
 from fednb.federation.asks import AskDesk
@@ -364,5 +364,5 @@ def test_approval_in_a_federation_file(tmp_path: Path) -> None:
         text.replace("[1000, 2000]", "[2, 1]"): r"mock.income: write \[LEAST, MOST\]",
         text.replace("[1000, 2000]", "[]"): r"mock.income: write \[LEAST, MOST\]",
     }.items():
-        with pytest.raises(config.ConfigError, match=said):
+        with pytest.raises(ConfigError, match=said):
             config.parse(wrong, tmp_path / "f.toml")

@@ -33,6 +33,7 @@ from fednb.models import (
     VerticalPoissonRegression,
     WoeBinning,
     compare_scores,
+    evaluate_by,
     score_stability,
     select_features,
 )
@@ -68,7 +69,7 @@ class World:
         permits: Mapping[str, PermitConfig] | None = None,
         coordinators: Callable[[str], Protocol] = lookup,
         quota: float = 5.0,
-        more: int = 0,  # columns of noise at each passive party
+        more: int = 0,  # columns of noise at each passive party, and segments at the bank
     ) -> None:
         self.folder = folder
         self.rules, self.permits = rules or {}, permits
@@ -79,7 +80,8 @@ class World:
         X = rng.normal(size=(ROWS, 5))
         y = (X.sum(axis=1) + rng.logistic(size=ROWS) > 0).astype(int)
         ids = [f"S{k:04d}" for k in range(ROWS)]
-        self.write("bank", "loans", "default", {"id": ids, "a": X[:, 0], "b": X[:, 1], "default": y})
+        segment = {"segment": np.arange(ROWS) % 3} if more else {}
+        self.write("bank", "loans", "default", {"id": ids, "a": X[:, 0], "b": X[:, 1], "default": y} | segment)
         noise = {f"z{k}": rng.normal(size=ROWS) for k in range(more)}
         self.write("agency", "invoices", None, {"id": ids, "c": X[:, 2], "d": X[:, 3]} | noise)
         self.write("telco", "calls", None, {"id": ids, "e": X[:, 4]} | noise)
@@ -153,6 +155,7 @@ def everything(world: World) -> None:
     model.fit(train, y="bank.default")
     scores = model.predict_proba(test)
     evaluate(scores, y="bank.default")
+    evaluate_by(scores, y="bank.default", by="bank.segment")
     scores.summary()
     scores.save("scored")
     model.save(world.folder / "model.json", federation)
