@@ -256,7 +256,7 @@ def test_lengths_and_scales_must_match(short: PrivateKey) -> None:
         public.multiply_plain(one, [1], scale=5000)
 
 
-@pytest.mark.parametrize("value", [N, -N, N + 1, 10 * N])
+@pytest.mark.parametrize("value", [N, -N, N + 1, 10 * N], ids=["n", "-n", "n + 1", "10 n"])
 def test_plaintexts_beyond_n_are_refused_without_naming_them(value: int) -> None:
     for use in (
         lambda: PUBLIC.encrypt([0, value]),
