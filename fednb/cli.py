@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -28,7 +29,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 (it failed), 2 (wrong file or arguments), 130 (interrupted)."""
     parsed = _parser().parse_args(arguments)
     try:
-        return int(parsed.run(parsed))
+        code = int(parsed.run(parsed))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who read the output, `head` perhaps, has enough; nothing more is written to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except (ConfigError, NotConnected) as error:
         return _complain(error, WRONG)
     except FednbError as error:

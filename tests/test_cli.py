@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -75,6 +78,15 @@ def test_the_doctor_says_who_is_up_and_what_computes_here(
 def test_a_folder_that_is_no_home_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["hub", str(tmp_path), "--bind", "tcp://127.0.0.1:0"]) == 2
     assert "is not a member's home" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_gets_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fednb.cli", "kernels", "install", "--prefix", str(tmp_path)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(writer)
+    assert ended.returncode == 1 and ended.stderr == ""
 
 
 def test_a_policy_is_explained_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
