@@ -25,7 +25,7 @@ from fednb.federation.cells import CellClient, CellEvent
 from fednb.wire.dealer import DealerEndpoint
 from fednb.wire.keys import MemberHome
 
-SECONDS = 90.0
+SECONDS = 30.0
 ROWS = 2_000
 ID_MARK = "zzq7"  # every id begins with it
 VALUE_MARK = ".7316"  # every income ends with it

@@ -88,7 +88,7 @@ class Federation:
 expect.set_options(timeout=1000 * SECONDS)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     folder = tmp_path_factory.mktemp("federation")
     (folder / "gate").mkdir()
@@ -143,7 +143,7 @@ class Jupyter:
         return f"{self.address}/notebooks/{path}?token={self.token}"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def jupyter(federation: Federation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jupyter]:
     home = tmp_path_factory.mktemp("jupyter")
     (home / "work").mkdir()
@@ -197,7 +197,8 @@ def jupyter(federation: Federation, tmp_path_factory: pytest.TempPathFactory) ->
         server.stderr and server.stderr.close()
 
 
-@pytest.fixture(scope="session")
+# by file: its event loop runs in this thread, and others' tests have loops of their own
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if shutil.which("chromium") is None:
         pytest.skip("needs Debian's Chromium")
