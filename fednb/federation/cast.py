@@ -1,15 +1,20 @@
-"""Who may play what in a run: checked by the coordinator before it invites, and again by every member invited.
+"""Who may play what in a run, and how: checked by the coordinator before it invites, and again by every member invited.
 
 A party cannot leave this to the coordinator: one that invites itself to an intersection as a party learns ids, and
-one that appoints a party to its own role hands that party the key.
+one that appoints a party to its own role hands that party the key. One that asks for a key which can be broken hands
+it to everybody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
 
 from fednb.errors import DataError, Refused
-from fednb.protocols.base import Protocol
+from fednb.protocols.base import Params, Protocol
+from fednb.typed import known
 from fednb.wire.endpoint import Presence
 
 KEY_HOLDER = "coordinator"  # the role that only the federation's coordinator plays, and its only one
@@ -43,3 +48,18 @@ def check_cast(
     for role in protocol.roles:
         if role not in cast:
             raise DataError(f"{protocol.name} needs a member as {role}.")
+
+
+def check_params(params: Mapping[str, Any], protocol: Protocol, me: str) -> Params:
+    """As the protocol has them. Raises DataError for what it does not take, Refused for keys as tests use them."""
+    try:
+        found: Params = msgspec.convert(params, known(protocol.params))
+    except msgspec.ValidationError as error:
+        raise DataError(f"{protocol.name} does not take these parameters: {error}") from None
+    if getattr(found, "insecure_short_key", False):
+        raise Refused(
+            f"{me} takes part in no run with keys that can be broken; insecure_short_key is for tests of roles.",
+            member=me,
+            rule="key length",
+        )
+    return found

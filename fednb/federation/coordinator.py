@@ -20,7 +20,7 @@ import numpy as np
 
 from fednb.errors import DataError, FednbError, LinkError, PeerLost, Refused, RunCancelled
 from fednb.federation import messages as m
-from fednb.federation.cast import check_cast
+from fednb.federation.cast import check_cast, check_params
 from fednb.federation.placement import exposure
 from fednb.federation.receipts import Book
 from fednb.federation.runs import RunRecord, RunStore, follows, single
@@ -29,7 +29,6 @@ from fednb.federation.store import MemberStore
 from fednb.policy.audit import Head
 from fednb.policy.quota import QuotaLedger
 from fednb.protocols.base import Budget, Dataset, Protocol
-from fednb.typed import known
 from fednb.version import __version__
 from fednb.wire.endpoint import Conversation, Endpoint
 from fednb.wire.message import Message
@@ -222,10 +221,7 @@ class CoordinatorService:
         """Check the request, begin the run on a thread of its own, and return its id."""
         protocol = self._lookup(request.protocol)
         self._check_cast(request, protocol)
-        try:
-            msgspec.convert(request.params, known(protocol.params))
-        except msgspec.ValidationError as error:
-            raise DataError(f"{request.protocol} does not take these parameters: {error}") from None
+        check_params(request.params, protocol, self._endpoint.me)
         info = m.RunInfo(
             run=secrets.token_hex(8),
             protocol=protocol.name,

@@ -120,7 +120,7 @@ class PartyService:
 
         guarded : False where one process holds everybody's rows anyway (simulation); no rules hold then.
         """
-        self._admission = Admission(rules or ProtocolPolicy(endpoint.me) if guarded else None, tables)
+        self._admission = Admission(endpoint.me, rules or ProtocolPolicy(endpoint.me) if guarded else None, tables)
         self._endpoint = endpoint
         self._tables = tables
         self._policy = policy

@@ -11,16 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from fednb.errors import DataError
 from fednb.federation import messages as m
+from fednb.federation.cast import check_params
 from fednb.policy.protocol_policy import Asked, Facts, ProtocolPolicy
 from fednb.protocols.base import Dataset
 from fednb.protocols.base import Protocol as RunProtocol
-from fednb.typed import known
 from fednb.wire.link import Link
 
 ANY_LABEL = "*"  # in a table that a cell made from one without a declared label
@@ -67,14 +66,16 @@ class Used:
 class Admission:
     """Asks one party's rules; without rules (simulation) everything goes."""
 
-    def __init__(self, rules: ProtocolPolicy | None, tables: Origins) -> None:
+    def __init__(self, member: str, rules: ProtocolPolicy | None, tables: Origins) -> None:
+        self._member = member
         self._rules = rules
         self._tables = tables
 
     def check(self, join: m.Join, protocol: RunProtocol, partners: Sequence[str]) -> None:
         """Before any table is opened. Raises Refused, DataError."""
+        ask = asked(join, protocol, partners, self._member)
         if self._rules is not None:
-            self._rules.check(asked(join, protocol, partners))
+            self._rules.check(ask)
 
     def agree(
         self, join: m.Join, protocol: RunProtocol, partners: Sequence[str], data: Dataset, used: Used | None
@@ -82,7 +83,7 @@ class Admission:
         """With the rows in hand; the run counts from here on. Raises Refused, DataError."""
         if self._rules is None:
             return Terms(label_set=self._label_set(join, used))
-        ask = asked(join, protocol, partners)
+        ask = asked(join, protocol, partners, self._member)
         facts = self._facts(join, data, used)
         self._rules.begin(ask, facts)
         rules = self._rules
@@ -131,12 +132,9 @@ class Admission:
         return f"{origin}.{label}"[:200]
 
 
-def asked(join: m.Join, protocol: RunProtocol, partners: Sequence[str]) -> Asked:
-    """What a policy looks at of an invitation. Raises DataError for parameters that the protocol does not take."""
-    try:
-        params = msgspec.convert(join.params, known(protocol.params))
-    except msgspec.ValidationError as error:
-        raise DataError(f"{protocol.name} does not take these parameters: {error}") from None
+def asked(join: m.Join, protocol: RunProtocol, partners: Sequence[str], member: str) -> Asked:
+    """What `member`'s policy looks at of an invitation. Raises DataError, Refused for parameters that cannot be."""
+    params = check_params(join.params, protocol, member)
     limits = {what: getattr(params, name) for what, name in protocol.limits.items()}
     return Asked(
         run=join.run,

@@ -299,6 +299,28 @@ class Endless:
         return self._link.recv(sender, kind)
 
 
+@pytest.mark.parametrize("who", ["coordinator", "agency"])
+@pytest.mark.parametrize("protocol", ["vertical_logistic", "vertical_binning", "calibrate"])
+def test_nobody_takes_part_with_keys_that_can_be_broken(
+    world: Make, monkeypatch: pytest.MonkeyPatch, protocol: str, who: str
+) -> None:
+    made = world()
+    if who == "agency":  # the coordinator is in league with whoever asks
+        monkeypatch.setattr("fednb.federation.coordinator.check_params", lambda *_: None)
+    cast = {"active": ["bank"], "passive": ["agency"], "coordinator": ["coordinator"]}
+    if protocol == "calibrate":
+        cast = {"party": ["bank", "agency"], "coordinator": ["coordinator"]}
+    with pytest.raises(Refused, match=f"{'(bank|agency)' if who == 'agency' else who} takes part in no run with keys"):
+        made.analyst.run(
+            protocol,
+            cast=cast,
+            data={} if protocol == "calibrate" else made.align().refs(label=("bank", "default")),
+            params={"key_bits": 512, "insecure_short_key": True}
+            | ({"rows": 100, "features": 2, "passives": 1} if protocol == "calibrate" else {}),
+        )
+    assert not [message for _, _, message in made.seen if type(message).__name__ == "Key"], "no such key was made"
+
+
 def test_a_coordinator_that_never_says_stop_gets_no_iteration_more(
     world: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
