@@ -107,8 +107,8 @@ class Feed:
             return
         if federation is not self._watched:
             self._watched, self._ask_tables, self._followed, self._overlaps = federation, True, {}, {}
-            federation.endpoint.watch(lambda seen: self.again())
-        self._say(self._members(federation))
+            federation.endpoint.watch(lambda seen: self._noticed(federation))
+        self._say_members(federation)
         coordinator = federation.members().get(federation.coordinator)
         if coordinator is None or not coordinator.up:
             return
@@ -116,7 +116,19 @@ class Feed:
         if self._ask_tables:
             self._ask_tables = False
             self._list_tables(federation)
-            self._say(self._members(federation))  # modes came with the tables
+            self._say_members(federation)  # modes came with the tables
+
+    def _noticed(self, federation: Federation) -> None:
+        """Somebody came or went. A round may just be waiting for an answer that will not come: it is not waited for."""
+        self.again()
+        threading.Thread(
+            target=self._say_members, args=(federation,), name="fednb-lab-members", daemon=True
+        ).start()
+
+    def _say_members(self, federation: Federation) -> None:
+        with self._lock:  # what was looked at later is said later
+            if federation is self._watched:
+                self._say(self._members(federation))
 
     def _advice(self) -> str:
         return ADVICE if self._session.connector is None else "It connects at the first cell that needs a federation."

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+import msgspec
 import pandas as pd
 import pytest
 
@@ -89,6 +90,27 @@ def test_a_run_is_told_step_by_step_and_its_receipts_at_the_end(listener: Listen
     assert ended.progress["state"] == "ok" and {line.member for line in ended.receipts} == {"bank", "agency"}
     done = listener.until(lab.RunsNews, lambda news: news.runs[0].status == "ok")
     assert done.runs[0].title == "In steps"
+
+
+def test_who_went_is_told_while_an_answer_is_waited_for(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+    listener.until(lab.FederationNews, lambda news: any(member.mode for member in news.members))
+    federation, asked, answer = listener.session.current, threading.Event(), threading.Event()
+
+    def unanswered(limit: int) -> list[Any]:
+        asked.set()
+        answer.wait(WAIT)
+        return []
+
+    monkeypatch.setattr(federation, "list_runs", unanswered)
+    listener.feed.again()
+    assert asked.wait(WAIT)
+    gone = {name: msgspec.structs.replace(seen, up=False) for name, seen in federation.members().items()}
+    monkeypatch.setattr(federation, "members", lambda: gone)
+    listener.feed._noticed(federation)  # as the endpoint's own watch does
+    news = listener.until(lab.FederationNews)
+    assert not any(member.up for member in news.members) and "does not answer" in news.advice
+    assert not answer.is_set()
+    answer.set()
 
 
 def test_nothing_is_told_twice_unless_a_page_asks(listener: Listener) -> None:

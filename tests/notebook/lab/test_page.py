@@ -220,9 +220,8 @@ def test_the_hub_may_go_and_come_back(book: Any, jupyter: Any, federation: Any) 
     book.done(0)
     bank = book.section("members").locator("[data-member=bank]")
     expect(bank.locator("[data-up=true]")).to_be_visible()
-    expect(bank).to_contain_text("mode open")  # nothing is being asked any more
     with federation.hub_gone():
-        expect(bank.locator("[data-up=false]")).to_be_visible(timeout=80_000)  # a hub has 30 s to come back
+        expect(bank.locator("[data-up=false]")).to_be_visible()
     expect(bank.locator("[data-up=true]")).to_be_visible()
     book.done(1)
     expect(book.strip(1)).to_contain_text("done in")
