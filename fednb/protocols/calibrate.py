@@ -35,6 +35,7 @@ from fednb.crypto.noise import draw_cost
 from fednb.crypto.paillier import CipherVector, PublicKey
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.forecast import made_up
+from fednb.protocols.keys import Key, accept_key
 from fednb.protocols.layout import Layout, largest
 from fednb.protocols.separable import COARSE
 from fednb.wire.disclosure import Disclosure
@@ -54,12 +55,6 @@ class CalibrateParams(Params):
     seconds: Annotated[float, Meta(gt=0, le=10)] = 1.0  # for each party, nearly
     key_bits: Annotated[int, Meta(ge=256, le=4096)] = 2048
     insecure_short_key: bool = False  # for tests: keys below 2048 bits
-
-
-class Key(Message):
-    discloses = Disclosure("a public key")
-
-    n: bytes  # the Paillier modulus, big-endian
 
 
 class Turn(Message):
@@ -82,7 +77,7 @@ class Done(Message):
 
 def party(link: Link, data: Dataset, params: CalibrateParams, run: RunContext) -> Outcome:
     (coordinator,) = link.cast["coordinator"]
-    key = PublicKey.from_bytes(link.recv(coordinator, Key).n, insecure_short_key=params.insecure_short_key)
+    key = accept_key(link.recv(coordinator, Key).n, params, coordinator)
     layout = Layout.of("coarse", key, params.rows, params.passives)
     each = params.seconds / 6
     link.recv(coordinator, Turn)

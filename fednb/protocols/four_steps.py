@@ -51,13 +51,14 @@ from msgspec import Meta
 from fednb.crypto import fixed_point, paillier
 from fednb.crypto.masking import mask
 from fednb.crypto.packing import Packing
-from fednb.crypto.paillier import CipherVector, Fresh, PrivateKey, PublicKey
+from fednb.crypto.paillier import CipherVector, Fresh, PrivateKey
 from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols import warm
 from fednb.protocols.base import Dataset, Outcome, Params, Role, RunContext
 from fednb.protocols.batches import Batches, choose
 from fednb.protocols.family import Factors, Family, Target
 from fednb.protocols.features import Standardised, check_features, check_training, fit_scaling
+from fednb.protocols.keys import Key, accept_key
 from fednb.protocols.layout import GUARD, Layout, largest
 from fednb.protocols.mixing import Mixing
 from fednb.protocols.rows import Floats, Matrix
@@ -80,12 +81,6 @@ class FitParams(Params):
     warm_start: bool = False  # from the coefficients of the run that each party's data names as its part
     key_bits: Annotated[int, Meta(ge=256, le=4096)] = 2048
     insecure_short_key: bool = False  # for tests: keys below 2048 bits
-
-
-class Key(Message):
-    discloses = Disclosure("a public key")
-
-    n: bytes  # the Paillier modulus, big-endian
 
 
 class Shape(Message):
@@ -197,7 +192,7 @@ class _Party:
             solver.restore(state)
             self.history = [float(x) for x in state["history"]]
             self.averaged = None if state.get("averaged") is None else np.array(state["averaged"])
-        self.key = _accept_key(self.link.recv(self.coordinator, Key), self.params, self.coordinator)
+        self.key = accept_key(self.link.recv(self.coordinator, Key).n, self.params, self.coordinator)
         rows, features = solver.X.shape
         self.link.send(self.coordinator, Shape(rows=rows, features=features, resumed=step))
         self.link.recv(self.coordinator, Ready)
@@ -555,16 +550,6 @@ def _check_norm(member: str, norm: float) -> float:
     if norm < 0:
         raise UnexpectedMessage(f"{member} sent a negative norm", member=member)
     return norm
-
-
-def _accept_key(message: Key, params: Any, sender: str) -> PublicKey:
-    try:
-        key = PublicKey.from_bytes(message.n, insecure_short_key=params.insecure_short_key)
-    except CryptoError as error:
-        raise UnexpectedMessage(f"{sender} sent a key that cannot be used: {error}", member=sender) from None
-    if key.bits != params.key_bits:
-        raise UnexpectedMessage(f"{sender} sent a key of {key.bits} bits, not of {params.key_bits}", member=sender)
-    return key
 
 
 def _unfinished(params: Any, norm: float) -> str:

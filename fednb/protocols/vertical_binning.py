@@ -49,6 +49,7 @@ from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunCo
 from fednb.protocols.cuts import Cuts, Floats, Integers, Method, fit_cuts
 from fednb.protocols.evidence import NEUTRAL, Merge, information, merged, woe
 from fednb.protocols.features import MIN_ROWS, check_label
+from fednb.protocols.keys import Key, accept_key
 from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
@@ -67,12 +68,6 @@ class BinningParams(Params):
     cuts: dict[str, dict[str, list[float]]] = {}  # party -> column -> cut points, instead of `method`
     key_bits: Annotated[int, Meta(ge=256, le=4096)] = 2048
     insecure_short_key: bool = False  # for tests: keys below 2048 bits
-
-
-class Key(Message):
-    discloses = Disclosure("a public key")
-
-    n: bytes  # the Paillier modulus, big-endian
 
 
 class Shape(Message):
@@ -169,7 +164,7 @@ def active(link: Link, data: Dataset, params: BinningParams, run: RunContext) ->
     X = _check(link.me, data, params)
     y = check_label(link.me, data.y, data.label, len(X))
     own = _cut(link.me, X, data.columns, params)
-    key = _accept_key(link.recv(coordinator, Key), params, coordinator)
+    key = accept_key(link.recv(coordinator, Key).n, params, coordinator)
     link.send(coordinator, Shape(rows=len(y), cells=0))
     link.recv(coordinator, Ready)
     packing = _packing(key, len(y))
@@ -234,7 +229,7 @@ def passive(link: Link, data: Dataset, params: BinningParams, run: RunContext) -
     if not data.columns:
         raise DataError(f"{link.me} has no features in this frame. Leave it out, or align a table that has some.")
     own = _cut(link.me, X, data.columns, params)
-    key = _accept_key(link.recv(coordinator, Key), params, coordinator)
+    key = accept_key(link.recv(coordinator, Key).n, params, coordinator)
     # numbers that the active party sees are no positions; `run.rng` is not for secrets
     order = np.random.default_rng(secrets.randbits(128)).permutation(len(own))
     sent = [own[j] for j in order]
@@ -421,16 +416,6 @@ def cuts_of(part: Mapping[str, Any]) -> dict[str, tuple[Cuts, Floats, Integers]]
         name: (Cuts(np.asarray(points, dtype=np.float64), special), np.asarray(weights), np.asarray(bins))
         for name, points, weights, bins in zip(part["columns"], part["points"], part["woe"], part["bin"], strict=True)
     }
-
-
-def _accept_key(message: Key, params: BinningParams, sender: str) -> PublicKey:
-    try:
-        key = PublicKey.from_bytes(message.n, insecure_short_key=params.insecure_short_key)
-    except CryptoError as error:
-        raise UnexpectedMessage(f"{sender} sent a key that cannot be used: {error}", member=sender) from None
-    if key.bits != params.key_bits:
-        raise UnexpectedMessage(f"{sender} sent a key of {key.bits} bits, not of {params.key_bits}", member=sender)
-    return key
 
 
 PROTOCOL = Protocol(

@@ -49,7 +49,7 @@ from msgspec import Meta
 from fednb.crypto import paillier
 from fednb.crypto.backend import Vector
 from fednb.crypto.histograms import CellPacking
-from fednb.crypto.paillier import Fresh, PublicKey
+from fednb.crypto.paillier import Fresh
 from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols import sampling
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
@@ -57,6 +57,7 @@ from fednb.protocols.binned import MISSING_LEFT, MISSING_RIGHT, Binned, Offer
 from fednb.protocols.boosting_score import Directions, received, send_directions
 from fednb.protocols.ensemble import Ensemble
 from fednb.protocols.growth import NUMBER_BITS, Growth, Rows, in_units, packed, purest, unpacked
+from fednb.protocols.keys import accept_key
 from fednb.protocols.node_sums import NodeSums
 from fednb.protocols.objectives import MOST_CLASSES, POISSON_STEP, Name, Objective, check_target
 from fednb.protocols.offers import Priced, Split, check_sums, choose, own_sums
@@ -475,7 +476,7 @@ class _Passive(_Party):
 
     def begin(self) -> None:
         said = self.link.recv(self.active, Begin)
-        self.key = _accept_key(said, self.params, self.active)
+        self.key = accept_key(said.n, self.params, self.active)
         if not 1 <= said.outputs <= MOST_CLASSES:
             raise UnexpectedMessage(f"{self.active} announced {said.outputs} outputs", member=self.active)
         self.outputs = said.outputs
@@ -629,16 +630,6 @@ def _bits(*arrays: np.ndarray) -> bool:
 def _numbers(*arrays: np.ndarray) -> bool:
     """Whether these are whole numbers, [n] each."""
     return all(array.dtype == np.int64 and array.ndim == 1 and len(array) == len(arrays[0]) for array in arrays)
-
-
-def _accept_key(message: Begin, params: BoostingParams, sender: str) -> PublicKey:
-    try:
-        key = PublicKey.from_bytes(message.n, insecure_short_key=params.insecure_short_key)
-    except CryptoError as error:
-        raise UnexpectedMessage(f"{sender} sent a key that cannot be used: {error}", member=sender) from None
-    if key.bits != params.key_bits:
-        raise UnexpectedMessage(f"{sender} sent a key of {key.bits} bits, not of {params.key_bits}", member=sender)
-    return key
 
 
 PROTOCOL = Protocol(
