@@ -54,14 +54,7 @@ class VerticalLinearRegression(VerticalRegression):
         self.key_bits = key_bits
 
     def _params(self) -> dict[str, Any]:
-        return {
-            "alpha": float(self.alpha),
-            "max_iter": int(self.max_iter),
-            "tol": float(self.tol),
-            "standardize": bool(self.standardize),
-            "clip": None if self.clip is None else float(self.clip),
-            "key_bits": int(self.key_bits),
-        }
+        return super()._params() | {"alpha": float(self.alpha)}
 
     def predict(self, frame: VerticalFrame) -> Scores:
         """What the model expects of the frame's rows. The values stay at the active party; this is a handle on them."""

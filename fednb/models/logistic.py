@@ -121,18 +121,13 @@ class VerticalLogisticRegression(VerticalRegression):
 
     def _params(self) -> dict[str, Any]:
         """As the protocol takes them."""
-        return {
+        return super()._params() | {
             "C": float(self.C),
             "l1_ratio": _l1_ratio(self.penalty, self.l1_ratio),
-            "max_iter": int(self.max_iter),
             "batch_size": None if self.batch_size is None else int(self.batch_size),
-            "tol": float(self.tol),
-            "standardize": bool(self.standardize),
-            "clip": None if self.clip is None else float(self.clip),
             "class_weight": class_weight_of(self.class_weight),
             "bounds": self._bounds,
             "positive": self._positive,
-            "key_bits": int(self.key_bits),
         }
 
     def predict_proba(self, frame: VerticalFrame) -> Scores:

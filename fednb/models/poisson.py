@@ -57,15 +57,7 @@ class VerticalPoissonRegression(VerticalRegression):
         self.key_bits = key_bits
 
     def _params(self) -> dict[str, Any]:
-        return {
-            "alpha": float(self.alpha),
-            "exposure": self._exposure_column,
-            "max_iter": int(self.max_iter),
-            "tol": float(self.tol),
-            "standardize": bool(self.standardize),
-            "clip": None if self.clip is None else float(self.clip),
-            "key_bits": int(self.key_bits),
-        }
+        return super()._params() | {"alpha": float(self.alpha), "exposure": self._exposure_column}
 
     @property
     def _exposure_column(self) -> str | None:

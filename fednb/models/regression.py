@@ -82,8 +82,14 @@ class VerticalRegression(BaseEstimator):  # type: ignore[misc]
         return self
 
     def _params(self) -> dict[str, Any]:
-        """As the protocol takes them."""
-        raise NotImplementedError
+        """As the protocol takes them: what all regressions have."""
+        return {
+            "max_iter": int(self.max_iter),
+            "tol": float(self.tol),
+            "standardize": bool(self.standardize),
+            "clip": None if self.clip is None else float(self.clip),
+            "key_bits": int(self.key_bits),
+        }
 
     def _predict(self, frame: VerticalFrame) -> Scores:
         check_is_fitted(self, "run_")
