@@ -90,7 +90,8 @@ class CellLog:
         with self._lock:
             cell.places[member] = Place(member=member, state=state, seconds=seconds, reason=plain(reason, REASON))
             cell.since[member] = time.monotonic()
-            if all(place.state not in ("waiting", "pending", "running") for place in cell.places.values()):
+            # one that an owner has to approve is over here: it is asked for, and runs when she likes
+            if all(place.state not in ("waiting", "running") for place in cell.places.values()):
                 cell.stop = None
         self._tell(cell)
 
@@ -146,7 +147,11 @@ class _Observed:
         done = self._run.done.get(member)
         if done is not None and done.receipt is not None:
             self._cell.receipts += crossings([done.receipt], member)
-        state: CellState = "died" if done is None else "error" if done.status == "ok" and failure else done.status
+        state: CellState = "died" if done is None else done.status
+        if done is not None and done.status == "waiting":
+            state = "pending"
+        elif state == "ok" and failure:
+            state = "error"
         # an exception's own text may hold a value of the member's: it stands under the cell, and nowhere else
         ours = done is None or done.status in ("refused", "died")
         reason = "" if failure is None else f"{failure.ename}: {failure.evalue}" if ours else failure.ename

@@ -44,6 +44,12 @@ def test_a_refusal_says_why_and_an_error_shows_its_type_only(world: Any, told: l
     assert (agency.state, agency.reason) == ("error", "ValueError")
 
 
+def test_a_cell_that_waits_for_an_owner_is_pending_and_holds_nobody_up(world: Any, told: list[CellNews]) -> None:
+    world.party("bank", "end('waiting', 'request 1 waits for its owner')")
+    assert states(told[-1]) == {"bank": "pending"}
+    assert not world.session.log.busy and world.session.log.stop() == 0
+
+
 def test_interrupting_all_reaches_a_cell_in_the_background(world: Any, told: list[CellNews]) -> None:
     pending = world.party("bank --noblock", "hang()")
     assert world.agents["bank"].reached.wait(20)
