@@ -283,7 +283,7 @@ class Book:
     def open(self, address: str) -> Book:
         """Show it, and wait until its kernel has answered."""
         self.page.goto(address)
-        self.page.wait_for_selector(".jp-Notebook .jp-Cell .cm-content")
+        self.page.wait_for_selector(".jp-Notebook .jp-CodeCell .cm-content >> visible=true")
         self.idle()
         return self
 

@@ -106,7 +106,7 @@ def test_a_page_reloaded_in_mid_run_shows_the_progress_again_and_can_cancel(
     gate.open_gate(1)
     expect(run).to_contain_text("work 2 of 10")
     book.page.reload()
-    book.page.wait_for_selector(".jp-Notebook .jp-Cell .cm-content")
+    book.page.wait_for_selector(".jp-Notebook .jp-CodeCell .cm-content >> visible=true")
     book.sidebar()
     expect(run).to_contain_text("work 2 of 10")
     gate.open_gate(2)
