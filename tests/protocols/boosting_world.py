@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 import xgboost
 
 from fednb.protocols import boosting_score as bs
@@ -148,3 +149,20 @@ def oracle(X: np.ndarray, y: np.ndarray, **params: Any) -> tuple[xgboost.Booster
                 }
             )
     return booster, out
+
+
+def agree(found: list[dict[str, Any]], expected: list[dict[str, Any]], *, reg_lambda: float = 1.0) -> None:
+    """The same nodes, and figures equal to what XGBoost's own single precision allows."""
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        for name in ("tree", "node", "column", "cut", "left", "default_left"):
+            if name == "cut" and ours.get("cut") == np.inf:
+                continue  # XGBoost writes the largest value that it has seen
+            assert ours.get(name) == theirs.get(name), (name, ours, theirs)
+        assert ours["cover"] == pytest.approx(theirs["cover"], rel=2e-6)
+        if "gain" in ours:
+            # it is the difference of larger numbers: their errors remain
+            scale = theirs["gain"] + (ours["weight"] / 0.3) ** 2 * (ours["cover"] + reg_lambda)
+            assert ours["gain"] == pytest.approx(theirs["gain"], rel=1e-6, abs=2e-6 * scale)
+        else:
+            assert ours["weight"] == pytest.approx(theirs["weight"], rel=1e-4, abs=1e-6)
