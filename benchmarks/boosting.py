@@ -9,8 +9,8 @@ little. A tree's cost is that of the trees after the first one, whose tables are
 phe does it as its users write it: g and h of each row encrypted each by itself, added up by bin for every node and
 feature, and every sum decrypted. Its single operations are measured on a slice in the same run and multiplied.
 
-With --data, nothing of that: 30 trees on each of five folds of FATE's default_credit files, beside XGBoost's on the joined
-table with the same cut points and with its own.
+With --data, nothing of that: 30 trees on each of five folds of FATE's default_credit files, beside XGBoost's on the
+joined table with the same cut points and with its own.
 """
 
 from __future__ import annotations
@@ -185,8 +185,11 @@ def parity(folder: Path, params: dict[str, Any]) -> None:
     for train, test in StratifiedKFold(5).split(X, y):
         # what a feature's owner cuts it into, as numbers of cells: so all have the same cut points
         coded = np.column_stack([fit_cuts(x[train], bins=bins, method="quantile", least=1).cells(x) for x in X.T])
-        for name, table in (("joined, XGBoost, the same cuts", coded), ("active party only, the same cuts", coded[:, :own]),
-                            ("joined, XGBoost, its own 256 bins", X)):  # fmt: skip
+        for name, table in (
+            ("joined, XGBoost, the same cuts", coded),
+            ("active party only, the same cuts", coded[:, :own]),
+            ("joined, XGBoost, its own 256 bins", X),
+        ):
             booster = xgboost.train(usual, xgboost.DMatrix(table[train].astype(np.float64), y[train]), 30)
             note(name, test, booster.predict(xgboost.DMatrix(table[test].astype(np.float64))))
         for name, least in (("federated, min_leaf=1", 1), ("federated, min_leaf=10", 10)):

@@ -65,7 +65,7 @@ def test_a_direction_is_sent_only_where_ones_own_nodes_above_lead(fitted: tuple[
     own = model["telco"].private
     (message,) = [m for s, _, m in world.sent if s == "telco"]
     sent = np.unpackbits(message.left, axis=1, count=len(own["column"])).astype(bool)
-    full = bs.goes_left(world.X[:, 4:], own["column"], own["threshold"], own["default_left"])
+    full = bs.goes_left(world.X[:, 4:], own["column"], own["threshold"], own["default_left"], {})
     assert (own["ancestor"] >= 0).any()
     hidden = 0
     for node, (above, side) in enumerate(zip(own["ancestor"], own["side"], strict=True)):

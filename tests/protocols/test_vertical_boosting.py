@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 import xgboost
-from boosting_world import World, agree, oracle, trees
+from boosting_world import Memory, World, agree, oracle, trees
 
 from fednb.crypto.paillier import CipherVector, Fresh, PublicKey
 from fednb.errors import DataError, PeerLost, UnexpectedMessage
 from fednb.protocols import vertical_boosting as vb
-from fednb.protocols.base import Journal, RunContext
+from fednb.protocols.base import RunContext
 from fednb.wire.message import Message
 
 DATA = Path(os.environ.get("FEDNB_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -235,20 +235,6 @@ def test_a_passive_party_gets_ciphertexts_and_whole_numbers_only() -> None:
                 value = getattr(message, name)
                 assert isinstance(value, Fresh | np.ndarray | bytes | int | str)
                 assert not isinstance(value, np.ndarray) or value.dtype in (np.uint8, np.int64)
-
-
-class Memory(Journal):
-    """A journal that outlives its run."""
-
-    def __init__(self, resume: bool = False) -> None:
-        self.states: dict[int, Any] = {}
-        self.at: int | None = None
-
-    def save(self, step: int, state: Any) -> None:
-        self.states[step] = state
-
-    def load(self) -> tuple[int, Any] | None:
-        return None if self.at is None else (self.at, self.states[self.at])
 
 
 @pytest.mark.parametrize("step", [1, 3])
