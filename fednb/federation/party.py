@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -53,11 +53,18 @@ class Tables(Origins, Protocol):
         *,
         missing: bool = False,
         parts: bool = False,
+        without: Container[str] = (),
     ) -> tuple[Any, tuple[str, ...]]:
         """[len(rows), d], with `parts` perhaps in a file, and the names of the d columns.
 
         DataError for text and, unless allowed, missing values.
         """
+        ...
+
+    def levels(
+        self, name: str, columns: Sequence[str] | None, rows: npt.NDArray[np.int64] | None
+    ) -> Mapping[str, tuple[str, npt.NDArray[np.int64]]]:
+        """Of those columns that are no numbers: as `Dataset.levels`."""
         ...
 
     def label(self, name: str, column: str | None, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]: ...
@@ -313,16 +320,17 @@ class PartyService:
         table, rows = self.rows(ref)
         features: Any = None
         columns: tuple[str, ...] = ()
+        levels = self._tables.levels(table, ref.columns, rows) if "levels" in needs else {}
         if "X" in needs:
             features, columns = self._tables.features(
-                table, ref.columns, rows, missing="missing" in needs, parts="parts" in needs
+                table, ref.columns, rows, missing="missing" in needs, parts="parts" in needs, without=levels
             )
         label = None
         if "y" in needs:
             if not ref.label:
                 raise DataError(f"{self._endpoint.me} was given the label's role without the name of a label.")
             label = self._tables.label(table, ref.label, rows)
-        return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part, parts=parts)
+        return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part, parts=parts, levels=levels)
 
     def _used(self, join: m.Join, data: Dataset) -> Used | None:
         """Which rows those are; None where a role reads none of a table."""

@@ -19,12 +19,14 @@ from fednb.models.scores import Scores
 from fednb.models.search import VerticalGridSearch, cross_validate
 from fednb.models.segments import evaluate_by
 from fednb.models.selection import select_features
+from fednb.models.statistics import FeatureStatistics
 
 __all__ = [
     "ClassEvaluation",
     "Comparison",
     "Cost",
     "Evaluation",
+    "FeatureStatistics",
     "FitQuality",
     "OwnLogisticRegression",
     "Scorecard",

@@ -35,6 +35,7 @@ class Asked:
     partners: Sequence[str]  # parties, without oneself and the coordinator
     aligns: bool = False  # ids are compared
     figures: bool = False  # sums and figures of this party's rows come of it
+    columns: bool = False  # figures of its single columns come of it
     limits: Mapping[str, int] = field(default_factory=dict)  # of "iterations", "batch", "leaf"
     sends: Sends = field(default_factory=dict)
     resumed: bool = False
@@ -110,6 +111,12 @@ class ProtocolPolicy:
                 )
             check_ids(self.member, facts.ids, rules, "aligns no set with")
             self._check_apart(asked, facts, rules, f"aligned with {' and '.join(sorted(asked.partners))}")
+        if asked.columns and facts.of_cells and not rules.cell_columns:
+            raise self._refused(
+                f"gives no figures of single columns of a table that cells made ({asked.protocol}): what a cell "
+                f"writes into a column can mark a row. Use the table {facts.account or 'that its owner declared'}.",
+                "cell_columns",
+            )
         if asked.figures:
             self._check_rows(asked, facts, rules)
             self._check_apart(asked, facts, rules, "figures")
