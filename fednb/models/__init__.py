@@ -5,6 +5,7 @@ from __future__ import annotations
 from fednb.models.binning import WoeBinning
 from fednb.models.boosting import SecureBoostClassifier, SecureBoostRegressor
 from fednb.models.comparison import Comparison, compare_scores, score_stability
+from fednb.models.correlation import FeatureCorrelation
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
 from fednb.models.fit_quality import FitQuality
@@ -26,6 +27,7 @@ __all__ = [
     "Comparison",
     "Cost",
     "Evaluation",
+    "FeatureCorrelation",
     "FeatureStatistics",
     "FitQuality",
     "OwnLogisticRegression",

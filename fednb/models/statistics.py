@@ -32,10 +32,9 @@ class _Released(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class FeatureStatistics(BaseEstimator):  # type: ignore[misc]
     """Missing values, mean, standard deviation, quantiles and levels of every party's features on a frame's rows.
 
-    Each owner computes its own; no encryption is needed, and labels are no features. Mean and sd are of the column
-    without its extremes: the ten outermost values on either side and the ten next to them count as the mean of the
-    latter ten. A quantile is the mean of the ten rows around it. Figures are rounded to about a thousandth of a
-    column's range; 40 rows with a value are needed.
+    Each owner computes its own; no encryption is needed. Where one row has more than a tenth of a column's variance,
+    the outermost values count as the mean of the 11th to 20th on their side. A quantile is the mean of the ten rows
+    around it. Figures are rounded to about a thousandth of a column's range; 40 rows with a value are needed.
 
     Attributes
     ----------

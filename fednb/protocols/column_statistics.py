@@ -3,7 +3,7 @@
     coordinator                                party, each by itself (values)
         ── run "column_statistics" ─────────────> missing, mean, sd, quantiles, levels and a histogram, a column each
 
-Nothing passes between the parties. Figures are those of a column without its extremes (see `outermost`), rounded to
+Nothing passes between the parties. Figures are those of a column without extremes (see `outermost`), rounded to
 about a thousandth of its range; a quantile is the mean of ten rows around it; counts below ten are not told, nor are
 texts. Columns that are no numbers, hold one value or none are named, with the reason. Bins of the rows by tenths stay
 with the owner, so that `bin_stability` can compare other rows with these.
@@ -116,7 +116,7 @@ def numeric(name: str, x: Floats) -> Column:
     def rounded(value: float) -> float:
         return round(value, decimals)
 
-    edges, counts = pooled(held, np.linspace(low, high, BARS + 1))
+    edges, counts = pooled(np.clip(values, low, high), np.linspace(low, high, BARS + 1))
     return Column(
         name=name,
         kind="number",

@@ -1,9 +1,8 @@
-"""A column without its extremes: no figure of what is left rests on fewer than ten rows.
+"""A column without extremes: no figure of what is left is one row's in truth.
 
-A sum over many rows may be one row's value in truth, where that value is large enough. So the outermost values on
-either side count as the mean of the ten that come after the ten outermost. Ten rows or more then stand furthest out
-together, and a single one never has more than a tenth of a column's variance. Of thousands of rows that changes twenty
-or so, and figures hardly at all.
+A sum over many rows may come down to one of them, where its value is large enough. So where a single row has more than
+a tenth of a column's variance, the outermost values on either side count as the mean of the ten that come after the
+ten outermost: ten rows or more then stand furthest out together. Most columns are left as they are.
 """
 
 from __future__ import annotations
@@ -14,11 +13,13 @@ from fednb.protocols.features import MIN_ROWS
 from fednb.protocols.rows import Floats
 
 LEAST = 4 * MIN_ROWS  # values: ten outermost and the ten after them, on either side
+MOST_SHARE = 1 / MIN_ROWS  # of the variance, that one row may have
 
 
 def held_in(x: Floats) -> Floats:
-    """x [n] with values outside `bounds` at the bounds."""
-    return np.clip(x, *bounds(x))
+    """x [n], at least LEAST finite values; with those outside `bounds` at the bounds where a row says too much."""
+    away = (x - x.mean()) ** 2
+    return np.clip(x, *bounds(x)) if away.max() > MOST_SHARE * away.sum() else x
 
 
 def bounds(x: Floats) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from fednb.federation.runs import RunStore
 from fednb.federation.store import MemberStore
 from fednb.federation.tables import TableStore
 from fednb.models import (
+    FeatureCorrelation,
     FeatureStatistics,
     OwnLogisticRegression,
     Scorecard,
@@ -152,6 +153,7 @@ def everything(world: World) -> None:
     frame = world.align(telco="calls")
     train, test = frame.split(0.3, 0)
     FeatureStatistics().fit(train).stability(frame)
+    FeatureCorrelation().fit(train, y="bank.default")
     model = VerticalLogisticRegression(max_iter=2)
     model.cost(train, y="bank.default")
     model.fit(train, y="bank.default")
@@ -465,6 +467,22 @@ def test_statistics_of_sets_that_differ_by_one_row_are_refused(world: Make) -> N
         FeatureStatistics().fit(frame._take(np.arange(ROWS - 1), "all but one"))
     assert caught.value.rule == "protocols.rows_apart"
     FeatureStatistics().fit(frame._take(np.arange(ROWS - 10), "all but ten"))
+
+
+def test_sums_over_columns_are_counted_until_they_would_be_solvable(world: Make) -> None:
+    made = world({"agency": RulesConfig(decrypted_per_row=0.05)})  # 12 sums over each column
+    frame = made.align(telco="calls")
+    for _ in range(3):  # each tells 4 sums over each of the agency's columns: of a, b, the label and e
+        FeatureCorrelation().fit(frame, y="bank.default")
+    with pytest.raises(QuotaExceeded, match="agency lets 12 sums over each column of invoices be told") as caught:
+        FeatureCorrelation().fit(frame)
+    assert caught.value.rule == "protocols.decrypted_per_row"
+
+
+def test_correlations_with_a_label_count_as_numbers_made_of_it(world: Make) -> None:
+    made = world({"bank": RulesConfig(decrypted_per_row=0.02)})  # 4 numbers of 240 rows
+    with pytest.raises(QuotaExceeded, match=r"bank lets 4 numbers made of loans\.default be decrypted"):
+        FeatureCorrelation().fit(made.align(), y="bank.default")
 
 
 # ------------------------------------------------------------ what one analyst may use up

@@ -108,5 +108,5 @@ def test_scikit_learns_conventions_hold(frame: VerticalFrame, fitted: FeatureSta
         FeatureStatistics().histogram("bank.income")
     with pytest.raises(DataError, match=r"no statistics of 'bank\.nothing'"):
         fitted.histogram("bank.nothing")
-    with pytest.raises(DataError, match="bank has 30 rows in this frame"):
+    with pytest.raises(DataError, match="has 30 rows in this frame; statistics need at least 40"):
         FeatureStatistics().fit(frame._take(np.arange(30), "few"))
