@@ -12,7 +12,7 @@ import hashlib
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,8 +140,9 @@ class TableStore:
         missing: bool = False,
         parts: bool = False,
         levels: dict[str, tuple[str, ...]] | None = None,
+        without: Container[str] = (),
     ) -> tuple[Any, tuple[str, ...]]:
-        """[len(rows), d] and the names of the d columns; `columns=None`: all but ids and label.
+        """[len(rows), d] and the names of the d columns; `columns=None`: all but ids and label; none of `without`.
 
         An array; with `parts` a `Matrix`, which lies in a file when it is large.
 
@@ -149,11 +150,8 @@ class TableStore:
         `missing` such values come as NaN. Where `levels` are wanted, text is allowed: they get its different values,
         in order, and the array has the place of each row's.
         """
-        table = self.table(name)
-        found = self._columns(name)
-        if columns is None:
-            columns = [c for c in found.names if c not in table.id and c != table.label]
-        self._require(name, found, columns)
+        table, found, columns = self._features(name, columns)
+        columns = [column for column in columns if column not in without]
         shape = found.rows if rows is None else len(rows), len(columns)
         large = parts and 8 * shape[0] * shape[1] > FEATURES_IN_MEMORY and self._folder is not None
         X: Any = FileMatrix(self._folder, shape) if large and self._folder else np.empty(shape, dtype=np.float64)
@@ -167,6 +165,31 @@ class TableStore:
             else:
                 X[:, j] = self._numbers(name, series, rows, "feature", missing=missing)
         return X, tuple(columns)
+
+    def unfit(
+        self, name: str, columns: Sequence[str] | None = None, rows: npt.NDArray[np.int64] | None = None
+    ) -> dict[str, tuple[str, npt.NDArray[np.int64]]]:
+        """Of those columns that `features` would refuse: why ("text", "date", "mixed" with numbers, "infinite"), and
+        [len(rows)] the place of each value among the column's, -1 where it is missing."""
+        import pandas as pd
+
+        _, found, columns = self._features(name, columns)
+        described = {}
+        for column in columns:
+            series = found.series(column)
+            kind = _unfit(series if rows is None else series.iloc[rows])
+            if kind:
+                codes = pd.factorize(series if rows is None else series.iloc[rows])[0]
+                described[column] = kind, codes.astype(np.int64)
+        return described
+
+    def _features(self, name: str, columns: Sequence[str] | None) -> tuple[TableConfig, Columns, Sequence[str]]:
+        """The table, and its columns that are asked for; None: all but ids and label."""
+        table, found = self.table(name), self._columns(name)
+        if columns is None:
+            columns = [c for c in found.names if c not in table.id and c != table.label]
+        self._require(name, found, columns)
+        return table, found, columns
 
     def label(
         self, name: str, column: str | None = None, rows: npt.NDArray[np.int64] | None = None
@@ -415,6 +438,26 @@ class _Snapshot:
         if not isinstance(self.columns, InMemory):
             self.columns = InMemory(self.columns.frame())
         return self.columns.frame()
+
+
+def _unfit(series: pd.Series) -> str:
+    """Why a column cannot be numbers; "" where it can."""
+    import pandas as pd
+
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        series = series.astype(series.dtype.categories.dtype)
+    kind = kind_of(series)
+    if kind == "date":
+        return kind
+    if kind == "text":
+        there = series.notna().to_numpy(dtype=bool)
+        numbers = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        text = there & np.isnan(numbers)
+        if text.any():
+            return "mixed" if 2 * (there & ~text).sum() >= text.sum() else "text"
+    else:
+        numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    return "infinite" if np.isinf(numbers).any() else ""
 
 
 def _listed(names: Iterable[object]) -> str:
