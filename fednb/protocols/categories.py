@@ -70,6 +70,12 @@ class OneHot(Step, frozen=True, kw_only=True, tag="onehot"):
                 f"has {len(kept)} categories of {self.min_rows} training rows or more, and at most {self.most} columns "
                 "are made of one. Raise min_rows, give the categories that matter, or leave the column out",
             )
+        rare = [value for value in named or () if value not in kept]
+        if rare:
+            table.notes.append(
+                f"{table.party}'s {name!r}: {', '.join(map(repr, rare))} {'has' if len(rare) == 1 else 'have'} too few "
+                "training rows for a column."
+            )
         if pooled:
             table.notes.append(f"{table.party}'s {name!r}: rare categories share {ends[-1]!r}.")
         return Categories(

@@ -8,7 +8,7 @@ import numpy as np
 
 from fednb.errors import DataError
 from fednb.protocols.features import MIN_ROWS, rows_said
-from fednb.protocols.records import Column, Kind, Table
+from fednb.protocols.records import A, Column, Kind, Table
 from fednb.protocols.transforms import Fitted, Step, filled
 
 MISSING = "missing"  # what an indicator's name ends in
@@ -48,7 +48,7 @@ class Impute(Step, frozen=True, kw_only=True, tag="impute"):
     def _fill(self, table: Table, name: str, column: Column) -> float | str:
         if self.strategy == "constant" and self.value is not None:
             if isinstance(self.value, str) != (column.kind == "text"):
-                raise table.wrong(name, f"is {column.kind}, and fill_value is not")
+                raise table.wrong(name, f"is {A[column.kind]}, and fill_value is not")
             return self.value
         if column.kind == "text" and self.strategy == "most_frequent":
             texts = column.values[~column.missing]

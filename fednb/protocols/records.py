@@ -21,7 +21,7 @@ Kind = Literal["number", "text", "date"]
 Dates = npt.NDArray[np.datetime64]
 Texts = npt.NDArray[np.object_]
 
-_A = {"number": "a number", "text": "text", "date": "a date"}
+A = {"number": "a number", "text": "text", "date": "a date"}
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Table:
                 "rows. Prepare a table that has the same columns, or fit again."
             )
         changed = [
-            f"{name!r} was {_A[kind]} and is {_A[self.kind(name)]} now"
+            f"{name!r} was {A[kind]} and is {A[self.kind(name)]} now"
             for name, kind in fitted.items()
             if self.kind(name) != kind and not self._column(name).missing.all()
         ]
