@@ -29,6 +29,7 @@ from fednb.policy.protocol_policy import ProtocolPolicy
 from fednb.protocols.base import Dataset
 from fednb.protocols.base import Protocol as RunProtocol
 from fednb.protocols.executor import Executor
+from fednb.protocols.records import Records
 from fednb.protocols.vertical_score import measure
 from fednb.wire.codec import encode
 from fednb.wire.endpoint import Conversation, Endpoint
@@ -70,12 +71,24 @@ class Tables(Origins, Protocol):
 
     def label(self, name: str, column: str | None, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]: ...
 
+    def records(self, name: str, columns: Sequence[str] | None, rows: npt.NDArray[np.int64] | None) -> Records:
+        """Columns as they are, whatever is in them."""
+        ...
+
+    def label_of(self, name: str) -> str | None:
+        """The label that was declared for a table, or for the one that it comes from."""
+        ...
+
+    def derived(self, name: str) -> bool:
+        """Whether it was made of another table."""
+        ...
+
     def digest(self, name: str) -> str:
         """Changes when the table's rows change."""
         ...
 
     def save_rows(
-        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[np.float64]]
+        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[Any]]
     ) -> None:
         """Make a derived table: the ids of `source`'s `rows` and new columns beside them."""
         ...
@@ -197,7 +210,17 @@ class PartyService:
         most = self._policy.most_models(len(data.part["columns"]))
         if most is not None:
             table, on, rows = self._origin(join.data)
-            self._scored.count(self._tables.own_keys(table, on, rows), measure(data.part), most)
+            model, recipe = measure(data.part), self._recipe(join.data)
+            if recipe != data.part.get("trained_on", ""):
+                # the same model of rows that were prepared in another way tells something else of them
+                model = hashlib.sha256(f"{model} {recipe}".encode()).hexdigest()
+            self._scored.count(self._tables.own_keys(table, on, rows), model, most)
+
+    def _recipe(self, ref: m.DataRef) -> str:
+        """Names how a frame's rows were made of those that their owner declared; "": not at all."""
+        frame = self._store.load(str(ref.frame))
+        table = str(frame["table"])
+        return str(frame.get("recipe") or (self._tables.digest(table) if self._tables.derived(table) else ""))
 
     def _origin(self, ref: m.DataRef) -> tuple[str, list[str], npt.NDArray[np.int64]]:
         """The table that was aligned, its id columns, and the positions there of a frame's rows."""
@@ -334,6 +357,9 @@ class PartyService:
                 levels=wanted,
                 without=unfit,
             )
+        if "records" in needs:
+            records = self._tables.records(table, ref.columns, rows)
+            return Dataset(records=records, columns=records.columns, label=self._tables.label_of(table), part=part)
         label = None
         if "y" in needs:
             if not ref.label:
@@ -403,6 +429,10 @@ class PartyService:
             # its rows are the frame's, in their order: an aligned frame on the new table, under this run's id
             private |= {"table": name, "index": np.arange(len(rows)), "digest": self._tables.digest(name)}
             private["origin"] = {"table": origin, "on": on, "index": index}
+            made = b"".join(encode(Part(values=dict(outcome.private))))
+            private["recipe"] = hashlib.sha256(self._recipe(ref).encode() + made).hexdigest()
+        elif ref.frame is not None and (recipe := self._recipe(ref)):
+            private["trained_on"] = recipe
         self._store.save(join.run, private)
         public = dict(result.public)
         if self._policy.releases("coefficients"):

@@ -13,6 +13,7 @@ from fednb.models.linear import VerticalLinearRegression
 from fednb.models.logistic import VerticalLogisticRegression
 from fednb.models.one_vs_rest import ClassEvaluation, VerticalOneVsRest
 from fednb.models.own import OwnLogisticRegression
+from fednb.models.pipeline import VerticalPipeline
 from fednb.models.poisson import VerticalPoissonRegression
 from fednb.models.regression import Withheld
 from fednb.models.scorecard import Scorecard
@@ -21,6 +22,15 @@ from fednb.models.search import VerticalGridSearch, cross_validate
 from fednb.models.segments import evaluate_by
 from fednb.models.selection import select_features
 from fednb.models.statistics import FeatureStatistics
+from fednb.models.transformers import (
+    VerticalDateFeatures,
+    VerticalImputer,
+    VerticalLog,
+    VerticalOneHotEncoder,
+    VerticalRatio,
+    VerticalScaler,
+    VerticalWinsorizer,
+)
 
 __all__ = [
     "ClassEvaluation",
@@ -35,11 +45,19 @@ __all__ = [
     "Scores",
     "SecureBoostClassifier",
     "SecureBoostRegressor",
+    "VerticalDateFeatures",
     "VerticalGridSearch",
+    "VerticalImputer",
     "VerticalLinearRegression",
+    "VerticalLog",
     "VerticalLogisticRegression",
+    "VerticalOneHotEncoder",
     "VerticalOneVsRest",
+    "VerticalPipeline",
     "VerticalPoissonRegression",
+    "VerticalRatio",
+    "VerticalScaler",
+    "VerticalWinsorizer",
     "Withheld",
     "WoeBinning",
     "compare_scores",

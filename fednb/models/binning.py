@@ -172,9 +172,13 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def save(self, path: str | Path, federation: Federation) -> Self:
         """Write what you may know of the binning to a file; each party puts its own part (cut points, weights)
         aside."""
+        saved.write(Path(path), self._saved(federation))
+        return self
+
+    def _saved(self, federation: Federation) -> saved.SavedBinning:
         check_is_fitted(self, "run_")
         run, seals = saved.keep(federation, {p: self.run_ for p, names in self.feature_names_in_.items() if names})
-        kept = saved.SavedBinning(
+        return saved.SavedBinning(
             params=self.get_params() | {"special_values": list(self.special_values), "cuts": self._plain_cuts()},
             run=run,
             label=self.label_,
@@ -185,15 +189,18 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             rows=self.n_rows_,
             notes=self._fit_notes,
         )
-        saved.write(Path(path), kept)
-        return self
 
     @classmethod
     def load(cls, path: str | Path, federation: Federation) -> Self:
         """The binning that `save` wrote, to code new rows. DataError when the file or a party's part has changed."""
         kept = saved.read(Path(path), saved.SavedBinning)
-        binning = saved.made(cls, kept, path)
         saved.check(federation, kept)
+        return cls._loaded(kept, path)
+
+    @classmethod
+    def _loaded(cls, kept: saved.SavedBinning, path: str | Path) -> Self:
+        """The binning of what was saved."""
+        binning = saved.made(cls, kept, path)
         binning._known(kept.run, kept.label, {p: tuple(names) for p, names in kept.features.items()}, kept.bins)
         binning.n_rows_, binning.dropped_ = kept.rows, dict(kept.dropped)
         binning._fit_notes, binning.notes_ = [*kept.notes], [*kept.notes]

@@ -10,8 +10,8 @@ import numpy as np
 from fednb.errors import DataError
 from fednb.protocols.base import Dataset
 from fednb.protocols.binned import Binned
+from fednb.protocols.boosting_categories import Coding
 from fednb.protocols.boosting_params import BoostingParams
-from fednb.protocols.categories import Coding
 from fednb.protocols.trees import Floats, Integers
 
 

@@ -32,7 +32,7 @@ import numpy as np
 
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
-from fednb.protocols.categories import Coding, unseen_notes
+from fednb.protocols.boosting_categories import Coding, unseen_notes
 from fednb.protocols.objectives import Objective
 from fednb.protocols.parting import goes_left, sets_from_part
 from fednb.protocols.trees import LEAF, Floats, Forest, Truths

@@ -29,9 +29,11 @@ from fednb.models import (
     Scorecard,
     SecureBoostClassifier,
     SecureBoostRegressor,
+    VerticalImputer,
     VerticalLinearRegression,
     VerticalLogisticRegression,
     VerticalOneVsRest,
+    VerticalPipeline,
     VerticalPoissonRegression,
     WoeBinning,
     compare_scores,
@@ -164,6 +166,8 @@ def everything(world: World) -> None:
     scores.save("scored")
     model.save(world.folder / "model.json", federation)
     VerticalLogisticRegression.load(world.folder / "model.json", federation)
+    prepared = VerticalPipeline([("fill", VerticalImputer()), ("fit", VerticalLogisticRegression(max_iter=1))])
+    prepared.fit(train, y="bank.default").evaluate(test)
     binning = WoeBinning(bins=3).fit(train, y="bank.default")
     binning.stability(frame)
     coded = binning.transform(train)
