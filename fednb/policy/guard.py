@@ -20,6 +20,7 @@ M = TypeVar("M", bound=Message)
 Sends = Mapping[tuple[str, str], Sequence[type[Message]]]
 # (member for whom they are decrypted, how many, whether they are of this party's own label); raises Refused
 Spend = Callable[[str, int, bool], None]
+Answer = Callable[[int], None]  # how many questions about single rows are answered; raises Refused
 
 KEY_HOLDER = "coordinator"  # the role that holds the secret key
 
@@ -27,8 +28,20 @@ KEY_HOLDER = "coordinator"  # the role that holds the secret key
 class GuardedLink:
     """Wraps one role's link in one run."""
 
-    def __init__(self, link: Link, protocol: str, sends: Sends, rules: RulesConfig, iterations: int, spend: Spend):
-        """`iterations` are those that this run still has; `spend` counts numbers that are to be decrypted."""
+    def __init__(
+        self,
+        link: Link,
+        protocol: str,
+        sends: Sends,
+        rules: RulesConfig,
+        iterations: int,
+        spend: Spend,
+        answer: Answer | None = None,
+    ) -> None:
+        """`iterations` are those that this run still has; `spend` counts numbers that are to be decrypted.
+
+        answer : counts answers about single rows; without it none is given.
+        """
         self.me = link.me
         self._link = link
         self._protocol = protocol
@@ -36,6 +49,7 @@ class GuardedLink:
         self._rules = rules
         self._iterations = iterations
         self._spend = spend
+        self._answer = answer
         self._role = {member: role for role, members in link.cast.items() for member in members}
         self._sent: Counter[tuple[str, type[Message]]] = Counter()
 
@@ -96,6 +110,10 @@ class GuardedLink:
             self._spend(self.me, entries(message), False)
         elif declared is not None and declared.label:
             self._spend(to, 1, True)  # whoever gets it can have at least one number decrypted
+        elif declared is not None and declared.answers:
+            if self._answer is None:
+                raise self._refused(f"gives {to} no answers about single rows.", "messages")
+            self._answer(entries(message))
 
     def _refused(self, text: str, rule: str) -> Refused:
         return Refused(f"{self.me} {text}", member=self.me, rule=f"protocols.{rule}")

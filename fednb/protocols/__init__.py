@@ -14,6 +14,7 @@ from fednb.protocols import (
     fit_quality,
     model_part,
     one_vs_rest,
+    online_score,
     own_logistic,
     prepared_psi,
     psi,
@@ -63,6 +64,7 @@ BUILT_IN: Mapping[str, Protocol] = {
         scorecard_score.SCORE,
         scorecard_score.REASONS,
         calibrate.PROTOCOL,
+        online_score.PROTOCOL,
         scores.SUMMARY,
         scores.TABLE,
     )

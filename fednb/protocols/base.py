@@ -39,6 +39,7 @@ class Dataset:
     part: Mapping[str, Any] = field(default_factory=dict)  # this member's part of an earlier run (a model's weights)
     parts: tuple[Mapping[str, Any], ...] = ()  # of several earlier runs
     origin: Mapping[str, Any] = field(default_factory=dict)  # of the run that made the rows `part` learnt from
+    asks: Any = None  # `online_score.Asks`: applicants, as they come
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,8 @@ class Role:
     play: RoleFunction
     many: bool = False  # several members may play it
     # of "ids", "X", "y", "part", "origin": what the member must load before it plays; "missing": X may have NaN;
-    # "parts": X is used some rows at a time, and may be larger than memory
+    # "parts": X is used some rows at a time, and may be larger than memory; "asks": rows come one by one, from this
+    # member's own service; "online": ids and X of the table in which its owner has applicants of others looked up
     needs: tuple[str, ...] = ()
     figures: bool = False  # its result, or what it learns, tells sums and figures of the very rows that it used
     scores: bool = False  # somebody else learns a sum over this role's features for each row
@@ -177,3 +179,4 @@ class Protocol:
     sends: Mapping[tuple[str, str], tuple[type[Message], ...]] = field(default_factory=dict)
     # of "iterations", "batch", "leaf": the parameter that says how many, for owners' rules on them
     limits: Mapping[str, str] = field(default_factory=dict)
+    begun_by: str = ""  # the role whose player, a party, begins such runs itself; "": analysts do

@@ -26,3 +26,4 @@ class Disclosure:
     decrypts: bool = False  # the receiver decrypts one number for each entry
     label: bool = False  # made of the sender's labels, under encryption: counts against their quota
     sizes: str = ""  # the field that says how many ids each set has
+    answers: bool = False  # each entry answers a question about one row, at the asker's choice: counted by the day
