@@ -92,6 +92,15 @@ class RulesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.of.get(protocol, self)
 
 
+class OnlineConfig(msgspec.Struct, frozen=True):
+    """What one party's online scoring service may ask of another. Nothing, unless the owner says so."""
+
+    table: str  # where applicants are looked up, by its declared id
+    models: tuple[str, ...]  # by the ids under which they were saved; "*": any that this party has a saved part of
+    requests_a_day: int  # applicants, UTC
+    reasons: int = 0  # features that cost an applicant most points, of a scorecard: as many may be named
+
+
 class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one sandboxed kernel may use up."""
 
@@ -116,6 +125,7 @@ class PartyConfig(msgspec.Struct, frozen=True):
     guard: GuardConfig = GuardConfig()
     analysts: Mapping[str, PermitConfig] | None = None  # by analyst; None (on loopback): everybody may do all
     rules: RulesConfig = RulesConfig()
+    online: Mapping[str, OnlineConfig] = {}  # by party whose service asks
 
 
 class CoordinatorConfig(msgspec.Struct, frozen=True):

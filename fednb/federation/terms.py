@@ -147,4 +147,5 @@ def asked(join: m.Join, protocol: RunProtocol, partners: Sequence[str], member: 
         limits={what: int(value) for what, value in limits.items() if value is not None},
         sends=protocol.sends,
         resumed=join.resume,
+        online="online" in protocol.roles[join.role].needs,
     )

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fednb.config import PermitConfig, RulesConfig
+from fednb.config import OnlineConfig, PermitConfig, RulesConfig
 from fednb.errors import QuotaExceeded, Refused
 from fednb.policy.apart import Keys, SetLedger
 from fednb.policy.counts import Counts
@@ -23,6 +23,7 @@ from fednb.policy.guard import GuardedLink, Sends, check_ids
 from fednb.wire.link import Link
 
 NO_LIMIT = 1 << 62
+ANSWERS = "online requests"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Asked:
     limits: Mapping[str, int] = field(default_factory=dict)  # of "iterations", "batch", "leaf"
     sends: Sends = field(default_factory=dict)
     resumed: bool = False
+    online: bool = False  # another party's service asks about applicants one by one
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,12 @@ class ProtocolPolicy:
         rules: RulesConfig | None = None,
         analysts: Mapping[str, PermitConfig] | None = None,
         folder: Path | None = None,
+        online: Mapping[str, OnlineConfig] | None = None,
     ) -> None:
         self.member = member
         self._rules = rules or RulesConfig()
         self._analysts = analysts or {}
+        self._online = online or {}
         if folder is not None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._runs = Counts(folder and folder / "runs.json", keep=lambda account: account >= _today())
@@ -98,6 +102,8 @@ class ProtocolPolicy:
                 "min_leaf",
             )
         self._check_runs(asked)
+        if asked.online and not self._runs.fits(f"{_today()} {asked.analyst}", ANSWERS, 1, self._answers_a_day(asked)):
+            raise self._answered_enough(asked)
 
     def begin(self, asked: Asked, facts: Facts) -> None:
         """Check what the run would use, and count it. Raises Refused, naming the rule; then the run does not count."""
@@ -135,7 +141,11 @@ class ProtocolPolicy:
             if columns:
                 self._spend_columns(facts, rules, n)
 
-        return lambda link: GuardedLink(link, asked.protocol, asked.sends, rules, iterations, spend)
+        def answer(n: int) -> None:
+            if not self._runs.take(f"{_today()} {asked.analyst}", ANSWERS, n, self._answers_a_day(asked)):
+                raise self._answered_enough(asked)
+
+        return lambda link: GuardedLink(link, asked.protocol, asked.sends, rules, iterations, spend, answer)
 
     def _check_rows(self, asked: Asked, facts: Facts, rules: RulesConfig) -> None:
         if facts.rows < rules.min_rows:
@@ -184,6 +194,18 @@ class ProtocolPolicy:
         if asked.aligns:
             most["alignments"] = self._rules.on(asked.protocol).alignments_a_day, "protocols.alignments_a_day"
         return most
+
+    def _answers_a_day(self, asked: Asked) -> int:
+        permit = self._online.get(asked.analyst)
+        return permit.requests_a_day if permit is not None else 0
+
+    def _answered_enough(self, asked: Asked) -> QuotaExceeded:
+        return QuotaExceeded(
+            f"{self.member} answers {self._answers_a_day(asked):,} requests a day of {asked.analyst}'s service, and "
+            "these are used up. Go on tomorrow (UTC).",
+            member=self.member,
+            rule="online.requests_a_day",
+        )
 
     def _used_up(self, asked: Asked, what: str, limit: int, rule: str) -> QuotaExceeded:
         return QuotaExceeded(

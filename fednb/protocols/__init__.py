@@ -16,6 +16,7 @@ from fednb.protocols import (
     fit_quality,
     model_part,
     one_vs_rest,
+    online_score,
     own_logistic,
     preparation,
     prepared_psi,
@@ -70,6 +71,7 @@ BUILT_IN: Mapping[str, Protocol] = {
         scorecard_score.SCORE,
         scorecard_score.REASONS,
         calibrate.PROTOCOL,
+        online_score.PROTOCOL,
         scores.SUMMARY,
         scores.TABLE,
     )

@@ -45,6 +45,7 @@ class Dataset:
     origin: Mapping[str, Any] = field(default_factory=dict)  # of the run that made the rows `part` learnt from
     # of columns that are no numbers: "text", "date", "mixed" or "infinite", and [n] which value it is (-1: missing)
     unfit: Mapping[str, tuple[str, npt.NDArray[np.int64]]] = field(default_factory=dict)
+    asks: Any = None  # `online_score.Asks`: applicants, as they come
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,10 @@ class Role:
     play: RoleFunction
     many: bool = False  # several members may play it
     # of "ids", "X", "records", "y", "part", "origin": what the member must load before it plays; with "records" `label`
-    # is the one that the table's owner declared; "missing": X may have NaN;
-    # "parts": X is used some rows at a time, and may be larger than memory; "levels": X may have columns of text;
-    # "unfit": X has the columns that are numbers, and the others are described, where they would be refused
+    # is the one that the table's owner declared; "missing": X may have NaN; "parts": X is used some rows at a time, and
+    # may be larger than memory; "levels": X may have columns of text; "unfit": X has the columns that are numbers, and
+    # the others are described, where they would be refused; "asks": rows come one by one, from this member's own
+    # service; "online": ids and X of the table in which its owner has applicants of others looked up
     needs: tuple[str, ...] = ()
     figures: bool = False  # its result, or what it learns, tells sums and figures of the very rows that it used
     columns: bool = False  # figures of single columns come of it
@@ -186,3 +188,4 @@ class Protocol:
     sends: Mapping[tuple[str, str], tuple[type[Message], ...]] = field(default_factory=dict)
     # of "iterations", "batch", "leaf": the parameter that says how many, for owners' rules on them
     limits: Mapping[str, str] = field(default_factory=dict)
+    begun_by: str = ""  # the role whose player, a party, begins such runs itself; "": analysts do

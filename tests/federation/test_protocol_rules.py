@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 
-from fednb.config import PermitConfig, RulesConfig, TableConfig
+from fednb.config import OnlineConfig, PermitConfig, RulesConfig, TableConfig
 from fednb.errors import DataError, QuotaExceeded, Refused
 from fednb.federation import messages as m
 from fednb.federation.client import Federation
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.frame import VerticalFrame
+from fednb.federation.online_desk import OnlineDesk
+from fednb.federation.online_session import Service
+from fednb.federation.online_words import OnlineAsk, OnlineServe, OwnModel
 from fednb.federation.party import PartyService
 from fednb.federation.receipts import Book
 from fednb.federation.runs import RunStore
@@ -38,6 +44,7 @@ from fednb.models import (
     WoeBinning,
     compare_scores,
     evaluate_by,
+    saved,
     score_stability,
     select_features,
 )
@@ -74,9 +81,15 @@ class World:
         coordinators: Callable[[str], Protocol] = lookup,
         quota: float = 5.0,
         more: int = 0,  # columns of noise at each passive party, and segments at the bank
+        online: OnlineConfig | None = None,  # what agency and telco permit the bank's service
     ) -> None:
         self.folder = folder
         self.rules, self.permits = rules or {}, permits
+        self.online = {
+            party: {"bank": msgspec.structs.replace(online, table=table)} if online else {}
+            for party, table in (("bank", ""), ("agency", "invoices"), ("telco", "calls"))
+        }
+        self.desks: dict[str, OnlineDesk] = {}
         self.seen: list[tuple[str, str, Message]] = []
         self.network = Network(KINDS, tap=lambda s, r, message, size: self.seen.append((s, r, message)))
         self.tables: dict[str, TableStore] = {}
@@ -104,15 +117,18 @@ class World:
 
     def start(self, party: str) -> Any:
         home, endpoint = self.folder / party, self.network.endpoint(party)
+        store = MemberStore(home / "runs")
+        self.desks[party] = OnlineDesk(endpoint, self.tables[party], store, "coordinator")
         PartyService(
             endpoint,
             self.tables[party],
-            MemberPolicy(party, analysts=self.permits),
-            MemberStore(home / "runs"),
+            MemberPolicy(party, analysts=self.permits, online=self.online[party]),
+            store,
             coordinator="coordinator",
             lookup=lookup,
             book=Book(party, AuditLog(home / "audit", party)),
-            rules=ProtocolPolicy(party, self.rules.get(party), self.permits, home / "accounts"),
+            rules=ProtocolPolicy(party, self.rules.get(party), self.permits, home / "accounts", self.online[party]),
+            asks=self.desks[party].asks,
         )
         return endpoint
 
@@ -127,7 +143,20 @@ class World:
         assert found.problems == []
         return list(audit.entries(self.folder / party / "audit"))
 
+    def serve(self, path: Path, **options: Any) -> Service:
+        """The bank's service for a saved model, once its session is open or could not be opened."""
+        kept = saved.read(path, saved.Saved)
+        model = OwnModel(kept.run, kept.seals["bank"], kept.features["bank"])
+        seals = {party: seal for party, seal in kept.seals.items() if party != "bank"}
+        _, service = self.desks["bank"].begin(OnlineServe(model=model, seals=seals, table="loans", **options))
+        deadline = time.monotonic() + 20
+        while service.state().cause == "preparing" and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        return service
+
     def close(self) -> None:
+        for desk in self.desks.values():
+            desk.close()
         self.service.close()
         for endpoint in list(self.network.endpoints.values()):
             endpoint.close()
@@ -147,6 +176,9 @@ def world(tmp_path: Path) -> Iterator[Make]:
     yield make
     for each in made:
         each.close()
+
+
+ANYTHING = OnlineConfig("", models=("*",), requests_a_day=100)
 
 
 def everything(world: World) -> None:
@@ -187,11 +219,16 @@ def everything(world: World) -> None:
     SecureBoostRegressor(n_estimators=1, max_depth=2).fit(train, y="bank.a").evaluate(test)
     large = federation.prepare({"agency": "invoices"}, for_party="bank", on="id")
     federation.align({"bank": "loans", "agency": "invoices"}, on="id", prepared=large)
+    service = world.serve(world.folder / "model.json")
+    assert world.desks["bank"].score(OnlineAsk(service=service.id, id="s 0001")).federated is not None
+    run = service.state().run
+    service.close()
+    assert [item for item in federation.watch(run) if isinstance(item, m.RunEnded)]
 
 
 @pytest.mark.slow
 def test_under_default_rules_everything_runs_and_says_just_what_it_declares(world: Make) -> None:
-    made = world(more=5)
+    made = world(more=5, online=ANYTHING)
     everything(made)
     runs = {run["run"]: run for run in made.analyst.runs().to_dict("records")}
     assert set(runs) and all(run["status"] == "ok" for run in runs.values())
