@@ -179,6 +179,7 @@ class PartyService:
             journal=journal,
             threads=self._threads,
             executor=self._executor,
+            apart=terms.apart,
         )
         self._play(seat, talk, data, request, terms)
 
