@@ -39,9 +39,7 @@ class SetLedger:
         if folder is not None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def take(
-        self, account: str, keys: Keys, least: int, *, always: bool = False, sets: Cells | None = None
-    ) -> int:
+    def take(self, account: str, keys: Keys, least: int, *, always: bool = False, sets: Cells | None = None) -> int:
         """Note a set, if it leaves no cell of fewer than `least` rows. Returns 0, or the size of the smallest one.
 
         always : note it whatever it leaves (a set that its owner, not an analyst, chose).

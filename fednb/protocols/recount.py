@@ -15,7 +15,7 @@ A bin with one class only is joined with its neighbour, as in a fit with merge="
 
 | role | learns |
 |---|---|
-| active | of each passive party: rows and positives of each new bin of the features that change; no name, value or edge |
+| active | of each passive party: rows and positives of each new bin of the features that change; no name or value |
 | passive | of these features of its own: the positives of each bin; all positives; never a label |
 | coordinator | rows; each passive party's number of new bins; otherwise uniform random bits |
 | coordinator, analyst | of each feature that changes: information value, rows and positives of each bin |

@@ -209,9 +209,7 @@ def bins_by(y: Floats, merge: Merge, least: int, most: int) -> BinsOf:
     all_positives = int(y.sum())
 
     def bins_of(ordered: int, rows: Integers, positives: Integers) -> tuple[Integers, Integers]:
-        groups = merged(
-            rows, positives, len(y), all_positives, ordered=ordered, merge=merge, least=least, most=most
-        )
+        groups = merged(rows, positives, len(y), all_positives, ordered=ordered, merge=merge, least=least, most=most)
         count = int(groups.max(initial=NEUTRAL)) + 1
         return groups, np.array([positives[groups == b].sum() for b in range(count)], dtype=np.int64)
 
@@ -353,9 +351,7 @@ def _check(party: str, data: Dataset, params: BinningParams) -> Floats:
     return X
 
 
-def _cut(
-    party: str, X: Floats, columns: tuple[str, ...], params: BinningParams, run: RunContext
-) -> list[Feature]:
+def _cut(party: str, X: Floats, columns: tuple[str, ...], params: BinningParams, run: RunContext) -> list[Feature]:
     given = params.cuts.get(party, {})
     special = sorted({float(value) for value in params.special})
     features = []
