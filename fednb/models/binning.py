@@ -19,9 +19,11 @@ from fednb.errors import DataError, UnexpectedMessage
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.messages import DataRef
 from fednb.federation.result import RunResult
+from fednb.federation.views import BinningView, bundle
 from fednb.models import saved
 from fednb.models.bins import Bins, Count
 from fednb.models.recut import Recutting
+from fednb.models.workbench import Workbench, view_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,6 +198,27 @@ class WoeBinning(Recutting, TransformerMixin, BaseEstimator):  # type: ignore[mi
             .sort_values("psi", ascending=False, kind="stable")
             .reset_index(drop=True)
         )
+
+    def workbench(self) -> Workbench:
+        """The bins in a notebook, to look at and to change: what is changed there is changed here."""
+        check_is_fitted(self, "run_")
+        return Workbench(self)
+
+    @property
+    def federation(self) -> Federation | None:
+        """Where it was fitted; None before, and after `load`."""
+        frame = getattr(self, "_frame", None)
+        return None if frame is None else frame.federation
+
+    def view(self, *, edit: bool = False) -> BinningView:
+        """The bins for a front end."""
+        check_is_fitted(self, "run_")
+        return view_of(self, edit=edit)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        if not hasattr(self, "run_"):
+            return super()._repr_mimebundle_(**kwargs)
+        return bundle(self.view())
 
     def save(self, path: str | Path, federation: Federation) -> Self:
         """Write what you may know of the binning to a file; each party puts its own part (cut points, weights)

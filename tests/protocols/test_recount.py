@@ -156,9 +156,7 @@ def test_the_active_partys_features_are_cut_at_values_or_by_cell(table: Any, par
     groups = [x < -1, (x >= -1) & (x < 0.5), x >= 0.5]
     assert age["rows"] == [int(g.sum()) for g in groups]
     assert age["positives"] == [int(y[g].sum()) for g in groups] and age["edges"] == [-1.0, 0.5]
-    assert counted(X["bank"][:, 1], y, found.private, "debt") == list(
-        zip(debt["rows"], debt["positives"], strict=True)
-    )
+    assert counted(X["bank"][:, 1], y, found.private, "debt") == list(zip(debt["rows"], debt["positives"], strict=True))
     assert debt["cells"] == [4, 6] and debt["edges"] == [] and found.private["given"] == ["age"]
     joined = own(table, found.private, [[2]], [None], "age").public["features"][0]
     assert joined["edges"] == [0.5] and joined["rows"] == [sum(age["rows"][:2]), age["rows"][2]]
