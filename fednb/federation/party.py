@@ -208,6 +208,7 @@ class PartyService:
             journal=journal,
             threads=self._threads,
             executor=self._executor,
+            apart=terms.apart,
         )
         self._play(seat, talk, data, request, terms)
 

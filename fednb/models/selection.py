@@ -90,7 +90,7 @@ def _related(binning: WoeBinning, frame: VerticalFrame, above: float) -> dict[st
     binning._check_frame(frame)
     refs = {
         party: msgspec.structs.replace(ref, columns=[*binning.feature_names_in_[party]])
-        for party, ref in frame.refs(part=binning.run_).items()
+        for party, ref in binning._refs(frame).items()
         if len(binning.feature_names_in_.get(party, ())) > 1
     }
     if not refs:

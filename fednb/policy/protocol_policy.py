@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fednb.config import OnlineConfig, PermitConfig, RulesConfig
 from fednb.errors import QuotaExceeded, Refused
-from fednb.policy.apart import Keys, SetLedger
+from fednb.policy.apart import Cells, Keys, SetLedger
 from fednb.policy.counts import Counts
 from fednb.policy.guard import GuardedLink, Sends, check_ids
 from fednb.wire.link import Link
@@ -146,6 +146,23 @@ class ProtocolPolicy:
                 raise self._answered_enough(asked)
 
         return lambda link: GuardedLink(link, asked.protocol, asked.sends, rules, iterations, spend, answer)
+
+    def apart(self, asked: Asked, facts: Facts, column: str, sets: Cells) -> None:
+        """Note sets of rows [n] that somebody cut a column into, with edges of their choice; -1: in none.
+
+        Raises Refused where edges so close to earlier ones would tell of the few rows between.
+        """
+        rules = self._rules.on(asked.protocol)
+        if facts.keys is None:
+            raise self._refused("cannot tell which of its rows these are. Align the tables again.", "rows_apart")
+        inside = sets >= 0
+        account = f"{facts.account}: edges of {column}"
+        if self._sets.take(account, facts.keys[inside], rules.rows_apart, sets=sets[inside]):
+            raise self._refused(
+                f"does not cut {column!r} there: between these edges and those that were used before lie fewer than "
+                f"{rules.rows_apart} rows. Use the same edges as before, or such as are further away.",
+                "rows_apart",
+            )
 
     def _check_rows(self, asked: Asked, facts: Facts, rules: RulesConfig) -> None:
         if facts.rows < rules.min_rows:

@@ -126,6 +126,7 @@ class RunContext:
         check: Callable[[], None] | None = None,
         threads: int = 1,
         executor: Executor | None = None,
+        apart: Callable[[str, npt.NDArray[np.int64]], None] | None = None,
     ) -> None:
         self.name = name  # the run's id: bind it into whatever must not be replayed in another run
         self.budget: Budget = budget or Unlimited()
@@ -136,6 +137,7 @@ class RunContext:
         self.executor: Executor = executor or Threads(threads)  # where the heavy work on rows runs
         self._emit = emit
         self._check = check
+        self._apart = apart
 
     def progress(self, phase: str, step: int, total: int | None = None, **metrics: float) -> None:
         """Report one step; raises RunCancelled when the run was cancelled."""
@@ -146,6 +148,14 @@ class RunContext:
     def count(self, kind: str, n: int) -> None:
         """Count encrypted-arithmetic operations: "encrypt", "decrypt", "add", "multiply", "refresh", "exponentiate"."""
         self.operations[kind] = self.operations.get(kind, 0) + int(n)
+
+    def apart(self, column: str, sets: npt.NDArray[np.int64]) -> None:
+        """Before figures leave of sets of rows that somebody else chose: which set each row [n] is in; -1: in none.
+
+        Raises Refused where they, beside earlier ones of that column, would tell of too few rows.
+        """
+        if self._apart:
+            self._apart(column, sets)
 
     def check(self) -> None:
         """Raises RunCancelled when the run was cancelled; call it inside long loops."""

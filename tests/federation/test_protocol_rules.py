@@ -201,6 +201,7 @@ def everything(world: World) -> None:
     prepared = VerticalPipeline([("fill", VerticalImputer()), ("fit", VerticalLogisticRegression(max_iter=1))])
     prepared.fit(train, y="bank.default").evaluate(test)
     binning = WoeBinning(bins=3).fit(train, y="bank.default")
+    binning.recut({"bank.a": [0.0]}, cells={"agency.c": [1]})
     binning.stability(frame)
     coded = binning.transform(train)
     woe = VerticalLogisticRegression(max_iter=1, standardize=False, clip=None).fit(coded, y="bank.default")
@@ -429,6 +430,26 @@ def test_figures_of_rows_that_differ_by_one_are_refused_at_every_protocol(world:
             attempt()
         assert caught.value.rule == "protocols.rows_apart" and caught.value.member in ("bank", "agency")
     evaluate(model.predict_proba(frame), y="bank.default")
+
+
+def test_edges_a_row_apart_are_refused_whoever_holds_the_column(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    a = np.sort(made.tables["bank"].read("loans")["a"].to_numpy())
+    edges, next_row, further = a[100], a[101], a[120]
+    binning = WoeBinning(bins=4).fit(frame, y="bank.default")
+    binning.recut({"bank.a": [edges]})
+    for attempt in (
+        lambda: binning.recut({"bank.a": [next_row]}),
+        lambda: WoeBinning(cuts={"bank.a": [next_row]}).fit(frame, y="bank.default"),
+    ):
+        with pytest.raises(Refused, match="bank does not cut 'a' there: between these edges and those") as caught:
+            attempt()
+        assert caught.value.rule == "protocols.rows_apart"
+    binning.recut({"bank.a": [edges]}).recut({"bank.a": [further]})
+    WoeBinning(cuts={"agency.c": [0.0], "bank.b": [next_row]}).fit(frame, y="bank.default")
+    with pytest.raises(Refused, match="agency does not cut 'c' there"):
+        WoeBinning(cuts={"agency.c": [0.01]}).fit(frame, y="bank.default")
 
 
 def test_another_alignment_another_table_and_another_spelling_are_the_same_rows(world: Make) -> None:
