@@ -2,6 +2,7 @@
 
 import { CellMarks } from "./cells.js";
 import { addCommands } from "./commands.js";
+import { Inboxes } from "./inboxes.js";
 import { Link } from "./link.js";
 import { choose, pickerFactory } from "./picker.js";
 import { drawRun } from "./run_panel.js";
@@ -87,7 +88,17 @@ function activate(app, tracker, palette, toolbars, lab) {
   side.node.setAttribute("role", "region");
   side.node.setAttribute("aria-label", "Federation");
   app.shell.add(side, "left", { rank: 150, type: "Federation" });
-  const sidebar = new Sidebar(side.node, {
+  const inboxes = new Inboxes(() => {
+    const count = inboxes.waiting;
+    const words = count === 1 ? "1 request waits for you" : `${count} requests wait for you`;
+    side.title.dataset = count ? { "fednb-waiting": count > 99 ? "99+" : String(count) } : {};
+    side.title.caption = count ? `Federation: ${words}` : "Federation";
+    sidebar.later();
+  }, (count) => lab.Notification.info(count === 1 ? "An analyst's request waits for you." : `${count} requests of analysts wait for you.`, {
+    autoClose: 8000,
+    actions: [{ label: "Show", caption: "Show the federation's sidebar", callback: () => app.shell.activateById(side.id) }],
+  }));
+  const sidebar = new Sidebar(side.node, inboxes, {
     connect: () => app.commands.execute("fednb:connect"),
     demo: () => app.commands.execute("fednb:start-demo"),
     refresh: () => app.commands.execute("fednb:refresh"),
@@ -95,6 +106,12 @@ function activate(app, tracker, palette, toolbars, lab) {
     show: (run, title) => {
       const found = current();
       if (found) showPanel(`fednb-run-${run}`, title, (node) => drawRun(node, found.link, run));
+    },
+    look: (link, command) => {
+      const found = [...opened.values()].find((each) => each.link === link);
+      if (!found || !/^%fed inbox [^\n]+$/.test(command)) return;
+      app.shell.activateById(found.panel.id);
+      insertAndRun(found.panel, command, lab);
     },
   });
   const selected = () => sidebar.select(tracker.activeCell ? tracker.activeCell.model.id : "");
@@ -111,6 +128,7 @@ function activate(app, tracker, palette, toolbars, lab) {
     const link = new Link(lab.KernelMessage);
     const marks = new CellMarks(panel, link);
     opened.set(panel, { panel, link, marks });
+    inboxes.add(link);
     const session = panel.sessionContext;
     const attach = () => link.attach(session.session && session.session.kernel);
     session.kernelChanged.connect(attach);
@@ -119,6 +137,7 @@ function activate(app, tracker, palette, toolbars, lab) {
     panel.disposed.connect(() => {
       marks.dispose();
       link.detach();
+      inboxes.remove(link);
       opened.delete(panel);
       follow();
     });
@@ -146,4 +165,11 @@ function activate(app, tracker, palette, toolbars, lab) {
   };
   addCommands(app, { current, palette, choosePlace, showPanel, lab });
   window._JUPYTERLAB["fednb-lab"].activation = performance.now() - began; // milliseconds, for the benchmark
+}
+
+// A cell below the one in front, run at once.
+function insertAndRun(panel, source, { NotebookActions }) {
+  NotebookActions.insertBelow(panel.content);
+  panel.content.activeCell.model.sharedModel.setSource(source);
+  return NotebookActions.run(panel.content, panel.sessionContext);
 }
