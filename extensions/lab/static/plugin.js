@@ -60,20 +60,23 @@ function activate(app, tracker, palette, toolbars, lab) {
   // ---- panels of their own
 
   const panels = new Map();
+  const alone = app.name === "Jupyter Notebook"; // its main area has room for the notebook only
   const showPanel = (id, title, draw) => {
     if (!panels.has(id)) {
+      if (alone) for (const other of [...panels.values()]) other.dispose();
       const content = new lab.Widget();
       content.addClass("fednb-lab-panel");
       const panel = new lab.MainAreaWidget({ content });
       panel.id = id;
-      panel.title.label = title;
+      panel.title.label = panel.title.caption = title;
       panel.title.closable = true;
       panel.toolbar.hide();
       const stop = draw(content.node);
       panel.disposed.connect(() => { stop(); panels.delete(id); });
       panels.set(id, panel);
       const beside = tracker.currentWidget;
-      app.shell.add(panel, "main", beside ? { mode: "split-right", ref: beside.id } : {});
+      if (alone) app.shell.add(panel, "right");
+      else app.shell.add(panel, "main", beside ? { mode: "split-right", ref: beside.id } : {});
     }
     app.shell.activateById(id);
   };
@@ -163,7 +166,7 @@ function activate(app, tracker, palette, toolbars, lab) {
     const cell = panel.content.activeCell;
     if (cell && cell.model.type === "code") choose(cell, link, cell.inputArea ? cell.inputArea.node : cell.node, lab);
   };
-  addCommands(app, { current, palette, choosePlace, showPanel, lab });
+  addCommands(app, { current, inboxes, palette, choosePlace, showPanel, lab });
   window._JUPYTERLAB["fednb-lab"].activation = performance.now() - began; // milliseconds, for the benchmark
 }
 

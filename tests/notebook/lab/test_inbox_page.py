@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -127,3 +128,38 @@ def test_a_request_is_denied_with_a_reason_and_whatever_it_says_is_text(
     assert end.status == "refused" and "regions with three claims would show" in end.reason
     expect(request(book, "another, meanwhile")).to_be_visible()
     store.change(next(each.id for each in store.all() if each.decision == "pending"), {}, decision="denied", why="over")
+
+
+@pytest.mark.parametrize("front", ["lab", "classic"])
+def test_the_audit_report_says_whether_the_log_is_whole_and_what_left(
+    front: str, book: Any, jupyter: Any, federation: Any, ask: Any, tmp_path: Path, screenshots: Path
+) -> None:
+    ask("fed.load('claims').columns", f"the columns, {front}")  # so that there is something in the log
+    changed = tmp_path / "changed"
+    shutil.copytree(federation.home("vault"), changed)
+    log = changed / "audit" / "log.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'"asked"', b'"ASKED"', 1))
+    cells = (
+        "%load_ext fednb\n%fed connect",
+        "%%party bank\nfed.tables()",
+        f"%fed inbox {federation.home('vault')}",
+        f"_ = get_ipython().run_line_magic('fed', 'inbox {changed} {federation.folder / 'federation.toml'}')",
+    )
+    book.open(getattr(jupyter, front)(jupyter.notebook(f"audit-{front}", *cells, kernel="python3")))
+    for number in (0, 1, 2):
+        book.done(number)
+    book.page.get_by_role("menuitem", name="Federation", exact=True).click()
+    book.page.get_by_role("menuitem", name="Open the Audit Report").click()
+    panel = book.page.locator(".fednb-lab-panel")
+    vault = panel.get_by_label("Audit log of vault")
+    expect(vault).to_contain_text("The log verifies")
+    expect(vault).to_contain_text(re.compile(r"[1-9]\d* entries, head [0-9a-f]{16}"))
+    expect(panel).to_contain_text("Receipts of audit-")
+    expect(panel).to_contain_text("bank → analyst")
+    book.page.screenshot(path=screenshots / f"audit-{front}.png")
+    if front == "lab":
+        book.page.get_by_role("tab", name="audit-lab.ipynb").click()
+        book.done(3)
+        panel.get_by_role("button", name="Check again").click()
+        expect(panel.get_by_role("alert")).to_contain_text("was changed: its hash is another")
+        expect(vault.first).to_contain_text("The log verifies")

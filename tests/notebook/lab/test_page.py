@@ -45,6 +45,10 @@ def test_cells_say_where_they_run_and_the_sidebar_who_is_there(
     book.cell(2).click()
     expect(book.section("receipts")).to_contain_text("bank → coordinator")
     book.page.screenshot(path=screenshots / f"tour-{front}.png")
+    book.section("runs").locator("[data-status=ok] button").first.click()
+    expect(book.page.locator(".fednb-lab-panel .fednb-run .fednb-state")).to_have_text("done")
+    expect(book.page.locator(".fednb-lab-panel")).to_be_in_viewport()
+    book.page.screenshot(path=screenshots / f"tour-{front}-run.png")
 
 
 def test_the_badge_follows_the_text_as_it_is_typed(book: Any, jupyter: Any) -> None:
