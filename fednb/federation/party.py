@@ -53,10 +53,11 @@ class Tables(Origins, Protocol):
         *,
         missing: bool = False,
         parts: bool = False,
+        levels: dict[str, tuple[str, ...]] | None = None,
     ) -> tuple[Any, tuple[str, ...]]:
         """[len(rows), d], with `parts` perhaps in a file, and the names of the d columns.
 
-        DataError for text and, unless allowed, missing values.
+        DataError for text, unless its `levels` are wanted, and, unless allowed, missing values.
         """
         ...
 
@@ -313,16 +314,20 @@ class PartyService:
         table, rows = self.rows(ref)
         features: Any = None
         columns: tuple[str, ...] = ()
+        levels: dict[str, tuple[str, ...]] = {}
         if "X" in needs:
+            wanted = levels if "levels" in needs else None
             features, columns = self._tables.features(
-                table, ref.columns, rows, missing="missing" in needs, parts="parts" in needs
+                table, ref.columns, rows, missing="missing" in needs, parts="parts" in needs, levels=wanted
             )
         label = None
         if "y" in needs:
             if not ref.label:
                 raise DataError(f"{self._endpoint.me} was given the label's role without the name of a label.")
             label = self._tables.label(table, ref.label, rows)
-        return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part, parts=parts)
+        return Dataset(
+            X=features, y=label, columns=columns, label=ref.label, part=part, parts=parts, levels=levels
+        )
 
     def _used(self, join: m.Join, data: Dataset) -> Used | None:
         """Which rows those are; None where a role reads none of a table."""

@@ -36,6 +36,8 @@ class Dataset:
     y: npt.NDArray[np.float64] | None = None  # [n] label, where this member holds it
     columns: tuple[str, ...] = ()  # [d]
     label: str | None = None
+    # by column of text, its different values; X has their places here. Only for a role that needs "levels"
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     part: Mapping[str, Any] = field(default_factory=dict)  # this member's part of an earlier run (a model's weights)
     parts: tuple[Mapping[str, Any], ...] = ()  # of several earlier runs
     origin: Mapping[str, Any] = field(default_factory=dict)  # of the run that made the rows `part` learnt from
@@ -156,7 +158,7 @@ class Role:
     play: RoleFunction
     many: bool = False  # several members may play it
     # of "ids", "X", "y", "part", "origin": what the member must load before it plays; "missing": X may have NaN;
-    # "parts": X is used some rows at a time, and may be larger than memory
+    # "parts": X is used some rows at a time, and may be larger than memory; "levels": X may have columns of text
     needs: tuple[str, ...] = ()
     figures: bool = False  # its result, or what it learns, tells sums and figures of the very rows that it used
     scores: bool = False  # somebody else learns a sum over this role's features for each row
