@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fednb.models.binning import WoeBinning
 from fednb.models.boosting import SecureBoostClassifier, SecureBoostRegressor
+from fednb.models.coefficients import CoefficientSummary
 from fednb.models.comparison import Comparison, compare_scores, score_stability
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
@@ -22,6 +23,7 @@ from fednb.models.selection import select_features
 
 __all__ = [
     "ClassEvaluation",
+    "CoefficientSummary",
     "Comparison",
     "Cost",
     "Evaluation",

@@ -35,6 +35,7 @@ class VerticalPoissonRegression(VerticalRegression):
     """
 
     protocol = "vertical_poisson"
+    family = "poisson"
     kept = saved.SavedPoisson
 
     def __init__(
@@ -71,6 +72,16 @@ class VerticalPoissonRegression(VerticalRegression):
         if party != active or column not in found[active]:
             raise DataError(f"exposure={self.exposure!r} is no column of {active}, who has the label.")
         return found | {active: tuple(name for name in found[active] if name != column)}
+
+    def _penalty(self, rows: int) -> float:
+        return float(self.alpha) * rows
+
+    def _error_params(self) -> dict[str, Any]:
+        return {"exposure": self._exposure_column}
+
+    def _beside(self, party: str) -> tuple[str, ...]:
+        column = self._exposure_column
+        return (column,) if column is not None and party == self.label_.partition(".")[0] else ()
 
     def predict(self, frame: VerticalFrame) -> Scores:
         """The rate, for an exposure of 1, of the frame's rows. It stays at the active party; this is a handle on it."""

@@ -72,7 +72,7 @@ class Poisson(Family):
         return Digits(fraction=18, factor=19, whole=REACH, score=SCORE_REACH + 1)
 
     def target(self, party: str, data: Dataset) -> tuple[Target, Dataset]:
-        data, exposure = _exposure(party, data, self.params.exposure)
+        data, exposure = take_exposure(party, data, self.params.exposure)
         y = check_numbers(party, data.y, data.label, 0 if data.X is None else data.X.shape[0])
         if (y < 0).any() or not y.any():
             raise DataError(f"{party}'s label {data.label!r} must count something: none below 0, and some above.")
@@ -133,7 +133,7 @@ class _Passive(Remembering):
         return squares(self.X, own * self.level / own.mean())
 
 
-def _exposure(party: str, data: Dataset, column: str | None) -> tuple[Dataset, Floats]:
+def take_exposure(party: str, data: Dataset, column: str | None) -> tuple[Dataset, Floats]:
     """The data without the column, and the column: ones where none was named."""
     if data.X is None:
         raise DataError(f"{party} brought no table of features.")
