@@ -13,7 +13,9 @@ from fednb.models.scores import Scores
 
 
 class VerticalPoissonRegression(VerticalRegression):
-    """Counts whose mean is exposure · exp(Xw + intercept), with features at the label's party and at one other.
+    """Counts whose mean is exposure · exp(Xw + intercept); features at the label's party and up to three others.
+
+    With two or three others an iteration takes ten times as long as with one, or more: see `fednb.protocols.chain`.
 
     Minimises scikit-learn's objective of `PoissonRegressor`, half the mean deviance + alpha/2·|w|², for y/exposure with
     sample_weight=exposure, except that the mean is over rows, not over the exposure. The intercept is not penalised.

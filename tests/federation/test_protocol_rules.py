@@ -176,6 +176,7 @@ def everything(world: World) -> None:
     card.override("bank.a", 1, 1.0, "a test", federation)
     VerticalLinearRegression(max_iter=2).fit(train, y="bank.a").evaluate(test)
     VerticalPoissonRegression(max_iter=2).fit(world.align().split(0.3, 0)[0], y="bank.default")
+    VerticalPoissonRegression(max_iter=1).fit(train, y="bank.default")  # a product over three
     VerticalOneVsRest(VerticalLogisticRegression(max_iter=1)).fit(train, "bank.default").evaluate(train)
     SecureBoostClassifier(n_estimators=2, max_depth=2).fit(train, y="bank.default").predict_proba(test)
     SecureBoostRegressor(n_estimators=1, max_depth=2).fit(train, y="bank.a").evaluate(test)

@@ -67,8 +67,6 @@ def errors(t: Any, out: Mapping[str, Outcome], scale: float = 1.0) -> np.ndarray
 @pytest.mark.parametrize("widths", [(2, 3), (2, 1, 6), (0, 2, 2)])
 @pytest.mark.parametrize("kind", ["linear", "poisson"])
 def test_they_are_statsmodels(training_on: Make, kind: str, widths: tuple[int, ...]) -> None:
-    if kind == "poisson" and len(widths) > 2:
-        widths = widths[:2] if widths[0] else (0, 4)
     parts, y = made(kind, widths)
     options = {"alpha": 0.0} if kind == "poisson" else {}
     model = fitted(training_on, kind, parts, y, **options)
