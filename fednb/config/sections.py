@@ -82,6 +82,7 @@ class RulesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_leaf: Some = 10  # rows
     decrypted_per_row: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.5  # numbers of one label set, for each member
     rows_apart: Some = 10  # by which two sets of rows differ, if at all, of which figures leave
+    standard_errors: bool = False  # whether this party's features take part in those of everybody's coefficients
     runs_a_day: Whole = 500  # of each analyst
     alignments_a_day: Whole = 50
     of: Mapping[str, RulesConfig] = {}  # by protocol, where it has rules of its own

@@ -475,8 +475,9 @@ class PartyService:
         self._store.save(join.run, private)
         public = dict(result.public)
         if self._policy.releases("coefficients"):
-            if "coef" in private:
-                public["coef"] = np.asarray(private["coef"], dtype=np.float64)
+            for name in ("coef", "std_err"):
+                if name in private:
+                    public[name] = np.asarray(private[name], dtype=np.float64)
             if "card" in private:
                 public["card"] = private["card"]
         return m.MemberResult(

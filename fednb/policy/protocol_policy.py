@@ -24,6 +24,7 @@ from fednb.wire.link import Link
 
 NO_LIMIT = 1 << 62
 ANSWERS = "online requests"
+CONSENTS = ("standard_errors",)  # protocols that a party takes part in only where its rule of that name says so
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class ProtocolPolicy:
                 if name not in allowed and "*" not in allowed:
                     what = f"runs no {name}" if rule == "allow" else f"runs {asked.protocol} with no {name}"
                     raise self._refused(f"{what}; allowed are {', '.join(allowed) or 'none'}.", rule)
+        if asked.protocol in CONSENTS and not getattr(rules, asked.protocol):
+            raise self._refused(f"takes part in no {asked.protocol}: its owner has not said yes to it.", asked.protocol)
         iterations = asked.limits.get("iterations", 0)
         if iterations > rules.max_iterations:
             raise self._refused(

@@ -60,6 +60,7 @@ from fednb.wire.loopback import Network
 from fednb.wire.message import Message
 
 ROWS = 240
+ALL = ("*",)
 KINDS = {
     "bank": "party",
     "agency": "party",
@@ -196,6 +197,7 @@ def everything(world: World) -> None:
     evaluate_by(scores, y="bank.default", by="bank.segment")
     scores.summary()
     scores.save("scored")
+    assert model.add_standard_errors(train).standard_errors_, model.no_standard_errors_
     model.save(world.folder / "model.json", federation)
     VerticalLogisticRegression.load(world.folder / "model.json", federation)
     prepared = VerticalPipeline([("fill", VerticalImputer()), ("fit", VerticalLogisticRegression(max_iter=1))])
@@ -215,6 +217,7 @@ def everything(world: World) -> None:
     card.override("bank.a", 1, 1.0, "a test", federation)
     VerticalLinearRegression(max_iter=2).fit(train, y="bank.a").evaluate(test)
     VerticalPoissonRegression(max_iter=2).fit(world.align().split(0.3, 0)[0], y="bank.default")
+    VerticalPoissonRegression(max_iter=1).fit(train, y="bank.default")  # a product over three
     VerticalOneVsRest(VerticalLogisticRegression(max_iter=1)).fit(train, "bank.default").evaluate(train)
     SecureBoostClassifier(n_estimators=2, max_depth=2).fit(train, y="bank.default").predict_proba(test)
     SecureBoostRegressor(n_estimators=1, max_depth=2).fit(train, y="bank.a").evaluate(test)
@@ -227,9 +230,12 @@ def everything(world: World) -> None:
     assert [item for item in federation.watch(run) if isinstance(item, m.RunEnded)]
 
 
+CONSENT = {party: RulesConfig(standard_errors=True) for party in ("bank", "agency", "telco")}
+
+
 @pytest.mark.slow
-def test_under_default_rules_everything_runs_and_says_just_what_it_declares(world: Make) -> None:
-    made = world(more=5, online=ANYTHING)
+def test_under_default_rules_and_with_consent_everything_runs_and_says_just_what_it_declares(world: Make) -> None:
+    made = world(CONSENT, more=5, online=ANYTHING)
     everything(made)
     runs = {run["run"]: run for run in made.analyst.runs().to_dict("records")}
     assert set(runs) and all(run["status"] == "ok" for run in runs.values())
@@ -296,6 +302,28 @@ def test_a_refusal_names_the_rule_to_the_analyst_and_in_the_partys_log(world: Ma
     assert str(caught.value).startswith("bank ") and str(caught.value).endswith(f"[rule: {named}]")
     entries = [entry for entry in made.log("bank") if named in (entry.get("rule"), entry.get("refused"))]
     assert len(entries) == 1 and (entries[0].get("decision") == "declined" or entries[0]["status"] == "failed")
+
+
+def test_standard_errors_need_the_consent_of_every_owner(world: Make) -> None:
+    made = world({party: rule for party, rule in CONSENT.items() if party != "agency"})
+    frame = made.align()
+    model = VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")
+    assert model.add_standard_errors(frame).standard_errors_ is None
+    assert "agency takes part in no standard_errors: its owner has not said yes" in model.no_standard_errors_
+    assert model.no_standard_errors_.endswith("[rule: protocols.standard_errors]")
+    assert not [message for _, _, message in made.seen if type(message).__name__ == "Features"]
+
+
+def test_standard_errors_count_as_scores_and_as_decrypted_numbers(world: Make) -> None:
+    made = world(
+        CONSENT | {"agency": RulesConfig(standard_errors=True)},
+        permits={"analyst": PermitConfig(ALL, ALL, ALL, decrypted=8)},
+    )
+    frame = made.align()
+    model = VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")  # 2 + 2 features, 3 and 2 numbers
+    with pytest.raises(QuotaExceeded, match="has 8 numbers decrypted in runs of analyst") as caught:
+        model.add_standard_errors(frame)  # 3 times 2 at the bank, twice 2 at the agency
+    assert caught.value.rule == "analysts.decrypted"
 
 
 def test_the_sets_of_others_have_a_size_too(world: Make) -> None:
@@ -548,9 +576,6 @@ def test_correlations_with_a_label_count_as_numbers_made_of_it(world: Make) -> N
 
 
 # ------------------------------------------------------------ what one analyst may use up
-
-
-ALL = ("*",)
 
 
 def test_each_analyst_has_runs_and_numbers_of_its_own(world: Make) -> None:
