@@ -54,17 +54,18 @@ class Tables(Origins, Protocol):
         missing: bool = False,
         parts: bool = False,
         without: Container[str] = (),
+        levels: dict[str, tuple[str, ...]] | None = None,
     ) -> tuple[Any, tuple[str, ...]]:
         """[len(rows), d], with `parts` perhaps in a file, and the names of the d columns.
 
-        DataError for text and, unless allowed, missing values.
+        DataError for text, unless its `levels` are wanted, and, unless allowed, missing values.
         """
         ...
 
-    def levels(
+    def unfit(
         self, name: str, columns: Sequence[str] | None, rows: npt.NDArray[np.int64] | None
     ) -> Mapping[str, tuple[str, npt.NDArray[np.int64]]]:
-        """Of those columns that are no numbers: as `Dataset.levels`."""
+        """Of those columns that are no numbers: as `Dataset.unfit`."""
         ...
 
     def label(self, name: str, column: str | None, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]: ...
@@ -320,17 +321,34 @@ class PartyService:
         table, rows = self.rows(ref)
         features: Any = None
         columns: tuple[str, ...] = ()
-        levels = self._tables.levels(table, ref.columns, rows) if "levels" in needs else {}
+        unfit = self._tables.unfit(table, ref.columns, rows) if "unfit" in needs else {}
+        levels: dict[str, tuple[str, ...]] = {}
         if "X" in needs:
+            wanted = levels if "levels" in needs else None
             features, columns = self._tables.features(
-                table, ref.columns, rows, missing="missing" in needs, parts="parts" in needs, without=levels
+                table,
+                ref.columns,
+                rows,
+                missing="missing" in needs,
+                parts="parts" in needs,
+                without=unfit,
+                levels=wanted,
             )
         label = None
         if "y" in needs:
             if not ref.label:
                 raise DataError(f"{self._endpoint.me} was given the label's role without the name of a label.")
             label = self._tables.label(table, ref.label, rows)
-        return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part, parts=parts, levels=levels)
+        return Dataset(
+            X=features,
+            y=label,
+            columns=columns,
+            label=ref.label,
+            part=part,
+            parts=parts,
+            levels=levels,
+            unfit=unfit,
+        )
 
     def _used(self, join: m.Join, data: Dataset) -> Used | None:
         """Which rows those are; None where a role reads none of a table."""

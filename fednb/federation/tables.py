@@ -140,13 +140,15 @@ class TableStore:
         missing: bool = False,
         parts: bool = False,
         without: Container[str] = (),
+        levels: dict[str, tuple[str, ...]] | None = None,
     ) -> tuple[Any, tuple[str, ...]]:
         """[len(rows), d] and the names of the d columns; `columns=None`: all but ids and label; none of `without`.
 
         An array; with `parts` a `Matrix`, which lies in a file when it is large.
 
         Raises DataError for a column that is missing, not numeric, or has missing values in these rows; with
-        `missing` such values come as NaN.
+        `missing` such values come as NaN. Where `levels` are wanted, text is allowed: they get its different values,
+        in order, and the array has the place of each row's.
         """
         table, found, columns = self._features(name, columns)
         columns = [column for column in columns if column not in without]
@@ -156,10 +158,15 @@ class TableStore:
         for j, column in enumerate(columns):
             if column in table.id:
                 raise DataError(f"column {column!r} of table {name!r} of {self.member} is an id, not a feature.")
-            X[:, j] = self._numbers(name, found.series(column), rows, "feature", missing=missing)
+            series = found.series(column)
+            texts = None if levels is None else _texts(series if rows is None else series.iloc[rows])
+            if levels is not None and texts is not None:
+                levels[column], X[:, j] = texts
+            else:
+                X[:, j] = self._numbers(name, series, rows, "feature", missing=missing)
         return X, tuple(columns)
 
-    def levels(
+    def unfit(
         self, name: str, columns: Sequence[str] | None = None, rows: npt.NDArray[np.int64] | None = None
     ) -> dict[str, tuple[str, npt.NDArray[np.int64]]]:
         """Of those columns that `features` would refuse: why ("text", "date", "mixed" with numbers, "infinite"), and
@@ -402,6 +409,18 @@ class TableStore:
         if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
             hint = ' The whole header is one column: give the table its separator = ";" (or what it is).'
         return f"table {name!r} of {self.member} has no column {column!r}. It has {_listed(names)}.{hint}"
+
+
+def _texts(series: pd.Series) -> tuple[tuple[str, ...], npt.NDArray[np.float64]] | None:
+    """Its different values, and the place of each row's among them, NaN where it has none. None for other than text."""
+    import pandas as pd
+
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        series = series.astype(series.dtype.categories.dtype)
+    if kind_of(series) != "text" or pd.to_numeric(series, errors="coerce").notna().equals(series.notna()):
+        return None
+    places, values = pd.factorize(series.astype(object).map(str, na_action="ignore"), sort=True)
+    return tuple(map(str, values)), np.where(places < 0, np.nan, places)
 
 
 class _Snapshot:

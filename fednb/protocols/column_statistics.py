@@ -74,7 +74,7 @@ def party(link: Link, data: Dataset, params: StatisticsParams, run: RunContext) 
         raise DataError(f"{link.me} has {len(X)} rows in this frame; statistics need at least {LEAST}.")
     place = {name: j for j, name in enumerate(names)}
     found, fitted = [], []
-    for step, name in enumerate([*names, *data.levels], 1):
+    for step, name in enumerate([*names, *data.unfit], 1):
         run.check()
         if name in place:
             x = X[:, place[name]]
@@ -82,9 +82,9 @@ def party(link: Link, data: Dataset, params: StatisticsParams, run: RunContext) 
             if found[-1].kind == "number":
                 fitted.append(_bins(name, x))
         else:
-            kind, codes = data.levels[name]
+            kind, codes = data.unfit[name]
             found.append(of_levels(name, kind, codes))
-        run.progress("describe", step, len(names) + len(data.levels))
+        run.progress("describe", step, len(names) + len(data.unfit))
     part: dict[str, Any] = {key: [each[key] for each in fitted] for key in ("columns", "points", "woe", "bin", "rows")}
     return Outcome(
         private={**part, "special": []}, public={"rows": len(X), "columns": [msgspec.to_builtins(c) for c in found]}
@@ -189,7 +189,7 @@ PROTOCOL = Protocol(
     name="column_statistics",
     version=1,
     params=StatisticsParams,
-    roles={"party": Role(party, many=True, needs=("X", "missing", "levels"), figures=True, columns=True)},
+    roles={"party": Role(party, many=True, needs=("X", "missing", "unfit"), figures=True, columns=True)},
     learns={
         "party": "nothing new",
         "coordinator": "of each column its kind, missing values, mean, sd, quantiles and a histogram, over 10 rows "

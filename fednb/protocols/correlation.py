@@ -260,7 +260,7 @@ def _standardised(party: str, data: Dataset) -> tuple[list[str], Floats, dict[st
     if data.X is None or len(data.X) < MIN_ROWS:
         raise DataError(f"{party} has fewer than {MIN_ROWS} rows in this frame, too few for a correlation.")
     X = np.asarray(data.X, dtype=np.float64)
-    left_out = {name: _WHY[kind] for name, (kind, _) in data.levels.items()}
+    left_out = {name: _WHY[kind] for name, (kind, _) in data.unfit.items()}
     names, columns, filled = [], [], []
     for name, x in zip(data.columns, _coded(party, data, X).T, strict=True):
         there = ~np.isnan(x)
@@ -308,7 +308,7 @@ PROTOCOL = Protocol(
     version=1,
     params=CorrelationParams,
     roles={
-        "party": Role(party, many=True, needs=("X", "missing", "levels", "part"), figures=True, columns=True),
+        "party": Role(party, many=True, needs=("X", "missing", "unfit", "part"), figures=True, columns=True),
         "coordinator": Role(coordinator),
     },
     sends={
