@@ -33,7 +33,6 @@ from fednb.protocols import (
     vertical_logistic,
     vertical_poisson,
     vertical_score,
-    woe_correlation,
     woe_table,
 )
 from fednb.protocols.base import Protocol
@@ -52,7 +51,6 @@ BUILT_IN: Mapping[str, Protocol] = {
         woe_table.PROTOCOL,
         column_statistics.PROTOCOL,
         bin_stability.PROTOCOL,
-        woe_correlation.PROTOCOL,
         correlation.PROTOCOL,
         model_part.PROTOCOL,
         vertical_logistic.PROTOCOL,
