@@ -87,6 +87,11 @@ class RulesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     alignments_a_day: Whole = 50
     of: Mapping[str, RulesConfig] = {}  # by protocol, where it has rules of its own
     cell_columns: bool = False  # whether figures of single columns leave of tables that cells made, too
+    # of boosted trees
+    min_shown: Whole = 0  # rows of a node, if others may see which they are
+    active_trees: Whole = 0  # rounds that the label's party does alone
+    max_purity: Annotated[float, msgspec.Meta(gt=0.5, le=1)] = 1.0  # of a split's child: its share of one class
+    anonymous_splits: bool = False  # whether splits are shown without their features
 
     def on(self, protocol: str) -> RulesConfig:
         """The rules that hold for one protocol."""

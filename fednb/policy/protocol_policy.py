@@ -26,6 +26,34 @@ NO_LIMIT = 1 << 62
 ANSWERS = "online requests"
 CONSENTS = ("standard_errors",)  # protocols that a party takes part in only where its rule of that name says so
 
+# what a protocol's parameters say: the rule on it, 1 where that is the least and -1 where it is the most, and why not
+_ASKED = {
+    "leaf": ("min_leaf", 1, "allows no leaf of fewer than {limit} rows, and was asked for {wish}."),
+    "shown": (
+        "min_shown",
+        1,
+        "has others see which rows are in a node only where these are {limit} or more, and was asked for {wish}. Use "
+        "min_shown={limit}.",
+    ),
+    "alone": (
+        "active_trees",
+        1,
+        "takes part where the label's party does the first {limit} rounds alone, and was asked for {wish}. Use "
+        "active_trees={limit}.",
+    ),
+    "purity": (
+        "max_purity",
+        -1,
+        "allows no split with a child of which more than {limit:g} are of one class, and was asked for {wish}. Use "
+        "purity={limit:g}.",
+    ),
+    "anonymous": (
+        "anonymous_splits",
+        1,
+        "shows splits only without saying which are of one feature. Use anonymous_splits=True.",
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -38,7 +66,7 @@ class Asked:
     aligns: bool = False  # ids are compared
     figures: bool = False  # sums and figures of this party's rows come of it
     columns: bool = False  # figures of its single columns come of it
-    limits: Mapping[str, int] = field(default_factory=dict)  # of "iterations", "batch", "leaf"
+    limits: Mapping[str, float] = field(default_factory=dict)  # of "iterations", "batch", and those of `_ASKED`
     sends: Sends = field(default_factory=dict)
     resumed: bool = False
     online: bool = False  # another party's service asks about applicants one by one
@@ -92,18 +120,17 @@ class ProtocolPolicy:
                     raise self._refused(f"{what}; allowed are {', '.join(allowed) or 'none'}.", rule)
         if asked.protocol in CONSENTS and not getattr(rules, asked.protocol):
             raise self._refused(f"takes part in no {asked.protocol}: its owner has not said yes to it.", asked.protocol)
-        iterations = asked.limits.get("iterations", 0)
+        iterations = int(asked.limits.get("iterations", 0))
         if iterations > rules.max_iterations:
             raise self._refused(
                 f"takes part in at most {rules.max_iterations} iterations of {asked.protocol}, and was asked for "
                 f"{iterations}.",
                 "max_iterations",
             )
-        if asked.limits.get("leaf", rules.min_leaf) < rules.min_leaf:
-            raise self._refused(
-                f"allows no leaf of fewer than {rules.min_leaf} rows, and was asked for {asked.limits['leaf']}.",
-                "min_leaf",
-            )
+        for what, (rule, sign, words) in _ASKED.items():
+            limit, wish = getattr(rules, rule), asked.limits.get(what)
+            if wish is not None and sign * (wish - limit) < 0:
+                raise self._refused(words.format(limit=limit, wish=f"{wish:g}"), rule)
         self._check_runs(asked)
         if asked.online and not self._runs.fits(f"{_today()} {asked.analyst}", ANSWERS, 1, self._answers_a_day(asked)):
             raise self._answered_enough(asked)
@@ -137,7 +164,7 @@ class ProtocolPolicy:
     def guard(self, asked: Asked, facts: Facts, done: int = 0) -> Callable[[Link], Link]:
         """What wraps the role's link; `done` iterations were played before, by a run that is resumed."""
         rules = self._rules.on(asked.protocol)
-        iterations = max(0, asked.limits.get("iterations", rules.max_iterations) - done)
+        iterations = max(0, int(asked.limits.get("iterations", rules.max_iterations)) - done)
 
         def spend(member: str, n: int, label: bool, columns: bool = False) -> None:
             self._spend(asked, facts, rules, member, n, label)
@@ -175,7 +202,7 @@ class ProtocolPolicy:
             )
         if "iterations" not in asked.limits and "batch" not in asked.limits:
             return
-        batch = min(asked.limits.get("batch", facts.rows), facts.rows)
+        batch = min(int(asked.limits.get("batch", facts.rows)), facts.rows)
         if batch < rules.rows_per_feature * facts.features:
             raise self._refused(
                 f"has {facts.features} features for {batch} rows of a batch, and its rule asks for "

@@ -196,6 +196,7 @@ class Protocol:
     learns_with_key: Mapping[str, str] = field(default_factory=dict)
     # (from, to), both roles -> the kinds of messages that pass; what is not declared a guarded party does not send
     sends: Mapping[tuple[str, str], tuple[type[Message], ...]] = field(default_factory=dict)
-    # of "iterations", "batch", "leaf": the parameter that says how many, for owners' rules on them
+    # of "iterations", "batch", and what `policy.protocol_policy` knows more: the parameter that says how many, for
+    # owners' rules on them
     limits: Mapping[str, str] = field(default_factory=dict)
     begun_by: str = ""  # the role whose player, a party, begins such runs itself; "": analysts do
