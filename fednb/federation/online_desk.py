@@ -227,4 +227,5 @@ def _figure(score: Score) -> Figure:
         score.points,
         {party: list(codes) for party, codes in score.reasons.items()},
         dict(score.no_evidence),
+        list(score.unseen),
     )

@@ -55,7 +55,8 @@ class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     value: float
     points: float | None = None
     reasons: dict[Word, list[int]] = {}  # by party: numbers of features, from 1
-    no_evidence: dict[Word, int] = {}
+    no_evidence: dict[Word, int] = {}  # by party: how many features' values too few training rows had
+    unseen: list[Word] = []  # and which of this party's own
 
 
 class OnlineScored(Message):

@@ -307,6 +307,8 @@ class PartyService:
         if protocol.begun_by and join.cast[protocol.begun_by] != [join.by]:
             text = f"{me} takes part in {join.protocol} only when its {protocol.begun_by} party begins it."
             raise Refused(text, member=me, rule="cast")
+        if "online" in protocol.roles[join.role].needs:
+            self._online_table(join)
         if not protocol.begun_by:
             self._policy.check_analyst(join.by, join.protocol, self._table_of(join.data), partners)
         self._admission.check(join, protocol, partners)

@@ -49,6 +49,7 @@ class Score:
     points: float | None = None  # of a scorecard
     reasons: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # by party: features from 1, worst first
     no_evidence: Mapping[str, int] = field(default_factory=dict)  # by party: features whose value met no evidence
+    unseen: tuple[str, ...] = ()  # and which of the active party's own
 
 
 class Scoring(Protocol):
@@ -131,9 +132,10 @@ class _Sum:
         if "card" in self._part:
             points, lacking = row_points(self._me, self._part, data)
             mine, reasons = points.sum(axis=1), {self._me: _named(worst(points, self._reasons)[0].tolist())}
-            without = {self._me: int(lacking.sum())}
+            unseen = tuple(str(self._part["columns"][j]) for j in np.flatnonzero(lacking[0]))
+            without = {self._me: len(unseen)}
         else:
-            mine, reasons, without = own_part(self._me, data), {}, {}
+            mine, reasons, without, unseen = own_part(self._me, data), {}, {}, ()
         total = encode_part(mine)
         for member, value in values.items():
             part, lacking_there = _ADDED.unpack_from(value)
@@ -148,7 +150,7 @@ class _Sum:
             return Score(float(mean_of(family, linear, self._part)[0]))
         sum_ = np.round(linear + float(self._part["base"]), int(self._part["digits"]))
         odds = (float(self._part["offset"]) - sum_) / float(self._part["factor"])
-        return Score(float(sigmoid(odds)[0]), float(sum_[0]), reasons, without)
+        return Score(float(sigmoid(odds)[0]), float(sum_[0]), reasons, without, unseen)
 
 
 class _Trees:
