@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,8 +18,7 @@ import numpy.typing as npt
 from fednb.crypto import fixed_point
 from fednb.errors import DataError
 from fednb.protocols.base import Dataset
-from fednb.protocols.binned import goes_left
-from fednb.protocols.boosting_score import FAMILIES, ordered, reachable
+from fednb.protocols.boosting_score import FAMILIES, coded, ordered, own_directions, packed_directions
 from fednb.protocols.objectives import Objective
 from fednb.protocols.rows import Floats
 from fednb.protocols.scorecard import row_points
@@ -68,8 +67,8 @@ def bring(party: str, data: Dataset, reasons: int) -> Brought:
     """All rows of a passive party. Raises DataError for a table that lacks what the model was trained on."""
     part = data.part
     if "ancestor" in part:
-        left = goes_left(ordered(party, data), part["column"], part["threshold"], part["default_left"])
-        bits = np.packbits(reachable(left, part["ancestor"], part["side"]), axis=1)
+        X, _ = ordered(party, data)
+        bits = packed_directions(part, X)
         return Brought(bits, np.ones(len(bits), dtype=np.bool_), adds=False)
     if "card" in part:
         points, without = row_points(party, part, data)
@@ -172,22 +171,26 @@ class _Trees:
 
     def score(self, own: Dataset, values: Mapping[str, bytes]) -> Score:
         forest = self._forest
-        X = ordered(self._me, Dataset(X=own.X, columns=own.columns, part=self._part))
-        columns = [np.asarray(each)[self._nodes[0]] for each in (forest.feature, forest.threshold, forest.default_left)]
-        directions = np.zeros((1, len(forest)), dtype=np.bool_)
-        directions[:, self._nodes[0]] = goes_left(X, *columns)
+        X, unseen = coded(self._me, replace(own, part=self._part))
+        directions = own_directions(forest, X)
         for member, value in values.items():
             nodes = self._nodes[self._place[member]]
             bits = np.unpackbits(np.frombuffer(value, dtype=np.uint8)[None], axis=1, count=int(nodes.sum()))
             directions[:, nodes] = bits[:, np.asarray(forest.place)[nodes]]
         margins = forest.margins(forest.leaves(directions), self._base)
-        return Score(float(Objective(self._part["objective"], 1).predict(margins)[0, 0]))
+        found = float(Objective(self._part["objective"], 1).predict(margins)[0, 0])
+        return Score(found, unseen=tuple(unseen), no_evidence={self._me: len(unseen)})
 
 
 def meaning(part: Mapping[str, Any]) -> str:
     """What a model's score is: "probability", "value" (in the label's unit) or "rate"."""
     family = FAMILIES.get(str(part.get("objective")), str(part.get("family", "logistic")))
     return {"logistic": "probability", "linear": "value", "poisson": "rate"}.get(family, "score")
+
+
+def texts(part: Mapping[str, Any]) -> list[str]:
+    """Which of a party's columns the model knows as text."""
+    return [name for name, levels in part.get("levels", {}).items() if any(isinstance(each, str) for each in levels)]
 
 
 def _named(codes: Sequence[int]) -> tuple[int, ...]:

@@ -53,7 +53,7 @@ class AgentLink:
             self._service = _asked(talk, self._request, OnlineServing, BEGIN_SECONDS)
             return self._service
 
-    def score(self, id: str, features: dict[str, float | None] | None, seconds: float) -> OnlineScored:
+    def score(self, id: str, features: dict[str, float | str | None] | None, seconds: float) -> OnlineScored:
         service = self.begin()
         ask = OnlineAsk(service=service.service, id=id, features=features, seconds=seconds)
         return self._once(ask, OnlineScored, seconds + SPARE_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,13 +59,13 @@ class Deployed:
     def fallback_version(self) -> Version | None:
         return None if self.fallback is None else _version(self.fallback)
 
-    def features(self) -> dict[str, bool]:
-        """The active party's features that a request brings, and whether each may be null."""
+    def features(self, texts: Sequence[str]) -> dict[str, str]:
+        """The active party's features that a request brings: "number", "text", or either "or null"."""
+        missing = " or null" if isinstance(self.model, saved.SavedCard | saved.SavedBoosting) else ""
         own = self.model.features.get(self.party, [])
-        nullable = isinstance(self.model, saved.SavedCard | saved.SavedBoosting)
-        found = dict.fromkeys(own, nullable)
+        found = {name: ("text" if name in texts else "number") + missing for name in own}
         for name in [] if self.fallback is None else self.fallback.features[self.party]:
-            found.setdefault(name, False)
+            found.setdefault(name, "number")
         return found
 
     def overrides(self) -> list[dict[str, Any]]:

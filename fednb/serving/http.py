@@ -59,7 +59,7 @@ def app_of(
     service: Service, table: str | None, model: Model, *, token: str = "", hosts: Sequence[str] = ()
 ) -> Starlette:
     """The application; `hosts` are the names by which it is reached, none: any."""
-    applicant = requests.schema_of(service.deployed, table)
+    applicant = requests.schema_of(model.features, table)
     described = document(applicant, bool(token))
 
     async def score(request: Request) -> Response:

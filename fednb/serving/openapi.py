@@ -25,7 +25,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     checksum: str
     label: str
     parties: dict[str, int]  # by party: how many features it brings
-    features: dict[str, bool]  # of a request, and whether each may be null
+    features: dict[str, str]  # of a request: "number" or "text", and "or null" where the model has a place for that
     meaning: str
     fallback: dict[str, str] | None
     falls_back_on: list[str]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
 
 from fednb.errors import DataError
-from fednb.serving.deployed import Deployed
 from fednb.typed import known
 
 MOST_BYTES = 1 << 16
@@ -26,11 +26,14 @@ class Wrong(DataError):
         self.field = field
 
 
-def schema_of(deployed: Deployed, table: str | None) -> type[msgspec.Struct]:
-    """The struct of one request: `id`, and `features` by name; these may be left out where a table has them."""
-    features = deployed.features()
+Text = Annotated[str, msgspec.Meta(max_length=200)]
+KINDS: dict[str, Any] = {"number": float, "text": Text, "number or null": float | None, "text or null": Text | None}
+
+
+def schema_of(features: Mapping[str, str], table: str | None) -> type[msgspec.Struct]:
+    """The struct of one request: `id`, and `features` by name and kind; a table may have these instead."""
     places = {f"f{k}": name for k, name in enumerate(features)}
-    fields = [(place, float | None if features[name] else float) for place, name in places.items()]
+    fields = [(place, KINDS[features[name]]) for place, name in places.items()]
     Features = msgspec.defstruct(
         "Features", fields, forbid_unknown_fields=True, kw_only=True, rename=places, frozen=True
     )
@@ -40,7 +43,7 @@ def schema_of(deployed: Deployed, table: str | None) -> type[msgspec.Struct]:
     return msgspec.defstruct("Applicant", [("id", Id), own], forbid_unknown_fields=True, kw_only=True, frozen=True)
 
 
-def read(body: bytes, kind: type[msgspec.Struct]) -> tuple[str, dict[str, float | None] | None]:
+def read(body: bytes, kind: type[msgspec.Struct]) -> tuple[str, dict[str, float | str | None] | None]:
     """The id and the features of a request. Raises Wrong, which names the field and never quotes a value."""
     try:
         json.loads(body, object_pairs_hook=_once_each, parse_constant=_no_constant)
@@ -55,7 +58,7 @@ def read(body: bytes, kind: type[msgspec.Struct]) -> tuple[str, dict[str, float 
         return found.id, None
     values = msgspec.to_builtins(found.features)
     for name, value in values.items():
-        if value is not None and not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise Wrong(f"features.{name}: the number is too large.", f"features.{name}")
     return found.id, values
 
@@ -83,6 +86,8 @@ def _wrong(said: str) -> Wrong:
         return Wrong(f"{name} is missing.", name)
     if "got `null`" in text:
         return Wrong(f"{field}: a value is missing, and the model has no place for missing values.", field)
+    if "Expected `str" in text and field.startswith("features."):
+        return Wrong(f"{field}: text is expected, a category as it stands in the tables.", field)
     if "float" in text and "got" in text:
         return Wrong(f"{field}: a number is expected; categories are coded as they were for training.", field)
     return Wrong(f"{field or 'the body'}: {text.replace('`', '')}.", field)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fednb.config import is_loopback
 from fednb.errors import ConfigError, DataError, FednbError
+from fednb.federation.online_words import OnlineServing
 from fednb.policy.audit import AuditLog
 from fednb.serving.agent_link import AgentLink
 from fednb.serving.deployed import Deployed
@@ -58,7 +59,7 @@ def run(options: Options, ready: Callable[[str], None]) -> None:
     request = deployed.request(table=options.table, reasons=options.reasons, refresh=options.refresh)
     agent = AgentLink(home.folder, home.name, request)
     try:
-        meaning = agent.begin().meaning
+        serves = agent.begin()
     except DataError as error:  # of the files or the table: nothing that time would mend
         agent.close()
         raise ConfigError(str(error)) from None
@@ -73,7 +74,7 @@ def run(options: Options, ready: Callable[[str], None]) -> None:
         app = app_of(
             service,
             options.table,
-            _model(deployed, meaning, options),
+            _model(deployed, serves, options),
             token=token,
             hosts=("localhost", "127.0.0.1", "[::1]", options.host) if inside else (),
         )
@@ -158,7 +159,7 @@ def _loopback(host: str) -> bool:
     return is_loopback(f"tcp://{f'[{host}]' if ':' in host else host}:1")
 
 
-def _model(deployed: Deployed, meaning: str, options: Options) -> Model:
+def _model(deployed: Deployed, serves: OnlineServing, options: Options) -> Model:
     version, fallback = deployed.version(), deployed.fallback_version()
     return Model(
         kind=version.kind,
@@ -166,8 +167,8 @@ def _model(deployed: Deployed, meaning: str, options: Options) -> Model:
         checksum=version.checksum,
         label=deployed.model.label,
         parties={party: len(names) for party, names in deployed.model.features.items()},
-        features=deployed.features(),
-        meaning=meaning,
+        features=deployed.features(serves.texts),
+        meaning=serves.meaning,
         fallback=None
         if fallback is None
         else {"kind": fallback.kind, "version": fallback.version, "checksum": fallback.checksum},

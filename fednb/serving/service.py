@@ -23,6 +23,8 @@ from fednb.serving.deployed import Deployed, Version
 CAUSES = {"missing": 503, "preparing": 503, "timeout": 504, "refused": 403, "absent": 404, "data": 409}
 UNKNOWN = 404
 
+Features = dict[str, float | str | None] | None
+
 LOG = "scores"  # folder in the member's home
 
 
@@ -80,7 +82,7 @@ class Service:
         self._rules = rules
         log.append("service started", **self._versions(), rules=self._rules_in_words())
 
-    def score(self, id: str, features: dict[str, float | None] | None) -> tuple[int, Answer]:
+    def score(self, id: str, features: Features) -> tuple[int, Answer]:
         """An HTTP status and the answer. Raises FednbError when it cannot be written down."""
         began = time.monotonic()
         code, answer = self._decided(self._asked(id, features))
@@ -101,7 +103,7 @@ class Service:
         self._agent.close()
         self._log.append("service stopped", **self._versions())
 
-    def _asked(self, id: str, features: dict[str, float | None] | None) -> OnlineScored:
+    def _asked(self, id: str, features: Features) -> OnlineScored:
         try:
             return self._agent.score(id, features, self._rules.timeout)
         except DataError as error:

@@ -50,7 +50,7 @@ def test_which_model_answers_can_be_asked(world: World, regression: Served) -> N
     model = regression.client.get("/v1/model").json()
     answer = regression.score(ID)
     assert {name: model[name] for name in ("kind", "version", "checksum")} == answer["model"]
-    assert model["features"] == {"income": False, "PAY 0": False} and model["parties"] == {"bank": 2, "agency": 4}
+    assert model["features"] == {"income": "number", "PAY 0": "number"} and model["parties"] == {"bank": 2, "agency": 4}
     assert model["fallback"]["kind"] == "OwnLogisticRegression" and model["label"] == "bank.default"
 
 
