@@ -76,7 +76,10 @@ def app_of(
             id, features = requests.read(body, applicant)
         except requests.Wrong as error:
             return _json(422, Problem(str(error), error.field))
-        code, answer = await run_in_threadpool(service.score, id, features)
+        try:
+            code, answer = await run_in_threadpool(service.score, id, features)
+        except Exception as error:  # here: further out its text, which may quote what was sent, would be logged
+            return _failed(error)
         found = _json(code, answer)
         if code == 503:
             found.headers["Retry-After"] = "5"
@@ -101,7 +104,7 @@ def app_of(
             *([Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))] if hosts else []),
             *([Middleware(Guard, token=token)] if token else []),
         ],
-        exception_handlers={404: _nothing_here, 405: _nothing_here, Exception: _failed},
+        exception_handlers={404: _nothing_here, 405: _nothing_here},
     )
 
 
@@ -124,7 +127,7 @@ def _nothing_here(request: Request, error: Exception) -> Response:
     return _json(code, Problem("there is nothing here; /openapi.json says what there is."))
 
 
-def _failed(request: Request, error: Exception) -> Response:
+def _failed(error: Exception) -> Response:
     """Only fednb's own words; those of other errors can quote what was sent."""
     log.error("a request failed: %s", error if isinstance(error, FednbError) else type(error).__name__)
     why = str(error) if isinstance(error, FednbError) else "an internal error; the service's own log has the details."
