@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fednb.models.binning import WoeBinning
 from fednb.models.boosting import SecureBoostClassifier, SecureBoostRegressor
-from fednb.models.comparison import Comparison, compare_scores, score_stability
+from fednb.models.comparison import Comparison, ModelComparison, compare_models, compare_scores, score_stability
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
 from fednb.models.fit_quality import FitQuality
@@ -26,6 +26,7 @@ __all__ = [
     "Cost",
     "Evaluation",
     "FitQuality",
+    "ModelComparison",
     "OwnLogisticRegression",
     "Scorecard",
     "Scores",
@@ -38,6 +39,7 @@ __all__ = [
     "VerticalPoissonRegression",
     "Withheld",
     "WoeBinning",
+    "compare_models",
     "compare_scores",
     "cross_validate",
     "evaluate_by",
