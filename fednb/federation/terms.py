@@ -149,7 +149,9 @@ def asked(join: m.Join, protocol: RunProtocol, partners: Sequence[str], member: 
         partners=partners,
         aligns=any("ids" in role.needs for role in protocol.roles.values()),
         figures=protocol.roles[join.role].figures,
-        limits={what: int(value) for what, value in limits.items() if value is not None},
+        columns=protocol.roles[join.role].columns,
+        limits={what: float(value) for what, value in limits.items() if value is not None},
         sends=protocol.sends,
         resumed=join.resume,
+        online="online" in protocol.roles[join.role].needs,
     )

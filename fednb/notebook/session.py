@@ -15,6 +15,7 @@ from fednb.federation.cells import CellClient, CellEvent, CellRun
 from fednb.federation.client import Federation
 from fednb.federation.receipts import table
 from fednb.notebook.lab.log import CellLog
+from fednb.notebook.lab.owner import Owner
 from fednb.notebook.palette import Look, looks
 from fednb.text import plain
 
@@ -30,6 +31,7 @@ class Session:
         self.attached: str | None = None  # the member whose cells need no magic
         self.last: CellRun | None = None  # the cell that was sent last
         self.log = CellLog(shell)
+        self.owner = Owner()  # whose inboxes this notebook's user may decide in
         self.connection_changed: Callable[[], None] = lambda: None  # called after `use` and `close`
         self._federation: Federation | None = None
         self._cells: CellClient | None = None

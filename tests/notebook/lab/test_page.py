@@ -45,6 +45,10 @@ def test_cells_say_where_they_run_and_the_sidebar_who_is_there(
     book.cell(2).click()
     expect(book.section("receipts")).to_contain_text("bank → coordinator")
     book.page.screenshot(path=screenshots / f"tour-{front}.png")
+    book.section("runs").locator("[data-status=ok] button").first.click()
+    expect(book.page.locator(".fednb-lab-panel .fednb-run .fednb-state")).to_have_text("done")
+    expect(book.page.locator(".fednb-lab-panel")).to_be_in_viewport()
+    book.page.screenshot(path=screenshots / f"tour-{front}-run.png")
 
 
 def test_the_badge_follows_the_text_as_it_is_typed(book: Any, jupyter: Any) -> None:
@@ -232,7 +236,7 @@ def test_a_front_end_outside_the_supported_range_is_told_and_left_alone(book: An
     code = (Path(__file__).parents[3] / "extensions" / "lab" / "static" / "plugin.js").read_text()
     old = re.sub(r"JupyterLab: \[\[4, 4\], \[5, 0\]\]", "JupyterLab: [[9, 0], [10, 0]]", code)
     assert old != code
-    page.route("**/fednb-lab/static/plugin.js*", lambda route: route.fulfill(body=old, content_type="text/javascript"))
+    page.route("**/fednb-lab/static/*/plugin.js", lambda route: route.fulfill(body=old, content_type="text/javascript"))
     book.open(jupyter.lab(jupyter.notebook("old", "%%party bank\n1")))
     expect(page.get_by_text(re.compile("it stays out of the way")).first).to_be_visible()
     expect(page.locator(".fednb-lab-strip, #fednb-sidebar")).to_have_count(0)
