@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fednb.errors import DataError, FednbError, LinkError, Refused
+from fednb.federation import digests
 from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
 from fednb.federation.columns import Ids
@@ -176,7 +177,8 @@ class PartyService:
             self._admit(request, protocol)
             self._once(request)
             data = self._online(request, protocol) or self._dataset(request.data, protocol.roles[request.role].needs)
-            terms = self._admission.agree(request, protocol, self._partners(request), data, self._used(request, data))
+            used = self._used(request, data)
+            terms = self._admission.agree(request, protocol, self._partners(request), data, used)
             self._count_models(request, protocol, data)
             self._book.run_begins(request)
         except Exception as error:
@@ -189,7 +191,15 @@ class PartyService:
             return
         journal = self._store.journal(request.run)
         steps = journal.steps() if request.resume else []
-        talk.send(m.Joined(steps=steps, head=self._book.head(), label_set=terms.label_set))
+        talk.send(
+            m.Joined(
+                steps=steps,
+                head=self._book.head(),
+                data=digests.of_data(self._store, self._tables.digest(used.table)) if used is not None else "",
+                code=digests.of_code(protocol),
+                label_set=terms.label_set,
+            )
+        )
         try:
             order = talk.recv(m.Go, m.Cancel)
         except LinkError:
