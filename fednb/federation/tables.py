@@ -14,7 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 1 << 30
 FEATURES_IN_MEMORY = 1 << 26  # bytes of features of one run, beyond which they are kept in a file
+_ENCODE = {
+    "feature": "Encode it with VerticalOneHotEncoder, or leave the column out.",
+    "label": "Save a table whose label is a number, and align that.",
+}
+_FILL = {
+    "feature": "Fill them with VerticalImputer, bin them with WoeBinning, or leave the column out.",
+    "label": "Save a table without these rows, and align that.",
+}
 OF_CELLS = "tables of cells"  # the origin of those whose rows are in no declared table
 
 
@@ -345,7 +353,13 @@ class TableStore:
     # ------------------------------------------------------------ values
 
     def _numbers(
-        self, name: str, series: pd.Series, rows: npt.NDArray[np.int64] | None, use: str, *, missing: bool = False
+        self,
+        name: str,
+        series: pd.Series,
+        rows: npt.NDArray[np.int64] | None,
+        use: Literal["feature", "label"],
+        *,
+        missing: bool = False,
     ) -> npt.NDArray[np.float64]:
         import pandas as pd
 
@@ -362,16 +376,14 @@ class TableStore:
             bad = int((np.isnan(numbers) & series.notna().to_numpy(dtype=bool)).sum())
             if bad:
                 raise DataError(
-                    f"{where} is text: {bad:,} of {len(series):,} values are not numbers. Encode it "
-                    "with VerticalOneHotEncoder, or leave the column out."
+                    f"{where} is text: {bad:,} of {len(series):,} values are not numbers. {_ENCODE[use]}"
                 )
         else:
             numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
         absent = int(np.isnan(numbers).sum())
         if absent and not missing:
             raise DataError(
-                f"{where} has {absent:,} missing values in {len(numbers):,} rows. Fill them with "
-                "VerticalImputer, bin them with WoeBinning, or leave the column out."
+                f"{where} has {absent:,} missing values in {len(numbers):,} rows. {_FILL[use]}"
             )
         infinite = int(np.isinf(numbers).sum())
         if infinite:

@@ -32,6 +32,7 @@ import numpy as np
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.binned import goes_left
+from fednb.protocols.noticed import newly_missing
 from fednb.protocols.objectives import Objective
 from fednb.protocols.trees import LEAF, Floats, Forest, Truths
 from fednb.wire.disclosure import Disclosure
@@ -86,7 +87,8 @@ def active(link: Link, data: Dataset, params: BoostingScoreParams, run: RunConte
             "linear": m[:, 0] if len(base) == 1 else m,
             "family": FAMILIES[part["objective"]],
         },
-        public={"rows": len(X)} | ({"table": params.explain} if params.explain else {}),
+        public={"rows": len(X), "notes": newly_missing(link.me, X, part)}
+        | ({"table": params.explain} if params.explain else {}),
         table=table,
     )
 
@@ -94,7 +96,7 @@ def active(link: Link, data: Dataset, params: BoostingScoreParams, run: RunConte
 def passive(link: Link, data: Dataset, params: BoostingScoreParams, run: RunContext) -> Outcome:
     X = ordered(link.me, data)
     send_directions(link, data.part, X, run)
-    return Outcome(public={"rows": len(X)})
+    return Outcome(public={"rows": len(X), "notes": newly_missing(link.me, X, data.part)})
 
 
 def send_directions(link: Link, part: Mapping[str, Any], X: Floats, run: RunContext) -> None:
@@ -225,5 +227,6 @@ PROTOCOL = Protocol(
     learns={
         "active": "each row's prediction, and its directions at the nodes that their owners do not rule out",
         "passive": "nothing",
+        "coordinator": "in which columns values are missing that no training row lacked",
     },
 )

@@ -59,6 +59,7 @@ from fednb.protocols.ensemble import Ensemble
 from fednb.protocols.growth import NUMBER_BITS, Growth, Rows, in_units, packed, purest, unpacked
 from fednb.protocols.keys import accept_key
 from fednb.protocols.node_sums import NodeSums
+from fednb.protocols.noticed import unused, whole
 from fednb.protocols.objectives import MOST_CLASSES, POISSON_STEP, Name, Objective, check_target
 from fednb.protocols.offers import Priced, Split, check_sums, choose, own_sums
 from fednb.protocols.own_nodes import OwnNodes
@@ -180,6 +181,8 @@ class _Party:
                 f"{link.me} has {max(self.trained, 0)} rows to train on and {params.validation} to validate with; a "
                 f"split needs {params.min_leaf} on either side (min_leaf)."
             )
+        training = self.X[: self.trained]
+        self.notes, self.whole = unused(link.me, training, data.columns), whole(training, data.columns)
         self.binned = Binned(link.me, self.X, data.columns, self.trained, params.max_bin)
         strange = [repr(name) for name in params.monotone_constraints.get(link.me, {}) if name not in data.columns]
         if strange:
@@ -456,8 +459,11 @@ class _Active(_Party):
             self.link.send(member, Next(what="stop", rounds=counted))
         model.forest.keep(counted)
         return Outcome(
-            private=model.part(self.columns, self.passives),
-            public=model.public([self.link.me, *self.passives], self.columns, params.n_estimators),
+            private={**model.part(self.columns, self.passives), "whole": self.whole},
+            public={
+                **model.public([self.link.me, *self.passives], self.columns, params.n_estimators),
+                "notes": self.notes,
+            },
         )
 
 
@@ -613,8 +619,9 @@ class _Passive(_Party):
         return opened
 
     def finish(self) -> Outcome:
-        private = {**self.own.to_part(), "columns": list(self.columns), "order": self.order}
-        return Outcome(private=private, public={"features": len(self.columns), "splits": len(self.own.round)})
+        private = {**self.own.to_part(), "columns": list(self.columns), "order": self.order, "whole": self.whole}
+        public = {"features": len(self.columns), "splits": len(self.own.round), "notes": self.notes}
+        return Outcome(private=private, public=public)
 
 
 def _numbering(count: int) -> Integers:
@@ -648,6 +655,7 @@ PROTOCOL = Protocol(
     learns={
         "active": "sums of its gradients left of splits of unnamed features; who goes left at those it takes",
         "passive": "which rows are in each node that is looked at, and in the sample; which of its splits were taken",
-        "coordinator": "loss by round; gain, cover and number of splits of each feature, passive ones under numbers",
+        "coordinator": "loss by round; gain, cover and number of splits of each feature, passive ones under numbers; "
+        "which columns have one value or none",
     },
 )
