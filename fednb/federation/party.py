@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -54,11 +54,19 @@ class Tables(Origins, Protocol):
         *,
         missing: bool = False,
         parts: bool = False,
+        levels: dict[str, tuple[str, ...]] | None = None,
+        without: Container[str] = (),
     ) -> tuple[Any, tuple[str, ...]]:
         """[len(rows), d], with `parts` perhaps in a file, and the names of the d columns.
 
-        DataError for text and, unless allowed, missing values.
+        DataError for text, unless its `levels` are wanted, and, unless allowed, missing values.
         """
+        ...
+
+    def unfit(
+        self, name: str, columns: Sequence[str] | None, rows: npt.NDArray[np.int64] | None
+    ) -> Mapping[str, tuple[str, npt.NDArray[np.int64]]]:
+        """Of those columns that are no numbers: as `Dataset.unfit`."""
         ...
 
     def label(self, name: str, column: str | None, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]: ...
@@ -336,9 +344,18 @@ class PartyService:
         table, rows = self.rows(ref)
         features: Any = None
         columns: tuple[str, ...] = ()
+        levels: dict[str, tuple[str, ...]] = {}
+        unfit = self._tables.unfit(table, ref.columns, rows) if "unfit" in needs else {}
         if "X" in needs:
+            wanted = levels if "levels" in needs else None
             features, columns = self._tables.features(
-                table, ref.columns, rows, missing="missing" in needs, parts="parts" in needs
+                table,
+                ref.columns,
+                rows,
+                missing="missing" in needs,
+                parts="parts" in needs,
+                levels=wanted,
+                without=unfit,
             )
         if "records" in needs:
             records = self._tables.records(table, ref.columns, rows)
@@ -348,7 +365,16 @@ class PartyService:
             if not ref.label:
                 raise DataError(f"{self._endpoint.me} was given the label's role without the name of a label.")
             label = self._tables.label(table, ref.label, rows)
-        return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part, parts=parts)
+        return Dataset(
+            X=features,
+            y=label,
+            columns=columns,
+            label=ref.label,
+            part=part,
+            parts=parts,
+            levels=levels,
+            unfit=unfit,
+        )
 
     def _used(self, join: m.Join, data: Dataset) -> Used | None:
         """Which rows those are; None where a role reads none of a table."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fednb.models.binning import WoeBinning
 from fednb.models.boosting import SecureBoostClassifier, SecureBoostRegressor
 from fednb.models.comparison import Comparison, compare_scores, score_stability
+from fednb.models.correlation import FeatureCorrelation
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
 from fednb.models.fit_quality import FitQuality
@@ -20,6 +21,7 @@ from fednb.models.scores import Scores
 from fednb.models.search import VerticalGridSearch, cross_validate
 from fednb.models.segments import evaluate_by
 from fednb.models.selection import select_features
+from fednb.models.statistics import FeatureStatistics
 from fednb.models.transformers import (
     VerticalDateFeatures,
     VerticalImputer,
@@ -35,6 +37,8 @@ __all__ = [
     "Comparison",
     "Cost",
     "Evaluation",
+    "FeatureCorrelation",
+    "FeatureStatistics",
     "FitQuality",
     "OwnLogisticRegression",
     "Scorecard",

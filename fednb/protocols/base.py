@@ -38,9 +38,13 @@ class Dataset:
     y: npt.NDArray[np.float64] | None = None  # [n] label, where this member holds it
     columns: tuple[str, ...] = ()  # [d]
     label: str | None = None
+    # by column of text, its different values; X has their places here. Only for a role that needs "levels"
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     part: Mapping[str, Any] = field(default_factory=dict)  # this member's part of an earlier run (a model's weights)
     parts: tuple[Mapping[str, Any], ...] = ()  # of several earlier runs
     origin: Mapping[str, Any] = field(default_factory=dict)  # of the run that made the rows `part` learnt from
+    # of columns that are no numbers: "text", "date", "mixed" or "infinite", and [n] which value it is (-1: missing)
+    unfit: Mapping[str, tuple[str, npt.NDArray[np.int64]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -159,9 +163,11 @@ class Role:
     many: bool = False  # several members may play it
     # of "ids", "X", "records", "y", "part", "origin": what the member must load before it plays; with "records" `label`
     # is the one that the table's owner declared; "missing": X may have NaN;
-    # "parts": X is used some rows at a time, and may be larger than memory
+    # "parts": X is used some rows at a time, and may be larger than memory; "levels": X may have columns of text;
+    # "unfit": X has the columns that are numbers, and the others are described, where they would be refused
     needs: tuple[str, ...] = ()
     figures: bool = False  # its result, or what it learns, tells sums and figures of the very rows that it used
+    columns: bool = False  # figures of single columns come of it
     scores: bool = False  # somebody else learns a sum over this role's features for each row
 
 
