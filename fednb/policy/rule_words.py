@@ -16,7 +16,7 @@ def rules(found: RulesConfig) -> Iterator[str]:
         f"  sets of rows of which figures leave differ by {found.rows_apart:,} rows or more, if at all, over all runs "
         "and analysts"
     )
-    yield f"  figures of single columns: {'of' if found.cell_columns else 'not of'} tables that cells made"
+    yield f"  figures of single columns: {'of' if found.cell_columns else 'not of'} tables that cells or analysts' rules made"
     yield f"  each analyst: at most {found.runs_a_day:,} runs and {found.alignments_a_day:,} alignments a day (UTC)"
     for name, own in found.of.items():
         yield f"  {name} instead: {'; '.join(_changed(found, own)) or 'the same'}"

@@ -33,7 +33,7 @@ def test_every_rule_is_said_and_what_one_protocol_has_instead() -> None:
         assert word in text, word
     assert "rows_apart = 3" in text and "declared ids only" in text
     assert "every protocol" in next(iter(rule_words.rules(RulesConfig())))
-    assert "single columns: not of tables that cells made" in text
+    assert "single columns: not of tables that cells or analysts' rules made" in text
     assert "single columns: of tables" in "\n".join(rule_words.rules(RulesConfig(cell_columns=True)))
     assert rule_words.budgets(PermitConfig()) == ""
 
