@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fednb.models.binning import WoeBinning
 from fednb.models.boosting import SecureBoostClassifier, SecureBoostRegressor
+from fednb.models.coefficients import CoefficientSummary
 from fednb.models.comparison import Comparison, compare_scores, score_stability
 from fednb.models.correlation import FeatureCorrelation
 from fednb.models.cost import Cost
@@ -34,6 +35,7 @@ from fednb.models.transformers import (
 
 __all__ = [
     "ClassEvaluation",
+    "CoefficientSummary",
     "Comparison",
     "Cost",
     "Evaluation",
