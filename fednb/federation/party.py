@@ -91,7 +91,13 @@ class Tables(Origins, Protocol):
         ...
 
     def save_rows(
-        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[Any]]
+        self,
+        name: str,
+        source: str,
+        rows: npt.NDArray[np.int64],
+        columns: Mapping[str, npt.NDArray[Any]],
+        *,
+        by_rules: bool = False,
     ) -> None:
         """Make a derived table: the ids of `source`'s `rows` and new columns beside them."""
         ...
@@ -473,7 +479,7 @@ class PartyService:
             name, columns = outcome.table
             table, rows = self.rows(ref)
             origin, on, index = self._origin(ref)
-            self._tables.save_rows(name, table, rows, columns)
+            self._tables.save_rows(name, table, rows, columns, by_rules=outcome.by_rules)
             # its rows are the frame's, in their order: an aligned frame on the new table, under this run's id
             private |= {"table": name, "index": np.arange(len(rows)), "digest": self._tables.digest(name)}
             private["origin"] = {"table": origin, "on": on, "index": index}

@@ -12,6 +12,7 @@ from fednb.protocols.base import Dataset
 from fednb.protocols.binned import ONEHOT, Binned
 from fednb.protocols.boosting_categories import Coding
 from fednb.protocols.boosting_params import BoostingParams
+from fednb.protocols.noticed import unused, whole
 from fednb.protocols.trees import Floats, Integers
 
 
@@ -55,11 +56,13 @@ class OwnColumns:
             if self.signs.any():
                 raise DataError(f"anonymous_splits shows no features, so none of {party}'s can be constrained.")
             self.kinds = np.minimum(self.kinds, ONEHOT)
+        training = self.X[: self.trained]
+        self.notes, self._whole = unused(party, training, self.names), whole(training, self.names)
         self.binned = Binned(party, self.X, self.names, self.trained, params.max_bin, self.kinds)
 
     def to_part(self) -> dict[str, Any]:
         """For the party's own store: what scoring needs to know of its columns."""
-        return {"columns": list(self.names), **self.coding.to_part()}
+        return {"columns": list(self.names), "whole": self._whole, **self.coding.to_part()}
 
     def _coded(
         self,

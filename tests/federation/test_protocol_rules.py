@@ -41,6 +41,9 @@ from fednb.models import (
     VerticalOneVsRest,
     VerticalPipeline,
     VerticalPoissonRegression,
+    VerticalRatio,
+    VerticalScaler,
+    VerticalWinsorizer,
     WoeBinning,
     compare_scores,
     evaluate_by,
@@ -605,3 +608,62 @@ def test_what_was_used_up_stays_used_up_when_a_party_starts_again(world: Make) -
     made.start("bank")
     with pytest.raises(QuotaExceeded, match="1 alignments a day"):
         made.align()
+
+
+# ------------------------------------------------------------ what an analyst's own rules made
+
+
+def test_a_prepared_table_keeps_its_origins_label_account_and_rows(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    prepared = VerticalImputer().fit_transform(frame, y="bank.default")
+    VerticalLogisticRegression(max_iter=1).fit(prepared, y="bank.default")
+    assert made.quota.spent("bank.loans.default") == {"bank": 3, "agency": 2}
+    one_less = prepared._take(np.arange(1, ROWS), "all but one")
+    for attempt in (VerticalImputer(), VerticalScaler(), VerticalLogisticRegression(max_iter=1)):
+        with pytest.raises(Refused, match="of other rows of loans|of other rows of invoices") as caught:
+            attempt.fit(one_less, y="bank.default")
+        assert caught.value.rule == "protocols.rows_apart"
+
+
+def test_a_column_that_a_rule_made_is_no_new_label_account(world: Make) -> None:
+    made = world()
+    prepared = VerticalRatio({"bank.r": ("bank.a", "bank.b")}).fit_transform(made.align(), y="bank.default")
+    VerticalLinearRegression(max_iter=1).fit(prepared, y="bank.r")
+    assert made.quota.spent("bank.loans.default")["bank"] > 0 and not made.quota.spent("bank.loans.r")
+    VerticalLinearRegression(max_iter=1).fit(prepared, y="bank.a")
+    assert made.quota.spent("bank.loans.a")["bank"] > 0, "a name that the declared table has stands for that column"
+
+
+def test_no_rule_touches_the_label_that_an_owner_declared_whatever_the_analyst_says(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    refs = frame.refs()
+    refs["bank"] = m.DataRef(frame=frame.id, columns=["a", "default"])
+    rules: list[dict[str, Any]] = [
+        {"step": "log", "columns": {"bank": ["default"]}},
+        {"step": "ratio", "ratios": {"bank": {"x": ("default", "a")}}},
+        {"step": "ratio", "ratios": {"bank": {"b": ("a", "a")}}},  # b is not among the columns, and is not free
+    ]
+    for rule, message in zip(rules, ["is the label", "is the label", "has a column 'b' already"], strict=True):
+        with pytest.raises(DataError, match=message):
+            made.analyst.run(
+                "preparation_fit",
+                cast={"party": ["bank", "agency"], "coordinator": ["coordinator"]},
+                data=refs,
+                params={"steps": [rule], "name": "probe"},
+            )
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_statistics_of_columns_that_rules_made_are_the_owners_decision(world: Make, allowed: bool) -> None:
+    made = world({"bank": RulesConfig(cell_columns=allowed), "agency": RulesConfig(cell_columns=allowed)})
+    # what is left of a column between two close limits says how many rows are above them
+    above = VerticalWinsorizer(limits="value", lower=1.5, upper=1.5001, columns=["bank.a"])
+    prepared = VerticalImputer().fit_transform(above.fit_transform(made.align(), y="bank.default"), y="bank.default")
+    if allowed:
+        assert len(FeatureStatistics().fit(prepared).table_)
+        return
+    with pytest.raises(Refused, match="of a table that an analyst's rules made") as caught:
+        FeatureStatistics().fit(prepared)
+    assert caught.value.rule == "protocols.cell_columns"
