@@ -14,6 +14,7 @@ from fednb.models.logistic import VerticalLogisticRegression
 from fednb.models.one_vs_rest import ClassEvaluation, VerticalOneVsRest
 from fednb.models.own import OwnLogisticRegression
 from fednb.models.poisson import VerticalPoissonRegression
+from fednb.models.profile import FeatureProfile, profile_features
 from fednb.models.regression import Withheld
 from fednb.models.scorecard import Scorecard
 from fednb.models.scores import Scores
@@ -28,6 +29,7 @@ __all__ = [
     "Cost",
     "Evaluation",
     "FeatureCorrelation",
+    "FeatureProfile",
     "FeatureStatistics",
     "FitQuality",
     "OwnLogisticRegression",
@@ -45,6 +47,7 @@ __all__ = [
     "compare_scores",
     "cross_validate",
     "evaluate_by",
+    "profile_features",
     "score_stability",
     "select_features",
 ]
