@@ -206,8 +206,10 @@ class _Reader:
         for index, what in enumerate(section.release):
             if what not in RELEASES:
                 self.fail((*at, "release"), f"item {index + 1}, {what!r}, is not one of {_listed(RELEASES)}.")
-        install, rules = self._rules((*at, "protocols"), section.protocols, quota)
         mode = self._mode((*at, "mode"), section.mode or ("protocol-only" if loopback else "guarded"), loopback)
+        # cells of an open party read all rows anyway
+        defaults = {"decrypted_per_row": quota, "cell_columns": mode == "open"}
+        install, rules = self._rules((*at, "protocols"), section.protocols, defaults)
         if section.approval and mode == "open":
             self.fail((*at, "approval"), 'a party in mode "open" runs every cell without asking anybody.')
         return PartyConfig(
@@ -227,16 +229,16 @@ class _Reader:
         )
 
     def _rules(
-        self, at: tuple[str, ...], found: list[str] | dict[str, Any], quota: float
+        self, at: tuple[str, ...], found: list[str] | dict[str, Any], defaults: dict[str, Any]
     ) -> tuple[tuple[str, ...], RulesConfig]:
         """What is installed, and the rules; a section within them is about the protocol that it names.
 
-        quota : of decryptions, as this file has the coordinator keep it: the party's own, unless it says otherwise.
+        defaults : where the section says nothing: the decryption quota is what this file has the coordinator keep.
         """
         if isinstance(found, list):
-            return self._protocols(at, found), RulesConfig(decrypted_per_row=quota)
+            return self._protocols(at, found), RulesConfig(**defaults)
         general = {key: value for key, value in found.items() if not isinstance(value, dict)}
-        section = self._values(at, {"decrypted_per_row": quota, **general}, _Rules, "of")
+        section = self._values(at, {**defaults, **general}, _Rules, "of")
         rules = RulesConfig(**{key: getattr(section, key) for key in RulesConfig.__struct_fields__})
         of = {}
         for name, value in found.items():

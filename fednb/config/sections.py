@@ -86,6 +86,7 @@ class RulesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     runs_a_day: Whole = 500  # of each analyst
     alignments_a_day: Whole = 50
     of: Mapping[str, RulesConfig] = {}  # by protocol, where it has rules of its own
+    cell_columns: bool = False  # whether figures of single columns leave of tables that cells made, too
 
     def on(self, protocol: str) -> RulesConfig:
         """The rules that hold for one protocol."""

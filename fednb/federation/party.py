@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -29,6 +29,7 @@ from fednb.policy.protocol_policy import ProtocolPolicy
 from fednb.protocols.base import Dataset
 from fednb.protocols.base import Protocol as RunProtocol
 from fednb.protocols.executor import Executor
+from fednb.protocols.records import Records
 from fednb.protocols.vertical_score import measure
 from fednb.wire.codec import encode
 from fednb.wire.endpoint import Conversation, Endpoint
@@ -53,21 +54,41 @@ class Tables(Origins, Protocol):
         *,
         missing: bool = False,
         parts: bool = False,
+        levels: dict[str, tuple[str, ...]] | None = None,
+        without: Container[str] = (),
     ) -> tuple[Any, tuple[str, ...]]:
         """[len(rows), d], with `parts` perhaps in a file, and the names of the d columns.
 
-        DataError for text and, unless allowed, missing values.
+        DataError for text, unless its `levels` are wanted, and, unless allowed, missing values.
         """
         ...
 
+    def unfit(
+        self, name: str, columns: Sequence[str] | None, rows: npt.NDArray[np.int64] | None
+    ) -> Mapping[str, tuple[str, npt.NDArray[np.int64]]]:
+        """Of those columns that are no numbers: as `Dataset.unfit`."""
+        ...
+
     def label(self, name: str, column: str | None, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]: ...
+
+    def records(self, name: str, columns: Sequence[str] | None, rows: npt.NDArray[np.int64] | None) -> Records:
+        """Columns as they are, whatever is in them."""
+        ...
+
+    def label_of(self, name: str) -> str | None:
+        """The label that was declared for a table, or for the one that it comes from."""
+        ...
+
+    def derived(self, name: str) -> bool:
+        """Whether it was made of another table."""
+        ...
 
     def digest(self, name: str) -> str:
         """Changes when the table's rows change."""
         ...
 
     def save_rows(
-        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[np.float64]]
+        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[Any]]
     ) -> None:
         """Make a derived table: the ids of `source`'s `rows` and new columns beside them."""
         ...
@@ -189,7 +210,17 @@ class PartyService:
         most = self._policy.most_models(len(data.part["columns"]))
         if most is not None:
             table, on, rows = self._origin(join.data)
-            self._scored.count(self._tables.own_keys(table, on, rows), measure(data.part), most)
+            model, recipe = measure(data.part), self._recipe(join.data)
+            if recipe != data.part.get("trained_on", ""):
+                # the same model of rows that were prepared in another way tells something else of them
+                model = hashlib.sha256(f"{model} {recipe}".encode()).hexdigest()
+            self._scored.count(self._tables.own_keys(table, on, rows), model, most)
+
+    def _recipe(self, ref: m.DataRef) -> str:
+        """Names how a frame's rows were made of those that their owner declared; "": not at all."""
+        frame = self._store.load(str(ref.frame))
+        table = str(frame["table"])
+        return str(frame.get("recipe") or (self._tables.digest(table) if self._tables.derived(table) else ""))
 
     def _origin(self, ref: m.DataRef) -> tuple[str, list[str], npt.NDArray[np.int64]]:
         """The table that was aligned, its id columns, and the positions there of a frame's rows."""
@@ -313,16 +344,37 @@ class PartyService:
         table, rows = self.rows(ref)
         features: Any = None
         columns: tuple[str, ...] = ()
+        levels: dict[str, tuple[str, ...]] = {}
+        unfit = self._tables.unfit(table, ref.columns, rows) if "unfit" in needs else {}
         if "X" in needs:
+            wanted = levels if "levels" in needs else None
             features, columns = self._tables.features(
-                table, ref.columns, rows, missing="missing" in needs, parts="parts" in needs
+                table,
+                ref.columns,
+                rows,
+                missing="missing" in needs,
+                parts="parts" in needs,
+                levels=wanted,
+                without=unfit,
             )
+        if "records" in needs:
+            records = self._tables.records(table, ref.columns, rows)
+            return Dataset(records=records, columns=records.columns, label=self._tables.label_of(table), part=part)
         label = None
         if "y" in needs:
             if not ref.label:
                 raise DataError(f"{self._endpoint.me} was given the label's role without the name of a label.")
             label = self._tables.label(table, ref.label, rows)
-        return Dataset(X=features, y=label, columns=columns, label=ref.label, part=part, parts=parts)
+        return Dataset(
+            X=features,
+            y=label,
+            columns=columns,
+            label=ref.label,
+            part=part,
+            parts=parts,
+            levels=levels,
+            unfit=unfit,
+        )
 
     def _used(self, join: m.Join, data: Dataset) -> Used | None:
         """Which rows those are; None where a role reads none of a table."""
@@ -377,6 +429,10 @@ class PartyService:
             # its rows are the frame's, in their order: an aligned frame on the new table, under this run's id
             private |= {"table": name, "index": np.arange(len(rows)), "digest": self._tables.digest(name)}
             private["origin"] = {"table": origin, "on": on, "index": index}
+            made = b"".join(encode(Part(values=dict(outcome.private))))
+            private["recipe"] = hashlib.sha256(self._recipe(ref).encode() + made).hexdigest()
+        elif ref.frame is not None and (recipe := self._recipe(ref)):
+            private["trained_on"] = recipe
         self._store.save(join.run, private)
         public = dict(result.public)
         if self._policy.releases("coefficients"):

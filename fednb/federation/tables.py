@@ -12,7 +12,7 @@ import hashlib
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from fednb.errors import ConfigError, DataError
 from fednb.federation import sources, staging
 from fednb.federation.columns import Columns, Ids, InMemory, kind_of
 from fednb.federation.messages import ColumnInfo, Name, TableInfo
+from fednb.federation.records import TableRecords
 from fednb.federation.row_keys import keys_of
 from fednb.federation.spill import FileMatrix
 from fednb.typed import known
@@ -139,27 +140,72 @@ class TableStore:
         *,
         missing: bool = False,
         parts: bool = False,
+        levels: dict[str, tuple[str, ...]] | None = None,
+        without: Container[str] = (),
     ) -> tuple[Any, tuple[str, ...]]:
-        """[len(rows), d] and the names of the d columns; `columns=None`: all but ids and label.
+        """[len(rows), d] and the names of the d columns; `columns=None`: all but ids and label; none of `without`.
 
         An array; with `parts` a `Matrix`, which lies in a file when it is large.
 
         Raises DataError for a column that is missing, not numeric, or has missing values in these rows; with
-        `missing` such values come as NaN.
+        `missing` such values come as NaN. Where `levels` are wanted, text is allowed: they get its different values,
+        in order, and the array has the place of each row's.
         """
-        table = self.table(name)
-        found = self._columns(name)
-        if columns is None:
-            columns = [c for c in found.names if c not in table.id and c != table.label]
-        self._require(name, found, columns)
+        table, found, columns = self._features(name, columns)
+        columns = [column for column in columns if column not in without]
         shape = found.rows if rows is None else len(rows), len(columns)
         large = parts and 8 * shape[0] * shape[1] > FEATURES_IN_MEMORY and self._folder is not None
         X: Any = FileMatrix(self._folder, shape) if large and self._folder else np.empty(shape, dtype=np.float64)
         for j, column in enumerate(columns):
             if column in table.id:
                 raise DataError(f"column {column!r} of table {name!r} of {self.member} is an id, not a feature.")
-            X[:, j] = self._numbers(name, found.series(column), rows, "feature", missing=missing)
+            series = found.series(column)
+            texts = None if levels is None else _texts(series if rows is None else series.iloc[rows])
+            if levels is not None and texts is not None:
+                levels[column], X[:, j] = texts
+            else:
+                X[:, j] = self._numbers(name, series, rows, "feature", missing=missing)
         return X, tuple(columns)
+
+    def unfit(
+        self, name: str, columns: Sequence[str] | None = None, rows: npt.NDArray[np.int64] | None = None
+    ) -> dict[str, tuple[str, npt.NDArray[np.int64]]]:
+        """Of those columns that `features` would refuse: why ("text", "date", "mixed" with numbers, "infinite"), and
+        [len(rows)] the place of each value among the column's, -1 where it is missing."""
+        import pandas as pd
+
+        _, found, columns = self._features(name, columns)
+        described = {}
+        for column in columns:
+            series = found.series(column)
+            kind = _unfit(series if rows is None else series.iloc[rows])
+            if kind:
+                codes = pd.factorize(series if rows is None else series.iloc[rows])[0]
+                described[column] = kind, codes.astype(np.int64)
+        return described
+
+    def _features(self, name: str, columns: Sequence[str] | None) -> tuple[TableConfig, Columns, Sequence[str]]:
+        """The table, and its columns that are asked for; None: all but ids and label."""
+        table, found = self.table(name), self._columns(name)
+        if columns is None:
+            columns = [c for c in found.names if c not in table.id and c != table.label]
+        self._require(name, found, columns)
+        return table, found, columns
+
+    def records(
+        self, name: str, columns: Sequence[str] | None = None, rows: npt.NDArray[np.int64] | None = None
+    ) -> TableRecords:
+        """Columns as they are, whatever is in them; `columns=None`: all but ids. DataError for an unknown one."""
+        table, found = self.table(name), self._columns(name)
+        if columns is None:
+            columns = [c for c in found.names if c not in table.id]
+        self._require(name, found, columns)
+        for column in columns:
+            if column in table.id:
+                raise DataError(f"column {column!r} of table {name!r} of {self.member} is an id, not a feature.")
+        origin = self.origin(name)
+        taken = {*found.names, *(self._columns(origin).names if origin in self.names() else ())}
+        return TableRecords(found, columns, rows, taken)
 
     def label(
         self, name: str, column: str | None = None, rows: npt.NDArray[np.int64] | None = None
@@ -186,6 +232,14 @@ class TableStore:
 
     def declared_label(self, name: str) -> str | None:
         return self._declared[name].label if name in self._declared else None
+
+    def label_of(self, name: str) -> str | None:
+        """The label that somebody declared for a table, or for the one that it comes from."""
+        return self.table(name).label or self.declared_label(self.origin(name))
+
+    def derived(self, name: str) -> bool:
+        """Whether it was made of another one."""
+        return self.table(name).origin not in ("", name)
 
     def declared_id(self, name: str) -> tuple[str, ...]:
         """The columns that the owner declared as a table's id; none where she did not, or the table is not hers."""
@@ -243,7 +297,7 @@ class TableStore:
                 sources.save(self._folder / f"{name}.parquet", frame, table)
 
     def save_rows(
-        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[np.float64]]
+        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[Any]]
     ) -> None:
         """Make a derived table: the ids of `source`'s `rows`, and new columns beside them.
 
@@ -332,24 +386,22 @@ class TableStore:
             series = series.astype(series.dtype.categories.dtype)
         kind = kind_of(series)
         if kind == "date":
-            raise DataError(
-                f"{where} is a date. Turn it into a number (days since a fixed day, say) and fed.save that."
-            )
+            raise DataError(f"{where} is a date. Turn it into numbers with VerticalDateFeatures, or leave it out.")
         if kind == "text":
             numbers = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
             bad = int((np.isnan(numbers) & series.notna().to_numpy(dtype=bool)).sum())
             if bad:
                 raise DataError(
                     f"{where} is text: {bad:,} of {len(series):,} values are not numbers. Encode it "
-                    "(pandas.get_dummies, say) and fed.save the result, or leave the column out."
+                    "with VerticalOneHotEncoder, or leave the column out."
                 )
         else:
             numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
         absent = int(np.isnan(numbers).sum())
         if absent and not missing:
             raise DataError(
-                f"{where} has {absent:,} missing values in {len(numbers):,} rows. Fill or drop them at "
-                f"{self.member} (fed.load, fillna, fed.save), or leave the column out."
+                f"{where} has {absent:,} missing values in {len(numbers):,} rows. Fill them with "
+                "VerticalImputer, bin them with WoeBinning, or leave the column out."
             )
         infinite = int(np.isinf(numbers).sum())
         if infinite:
@@ -381,6 +433,18 @@ class TableStore:
         return f"table {name!r} of {self.member} has no column {column!r}. It has {_listed(names)}.{hint}"
 
 
+def _texts(series: pd.Series) -> tuple[tuple[str, ...], npt.NDArray[np.float64]] | None:
+    """Its different values, and the place of each row's among them, NaN where it has none. None for other than text."""
+    import pandas as pd
+
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        series = series.astype(series.dtype.categories.dtype)
+    if kind_of(series) != "text" or pd.to_numeric(series, errors="coerce").notna().equals(series.notna()):
+        return None
+    places, values = pd.factorize(series.astype(object).map(str, na_action="ignore"), sort=True)
+    return tuple(map(str, values)), np.where(places < 0, np.nan, places)
+
+
 class _Snapshot:
     def __init__(self, stamp: str, columns: Columns, digest: str) -> None:
         self.stamp = stamp
@@ -396,6 +460,26 @@ class _Snapshot:
         if not isinstance(self.columns, InMemory):
             self.columns = InMemory(self.columns.frame())
         return self.columns.frame()
+
+
+def _unfit(series: pd.Series) -> str:
+    """Why a column cannot be numbers; "" where it can."""
+    import pandas as pd
+
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        series = series.astype(series.dtype.categories.dtype)
+    kind = kind_of(series)
+    if kind == "date":
+        return kind
+    if kind == "text":
+        there = series.notna().to_numpy(dtype=bool)
+        numbers = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        text = there & np.isnan(numbers)
+        if text.any():
+            return "mixed" if 2 * (there & ~text).sum() >= text.sum() else "text"
+    else:
+        numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    return "infinite" if np.isinf(numbers).any() else ""
 
 
 def _listed(names: Iterable[object]) -> str:

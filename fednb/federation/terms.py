@@ -143,6 +143,7 @@ def asked(join: m.Join, protocol: RunProtocol, partners: Sequence[str], member: 
         partners=partners,
         aligns=any("ids" in role.needs for role in protocol.roles.values()),
         figures=protocol.roles[join.role].figures,
+        columns=protocol.roles[join.role].columns,
         limits={what: int(value) for what, value in limits.items() if value is not None},
         sends=protocol.sends,
         resumed=join.resume,

@@ -6,6 +6,7 @@ from fednb.models.binning import WoeBinning
 from fednb.models.boosting import SecureBoostClassifier, SecureBoostRegressor
 from fednb.models.coefficients import CoefficientSummary
 from fednb.models.comparison import Comparison, compare_scores, score_stability
+from fednb.models.correlation import FeatureCorrelation
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
 from fednb.models.fit_quality import FitQuality
@@ -13,6 +14,7 @@ from fednb.models.linear import VerticalLinearRegression
 from fednb.models.logistic import VerticalLogisticRegression
 from fednb.models.one_vs_rest import ClassEvaluation, VerticalOneVsRest
 from fednb.models.own import OwnLogisticRegression
+from fednb.models.pipeline import VerticalPipeline
 from fednb.models.poisson import VerticalPoissonRegression
 from fednb.models.regression import Withheld
 from fednb.models.scorecard import Scorecard
@@ -20,6 +22,16 @@ from fednb.models.scores import Scores
 from fednb.models.search import VerticalGridSearch, cross_validate
 from fednb.models.segments import evaluate_by
 from fednb.models.selection import select_features
+from fednb.models.statistics import FeatureStatistics
+from fednb.models.transformers import (
+    VerticalDateFeatures,
+    VerticalImputer,
+    VerticalLog,
+    VerticalOneHotEncoder,
+    VerticalRatio,
+    VerticalScaler,
+    VerticalWinsorizer,
+)
 
 __all__ = [
     "ClassEvaluation",
@@ -27,17 +39,27 @@ __all__ = [
     "Comparison",
     "Cost",
     "Evaluation",
+    "FeatureCorrelation",
+    "FeatureStatistics",
     "FitQuality",
     "OwnLogisticRegression",
     "Scorecard",
     "Scores",
     "SecureBoostClassifier",
     "SecureBoostRegressor",
+    "VerticalDateFeatures",
     "VerticalGridSearch",
+    "VerticalImputer",
     "VerticalLinearRegression",
+    "VerticalLog",
     "VerticalLogisticRegression",
+    "VerticalOneHotEncoder",
     "VerticalOneVsRest",
+    "VerticalPipeline",
     "VerticalPoissonRegression",
+    "VerticalRatio",
+    "VerticalScaler",
+    "VerticalWinsorizer",
     "Withheld",
     "WoeBinning",
     "compare_scores",

@@ -20,6 +20,7 @@ from fednb.federation.frame import VerticalFrame
 from fednb.federation.result import RunResult
 from fednb.models import saved
 from fednb.models.bins import Bins, Count
+from fednb.models.stability import check_has, compared
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,10 +37,6 @@ class _Released(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Coded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     columns: list[str]
     notes: list[str]
-
-
-class _Stability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    psi: dict[str, float]
 
 
 class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -169,38 +166,19 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         The population stability index over the bins, Σ (share now - share then) · ln(share now / share then). By custom
         below 0.1 is stable, above 0.25 is not. Each party computes its own; labels are not needed.
         """
-        import pandas as pd
-
         self._check_frame(frame)
-        refs = {
-            party: msgspec.structs.replace(ref, columns=[*self.feature_names_in_[party]])
-            for party, ref in frame.refs(part=self.run_).items()
-            if self.feature_names_in_.get(party)
-        }
-        result = frame.federation.run(
-            "bin_stability",
-            cast={"party": list(refs)},
-            data=refs,
-            title=f"Stability of {self.n_features_in_} features",
-        )
-        found = []
-        for party in refs:
-            said = result.read(party, _Stability).psi
-            if tuple(said) != self.feature_names_in_[party]:
-                raise UnexpectedMessage(f"{party} released indices of other features than were asked", member=party)
-            found += [{"party": party, "feature": column, "psi": value} for column, value in said.items()]
-        return (
-            pd.DataFrame(found, columns=["party", "feature", "psi"])
-            .sort_values("psi", ascending=False, kind="stable")
-            .reset_index(drop=True)
-        )
+        return compared(frame, self.run_, self.feature_names_in_)
 
     def save(self, path: str | Path, federation: Federation) -> Self:
         """Write what you may know of the binning to a file; each party puts its own part (cut points, weights)
         aside."""
+        saved.write(Path(path), self._saved(federation))
+        return self
+
+    def _saved(self, federation: Federation) -> saved.SavedBinning:
         check_is_fitted(self, "run_")
         run, seals = saved.keep(federation, {p: self.run_ for p, names in self.feature_names_in_.items() if names})
-        kept = saved.SavedBinning(
+        return saved.SavedBinning(
             params=self.get_params() | {"special_values": list(self.special_values), "cuts": self._plain_cuts()},
             run=run,
             label=self.label_,
@@ -211,15 +189,18 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             rows=self.n_rows_,
             notes=self._fit_notes,
         )
-        saved.write(Path(path), kept)
-        return self
 
     @classmethod
     def load(cls, path: str | Path, federation: Federation) -> Self:
         """The binning that `save` wrote, to code new rows. DataError when the file or a party's part has changed."""
         kept = saved.read(Path(path), saved.SavedBinning)
-        binning = saved.made(cls, kept, path)
         saved.check(federation, kept)
+        return cls._loaded(kept, path)
+
+    @classmethod
+    def _loaded(cls, kept: saved.SavedBinning, path: str | Path) -> Self:
+        """The binning of what was saved."""
+        binning = saved.made(cls, kept, path)
         binning._known(kept.run, kept.label, {p: tuple(names) for p, names in kept.features.items()}, kept.bins)
         binning.n_rows_, binning.dropped_ = kept.rows, dict(kept.dropped)
         binning._fit_notes, binning.notes_ = [*kept.notes], [*kept.notes]
@@ -230,10 +211,7 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _check_frame(self, frame: VerticalFrame) -> None:
         check_is_fitted(self, "run_")
-        for party, names in self.feature_names_in_.items():
-            missing = [column for column in names if column not in frame.columns.get(party, ())]
-            if missing:
-                raise DataError(f"the binning was fitted on {party}'s {', '.join(missing)}, which this frame lacks.")
+        check_has(frame, self.feature_names_in_, "the binning was fitted on")
 
     def _kept(self, party: str) -> list[str]:
         return [column for column in self.feature_names_in_[party] if f"{party}.{column}" not in self.dropped_]

@@ -164,9 +164,13 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
 
         `load` puts them together again: in another session, and on new rows after a fresh alignment.
         """
+        saved.write(Path(path), self._saved(federation))
+        return self
+
+    def _saved(self, federation: Federation) -> saved.SavedBoosting:
         check_is_fitted(self, "run_")
         run, seals = saved.keep(federation, dict.fromkeys(self.feature_names_in_, self.run_))
-        model = saved.SavedBoosting(
+        return saved.SavedBoosting(
             estimator=type(self).__name__,  # type: ignore[arg-type]
             params=saved.plain_params(self.get_params()),
             run=run,
@@ -185,19 +189,22 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
             bytes=self.bytes_,
             operations=self.operations_,
         )
-        saved.write(Path(path), model)
-        return self
 
     @classmethod
     def load(cls, path: str | Path, federation: Federation) -> Self:
         """The model that `save` wrote. DataError when the file or a party's part is not as it was saved."""
-        import pandas as pd
-
         kept = saved.read(Path(path), saved.SavedBoosting)
         if kept.estimator != cls.__name__:
             raise DataError(f"{path} holds a {kept.estimator}: use {kept.estimator}.load.")
-        model = saved.made(cls, kept, path)
         saved.check(federation, kept)
+        return cls._loaded(kept, path)
+
+    @classmethod
+    def _loaded(cls, kept: saved.SavedBoosting, path: str | Path) -> Self:
+        """The estimator of what was saved."""
+        import pandas as pd
+
+        model = saved.made(cls, kept, path)
         model.run_, model.label_, model.objective_ = kept.run, kept.label, kept.objective
         if kept.classes:
             model.classes_ = np.array(kept.classes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 import numpy as np
@@ -19,9 +19,6 @@ from fednb.models.regression import VerticalRegression
 from fednb.models.scores import Scores
 from fednb.protocols.vertical_logistic import LogisticParams
 from fednb.typed import known
-
-if TYPE_CHECKING:
-    from fednb.federation.client import Federation
 
 Interval = tuple[float | None, float | None]
 
@@ -164,8 +161,8 @@ class VerticalLogisticRegression(VerticalRegression):
         self.classes_ = np.array([0, 1])
 
     @classmethod
-    def load(cls, path: str | Path, federation: Federation) -> Self:
-        model = super().load(path, federation)
+    def _loaded(cls, kept: Any, path: str | Path) -> Self:
+        model = super()._loaded(kept, path)
         model.classes_ = np.array([0, 1])
         return model
 

@@ -187,9 +187,13 @@ class VerticalRegression(BaseEstimator):  # type: ignore[misc]
 
         `load` puts them together again: in another session, and on new rows after a fresh alignment.
         """
+        saved.write(Path(path), self._saved(federation))
+        return self
+
+    def _saved(self, federation: Federation) -> saved.SavedRegression:
         check_is_fitted(self, "run_")
         run, seals = saved.keep(federation, dict.fromkeys(self.feature_names_in_, self.run_))
-        model = self.kept(
+        return self.kept(
             params=saved.plain_params(self.get_params()),
             run=run,
             label=self.label_,
@@ -207,17 +211,20 @@ class VerticalRegression(BaseEstimator):  # type: ignore[misc]
             bytes=self.bytes_,
             operations=self.operations_,
         )
-        saved.write(Path(path), model)
-        return self
 
     @classmethod
     def load(cls, path: str | Path, federation: Federation) -> Self:
         """The model that `save` wrote. DataError when the file or a party's part is not as it was saved."""
+        kept = saved.read(Path(path), cls.kept)
+        saved.check(federation, kept)
+        return cls._loaded(kept, path)
+
+    @classmethod
+    def _loaded(cls, kept: Any, path: str | Path) -> Self:
+        """The estimator of what was saved."""
         import pandas as pd
 
-        kept = saved.read(Path(path), cls.kept)
         model = saved.made(cls, kept, path)
-        saved.check(federation, kept)
         model.run_ = kept.run
         model.label_ = kept.label
         model.feature_names_in_ = {party: tuple(names) for party, names in kept.features.items()}

@@ -17,7 +17,7 @@ import msgspec
 
 from fednb.errors import DataError
 from fednb.federation.views import Importance
-from fednb.models.bins import Bins
+from fednb.models.bins import Bins, Count
 from fednb.typed import known
 from fednb.version import __version__
 
@@ -103,9 +103,36 @@ class SavedCard(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, ta
     overrides: list[dict[str, Any]]
 
 
+class SavedPreparation(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="Preparation"):
+    """A transformer of raw columns as it is saved; several that were fitted together share a run."""
+
+    estimator: str
+    made: dict[str, list[str]]
+    carried: dict[str, list[str]]
+    place: Count  # among those that were fitted together
+    rows: Count
+    notes: list[str]
+
+
+Single = SavedLogistic | SavedLinear | SavedPoisson | SavedBoosting | SavedBinning | SavedCard | SavedPreparation
+
+
+class SavedStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of a pipeline's."""
+
+    name: str
+    model: Single
+
+
+class SavedPipeline(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="VerticalPipeline"):
+    """A `VerticalPipeline` as it is saved; its parts lie under its steps' runs."""
+
+    steps: list[SavedStep]
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checksum: str
-    model: SavedLogistic | SavedLinear | SavedPoisson | SavedBoosting | SavedBinning | SavedCard
+    model: Single | SavedPipeline
 
 
 S = TypeVar("S", bound=Saved)
@@ -201,6 +228,8 @@ def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
 def real_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """The other way round: a class weight's keys are numbers."""
     return {
-        name: {int(key): item for key, item in value.items()} if isinstance(value, dict) else value
+        name: {int(key): item for key, item in value.items()}
+        if name == "class_weight" and isinstance(value, dict)
+        else value
         for name, value in params.items()
     }

@@ -7,8 +7,8 @@ iteration more, or for a message that the protocol does not have, gets a refusal
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from fednb.config import RulesConfig
 from fednb.errors import Refused
@@ -18,8 +18,15 @@ from fednb.wire.message import Message
 M = TypeVar("M", bound=Message)
 
 Sends = Mapping[tuple[str, str], Sequence[type[Message]]]
-# (member for whom they are decrypted, how many, whether they are of this party's own label); raises Refused
-Spend = Callable[[str, int, bool], None]
+
+
+class Spend(Protocol):
+    """Counts numbers that are to be decrypted. Raises Refused."""
+
+    def __call__(self, member: str, n: int, label: bool, columns: bool = False) -> None:
+        """For `member`, `n` numbers: of this party's own label, or sums over its columns, or neither."""
+        ...
+
 
 KEY_HOLDER = "coordinator"  # the role that holds the secret key
 
@@ -93,7 +100,8 @@ class GuardedLink:
     def _count(self, to: str, message: Message) -> None:
         declared = message.discloses
         if declared is not None and declared.decrypts and self._role.get(to) == KEY_HOLDER:
-            self._spend(self.me, entries(message), False)
+            columns = {"columns": True} if declared.columns else {}
+            self._spend(self.me, entries(message), False, **columns)
         elif declared is not None and declared.label:
             self._spend(to, 1, True)  # whoever gets it can have at least one number decrypted
 

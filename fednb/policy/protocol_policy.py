@@ -36,6 +36,7 @@ class Asked:
     partners: Sequence[str]  # parties, without oneself and the coordinator
     aligns: bool = False  # ids are compared
     figures: bool = False  # sums and figures of this party's rows come of it
+    columns: bool = False  # figures of its single columns come of it
     limits: Mapping[str, int] = field(default_factory=dict)  # of "iterations", "batch", "leaf"
     sends: Sends = field(default_factory=dict)
     resumed: bool = False
@@ -113,6 +114,12 @@ class ProtocolPolicy:
                 )
             check_ids(self.member, facts.ids, rules, "aligns no set with")
             self._check_apart(asked, facts, rules, f"aligned with {' and '.join(sorted(asked.partners))}")
+        if asked.columns and facts.of_cells and not rules.cell_columns:
+            raise self._refused(
+                f"gives no figures of single columns of a table that cells made ({asked.protocol}): what a cell "
+                f"writes into a column can mark a row. Use the table {facts.account or 'that its owner declared'}.",
+                "cell_columns",
+            )
         if asked.figures:
             self._check_rows(asked, facts, rules)
             self._check_apart(asked, facts, rules, "figures")
@@ -126,8 +133,10 @@ class ProtocolPolicy:
         rules = self._rules.on(asked.protocol)
         iterations = max(0, asked.limits.get("iterations", rules.max_iterations) - done)
 
-        def spend(member: str, n: int, label: bool) -> None:
+        def spend(member: str, n: int, label: bool, columns: bool = False) -> None:
             self._spend(asked, facts, rules, member, n, label)
+            if columns:
+                self._spend_columns(facts, rules, n)
 
         return lambda link: GuardedLink(link, asked.protocol, asked.sends, rules, iterations, spend)
 
@@ -201,6 +210,17 @@ class ProtocolPolicy:
             raise QuotaExceeded(
                 f"{self.member} lets {limit} numbers made of {facts.label_set} be decrypted for {member} over all "
                 "runs on so many rows, and these are used up. Use more rows, or fewer iterations from the start.",
+                member=self.member,
+                rule="protocols.decrypted_per_row",
+            )
+
+    def _spend_columns(self, facts: Facts, rules: RulesConfig, n: int) -> None:
+        """As many sums over one column as there are rows would be solvable for it."""
+        each, limit = -(-n // max(1, facts.features)), int(rules.decrypted_per_row * facts.rows)
+        if not self._decrypted.take(f"{facts.account}: columns", "sums", each, limit):
+            raise QuotaExceeded(
+                f"{self.member} lets {limit} sums over each column of {facts.account} be told over all runs on so many "
+                "rows, and these are used up. Use more rows, or fewer columns of others from the start.",
                 member=self.member,
                 rule="protocols.decrypted_per_row",
             )

@@ -17,6 +17,7 @@ def rules(found: RulesConfig) -> Iterator[str]:
         "and analysts"
     )
     yield f"  standard errors of models with this party's features: {'yes' if found.standard_errors else 'no'}"
+    yield f"  figures of single columns: {'of' if found.cell_columns else 'not of'} tables that cells made"
     yield f"  each analyst: at most {found.runs_a_day:,} runs and {found.alignments_a_day:,} alignments a day (UTC)"
     for name, own in found.of.items():
         yield f"  {name} instead: {'; '.join(_changed(found, own)) or 'the same'}"

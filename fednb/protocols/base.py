@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from fednb.errors import QuotaExceeded
 from fednb.protocols.executor import Executor, Threads
+from fednb.protocols.records import Records
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -33,12 +34,17 @@ class Dataset:
 
     ids: Iterable[str] | None = None  # [n] ids as this member writes them; can be gone through more than once
     X: Any = None  # [n, d] floats: an array, or for a role that needs "parts" a `rows.Matrix`, which may lie in a file
+    records: Records | None = None  # columns of any kind, each read when it is asked for
     y: npt.NDArray[np.float64] | None = None  # [n] label, where this member holds it
     columns: tuple[str, ...] = ()  # [d]
     label: str | None = None
+    # by column of text, its different values; X has their places here. Only for a role that needs "levels"
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     part: Mapping[str, Any] = field(default_factory=dict)  # this member's part of an earlier run (a model's weights)
     parts: tuple[Mapping[str, Any], ...] = ()  # of several earlier runs
     origin: Mapping[str, Any] = field(default_factory=dict)  # of the run that made the rows `part` learnt from
+    # of columns that are no numbers: "text", "date", "mixed" or "infinite", and [n] which value it is (-1: missing)
+    unfit: Mapping[str, tuple[str, npt.NDArray[np.int64]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Outcome:
     private: Mapping[str, Any] = field(default_factory=dict)  # stays in the member's store, under the run's id
     public: Mapping[str, Any] = field(default_factory=dict)  # msgpack-able; what the coordinator and analyst see
     # (name, columns [n]): becomes a table of the member's, with the ids of the rows that the run used
-    table: tuple[str, Mapping[str, npt.NDArray[np.float64]]] | None = None
+    table: tuple[str, Mapping[str, npt.NDArray[Any]]] | None = None
 
 
 class Budget(typing.Protocol):
@@ -155,10 +161,13 @@ class Role:
 
     play: RoleFunction
     many: bool = False  # several members may play it
-    # of "ids", "X", "y", "part", "origin": what the member must load before it plays; "missing": X may have NaN;
-    # "parts": X is used some rows at a time, and may be larger than memory
+    # of "ids", "X", "records", "y", "part", "origin": what the member must load before it plays; with "records" `label`
+    # is the one that the table's owner declared; "missing": X may have NaN;
+    # "parts": X is used some rows at a time, and may be larger than memory; "levels": X may have columns of text;
+    # "unfit": X has the columns that are numbers, and the others are described, where they would be refused
     needs: tuple[str, ...] = ()
     figures: bool = False  # its result, or what it learns, tells sums and figures of the very rows that it used
+    columns: bool = False  # figures of single columns come of it
     scores: bool = False  # somebody else learns a sum over this role's features for each row
 
 

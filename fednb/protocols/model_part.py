@@ -27,7 +27,8 @@ from fednb.wire.codec import encode
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
-_ABOUT = ("protocol", "role", "frame", "salt", "account", "keys")  # what a store notes beside the values
+# what a store notes beside the values, and what it keeps of a table that the same run made
+_ABOUT = ("protocol", "role", "frame", "salt", "account", "keys", "table", "on", "digest", "index", "origin", "recipe")
 
 
 class PartParams(Params):

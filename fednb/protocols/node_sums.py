@@ -10,7 +10,7 @@ from fednb.crypto import histograms
 from fednb.crypto.backend import Vector
 from fednb.crypto.histograms import CellPacking
 from fednb.crypto.paillier import CipherVector
-from fednb.protocols.binned import Binned, Offer
+from fednb.protocols.binned import NUMBER, Binned, Offer
 from fednb.protocols.trees import Integers, Truths
 
 
@@ -50,8 +50,10 @@ class NodeSums:
         first = np.arange(len(nodes))[:, None] * self._starts[-1] + self._starts[:-1]
         # the last cell of a column, missing values, is left of no split
         running = histograms.cumulated(ring, pool, first.ravel(), np.tile(self._sizes - 1, len(nodes)))
-        places = [first[i][offers[node].column] + offers[node].bin for i, node in enumerate(nodes)]
-        return histograms.packed(self._key, ring.take(running, np.concatenate(places)), packing, self._threads)
+        found = ring.join([running, pool])  # of a column of categories each level counts by itself
+        alone = len(pool) * (self._binned.kinds[self._columns] != NUMBER)
+        places = [(first[i] + alone)[offers[node].column] + offers[node].bin for i, node in enumerate(nodes)]
+        return histograms.packed(self._key, ring.take(found, np.concatenate(places)), packing, self._threads)
 
     def children(
         self, whole: Vector, rows: Sequence[Integers], wanted: Sequence[bool]

@@ -23,13 +23,17 @@ from fednb.federation.runs import RunStore
 from fednb.federation.store import MemberStore
 from fednb.federation.tables import TableStore
 from fednb.models import (
+    FeatureCorrelation,
+    FeatureStatistics,
     OwnLogisticRegression,
     Scorecard,
     SecureBoostClassifier,
     SecureBoostRegressor,
+    VerticalImputer,
     VerticalLinearRegression,
     VerticalLogisticRegression,
     VerticalOneVsRest,
+    VerticalPipeline,
     VerticalPoissonRegression,
     WoeBinning,
     compare_scores,
@@ -151,6 +155,8 @@ def everything(world: World) -> None:
     federation = world.analyst
     frame = world.align(telco="calls")
     train, test = frame.split(0.3, 0)
+    FeatureStatistics().fit(train).stability(frame)
+    FeatureCorrelation().fit(train, y="bank.default")
     model = VerticalLogisticRegression(max_iter=2)
     model.cost(train, y="bank.default")
     model.fit(train, y="bank.default")
@@ -162,6 +168,8 @@ def everything(world: World) -> None:
     assert model.add_standard_errors(train).standard_errors_, model.no_standard_errors_
     model.save(world.folder / "model.json", federation)
     VerticalLogisticRegression.load(world.folder / "model.json", federation)
+    prepared = VerticalPipeline([("fill", VerticalImputer()), ("fit", VerticalLogisticRegression(max_iter=1))])
+    prepared.fit(train, y="bank.default").evaluate(test)
     binning = WoeBinning(bins=3).fit(train, y="bank.default")
     binning.stability(frame)
     coded = binning.transform(train)
@@ -184,7 +192,7 @@ def everything(world: World) -> None:
     federation.align({"bank": "loans", "agency": "invoices"}, on="id", prepared=large)
 
 
-CONSENT = {party: RulesConfig(standard_errors=True) for party in ("bank", "agency", "telco")}
+CONSENT = {party: RulesConfig(standard_errors=True, decrypted_per_row=1.0) for party in ("bank", "agency", "telco")}
 
 
 @pytest.mark.slow
@@ -271,13 +279,27 @@ def test_standard_errors_need_the_consent_of_every_owner(world: Make) -> None:
 def test_standard_errors_count_as_scores_and_as_decrypted_numbers(world: Make) -> None:
     made = world(
         CONSENT | {"agency": RulesConfig(standard_errors=True)},
-        permits={"analyst": PermitConfig(ALL, ALL, ALL, decrypted=8)},
+        permits={"analyst": PermitConfig(ALL, ALL, ALL, decrypted=9)},
     )
     frame = made.align()
     model = VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")  # 2 + 2 features, 3 and 2 numbers
-    with pytest.raises(QuotaExceeded, match="has 8 numbers decrypted in runs of analyst") as caught:
-        model.add_standard_errors(frame)  # 3 times 2 at the bank, twice 2 at the agency
+    with pytest.raises(QuotaExceeded, match="agency has 9 numbers decrypted in runs of analyst") as caught:
+        model.add_standard_errors(frame)  # 3 times 2 at the bank, 2 times 2 + 3 at the agency
     assert caught.value.rule == "analysts.decrypted"
+
+
+def test_columns_that_cells_wrote_have_no_standard_errors(world: Make) -> None:
+    """An analyst's column that marks one row would have an error that tells how far that row is from the others."""
+    made = world(CONSENT)
+    loans = made.tables["bank"].read("loans")
+    made.tables["bank"].save(
+        "probe", loans.assign(a=np.where(np.arange(ROWS) == 7, 9.0, loans["a"])), ["id"], "default"
+    )
+    frame = made.align("probe")
+    model = VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")
+    with pytest.raises(Refused, match="no figures of single columns of a table that cells made") as caught:
+        model.add_standard_errors(frame)
+    assert (caught.value.member, caught.value.rule) == ("bank", "protocols.cell_columns")
 
 
 def test_the_sets_of_others_have_a_size_too(world: Make) -> None:
@@ -464,6 +486,49 @@ def test_scores_are_evaluated_on_the_rows_that_they_are_of(world: Make) -> None:
             evaluated(rows, *runs)
     both = frame._take(np.concatenate([test.refs()["bank"].rows, train.refs()["bank"].rows]), "both")
     assert evaluated(both, scores.run, others.run) and evaluated(test, scores.run)
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_columns_that_cells_wrote_have_no_figures_of_their_own(world: Make, allowed: bool) -> None:
+    made = world({"bank": RulesConfig(cell_columns=allowed)})
+    loans = made.tables["bank"].read("loans")
+    marked = loans.assign(a=np.where(np.arange(ROWS) == 7, loans["a"], 0.0))  # of one row's value, a column
+    made.tables["bank"].save("probe", marked, ["id"], "default")
+    frame = made.align("probe")
+    if allowed:
+        kinds = FeatureStatistics().fit(frame).table_.set_index("feature")["kind"]
+        assert kinds["a"] == "constant", "and then the one row does not show"
+        return
+    with pytest.raises(Refused, match="no figures of single columns of a table that cells made") as caught:
+        FeatureStatistics().fit(frame)
+    assert (caught.value.member, caught.value.rule) == ("bank", "protocols.cell_columns")
+    assert len(FeatureStatistics().fit(made.align()).table_) == 4
+
+
+def test_statistics_of_sets_that_differ_by_one_row_are_refused(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    FeatureStatistics().fit(frame)
+    with pytest.raises(Refused, match="would tell of fewer than 10 rows") as caught:
+        FeatureStatistics().fit(frame._take(np.arange(ROWS - 1), "all but one"))
+    assert caught.value.rule == "protocols.rows_apart"
+    FeatureStatistics().fit(frame._take(np.arange(ROWS - 10), "all but ten"))
+
+
+def test_sums_over_columns_are_counted_until_they_would_be_solvable(world: Make) -> None:
+    made = world({"agency": RulesConfig(decrypted_per_row=0.05)})  # 12 sums over each column
+    frame = made.align(telco="calls")
+    for _ in range(3):  # each tells 4 sums over each of the agency's columns: of a, b, the label and e
+        FeatureCorrelation().fit(frame, y="bank.default")
+    with pytest.raises(QuotaExceeded, match="agency lets 12 sums over each column of invoices be told") as caught:
+        FeatureCorrelation().fit(frame)
+    assert caught.value.rule == "protocols.decrypted_per_row"
+
+
+def test_correlations_with_a_label_count_as_numbers_made_of_it(world: Make) -> None:
+    made = world({"bank": RulesConfig(decrypted_per_row=0.02)})  # 4 numbers of 240 rows
+    with pytest.raises(QuotaExceeded, match=r"bank lets 4 numbers made of loans\.default be decrypted"):
+        FeatureCorrelation().fit(made.align(), y="bank.default")
 
 
 # ------------------------------------------------------------ what one analyst may use up
