@@ -233,7 +233,7 @@ def everything(world: World) -> None:
     assert [item for item in federation.watch(run) if isinstance(item, m.RunEnded)]
 
 
-CONSENT = {party: RulesConfig(standard_errors=True) for party in ("bank", "agency", "telco")}
+CONSENT = {party: RulesConfig(standard_errors=True, decrypted_per_row=1.0) for party in ("bank", "agency", "telco")}
 
 
 @pytest.mark.slow
@@ -320,13 +320,27 @@ def test_standard_errors_need_the_consent_of_every_owner(world: Make) -> None:
 def test_standard_errors_count_as_scores_and_as_decrypted_numbers(world: Make) -> None:
     made = world(
         CONSENT | {"agency": RulesConfig(standard_errors=True)},
-        permits={"analyst": PermitConfig(ALL, ALL, ALL, decrypted=8)},
+        permits={"analyst": PermitConfig(ALL, ALL, ALL, decrypted=9)},
     )
     frame = made.align()
     model = VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")  # 2 + 2 features, 3 and 2 numbers
-    with pytest.raises(QuotaExceeded, match="has 8 numbers decrypted in runs of analyst") as caught:
-        model.add_standard_errors(frame)  # 3 times 2 at the bank, twice 2 at the agency
+    with pytest.raises(QuotaExceeded, match="agency has 9 numbers decrypted in runs of analyst") as caught:
+        model.add_standard_errors(frame)  # 3 times 2 at the bank, 2 times 2 + 3 at the agency
     assert caught.value.rule == "analysts.decrypted"
+
+
+def test_columns_that_cells_wrote_have_no_standard_errors(world: Make) -> None:
+    """An analyst's column that marks one row would have an error that tells how far that row is from the others."""
+    made = world(CONSENT)
+    loans = made.tables["bank"].read("loans")
+    made.tables["bank"].save(
+        "probe", loans.assign(a=np.where(np.arange(ROWS) == 7, 9.0, loans["a"])), ["id"], "default"
+    )
+    frame = made.align("probe")
+    model = VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")
+    with pytest.raises(Refused, match="no figures of single columns of a table that cells made") as caught:
+        model.add_standard_errors(frame)
+    assert (caught.value.member, caught.value.rule) == ("bank", "protocols.cell_columns")
 
 
 def test_the_sets_of_others_have_a_size_too(world: Make) -> None:
