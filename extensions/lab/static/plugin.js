@@ -45,7 +45,7 @@ export async function plugin(shared) {
 }
 
 function activate(app, tracker, palette, toolbars, lab) {
-  const began = performance.now();
+  performance.mark("fednb-lab:activate");
   for (const name of ["style.css", "training.css"]) {
     const style = document.createElement("link");
     style.rel = "stylesheet";
@@ -173,7 +173,7 @@ function activate(app, tracker, palette, toolbars, lab) {
     return undefined;
   };
   addCommands(app, { current, inboxes, palette, choosePlace, tryCell, showPanel, lab });
-  window._JUPYTERLAB["fednb-lab"].activation = performance.now() - began; // milliseconds, for the benchmark
+  performance.measure("fednb-lab:activate", "fednb-lab:activate");
 }
 
 // A cell below the one in front, run at once.

@@ -105,6 +105,9 @@ def test_a_request_is_denied_with_a_reason_and_whatever_it_says_is_text(
     book.open(jupyter.lab(own))
     book.done(0)
     row = request(book, f"for {BAD}")
+    expect(row).to_be_visible()
+    book.page.reload()  # the page knows nothing by itself, and asks the kernel again
+    book.page.wait_for_selector(".jp-Notebook .jp-CodeCell .cm-content >> visible=true")
     row.locator("summary").click()
     expect(row.get_by_label("The cell")).to_contain_text("</pre><script>alert(1)</script>")
     expect(row).to_contain_text("Look at")
