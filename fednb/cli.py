@@ -168,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--prefix", type=Path, metavar="DIR", help="below another prefix")
     kernels.add_argument("--party", default="", metavar="NAME", help="also a kernel that opens on this party")
     kernels.add_argument("--profile", default="", metavar="FILE", help="that party's federation file or home")
+    kernels.add_argument("--owner", type=Path, metavar="HOME", help="also a kernel with this member's inbox")
     return parser
 
 
@@ -529,7 +530,7 @@ def _kernels(parsed: argparse.Namespace) -> int:
         changed = [*kernelspecs.remove(**where), *labextension.remove(**where)]
     else:
         changed = [
-            *kernelspecs.install(**where, party=parsed.party, profile=parsed.profile),
+            *kernelspecs.install(**where, party=parsed.party, profile=parsed.profile, owner=parsed.owner),
             labextension.install(**where),
         ]
     for folder in changed:
