@@ -189,7 +189,7 @@ def _serve_arguments(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--reasons", type=int, default=0, metavar="N", help="of a scorecard, by party, up to 4")
     serve.add_argument("--refresh", type=float, default=60.0, metavar="MINUTES", help="others' rows anew (default: 60)")
     missing = serve.add_argument_group("when another party is missing")
-    missing.add_argument("--fallback", type=Path, metavar="FILE", help="an OwnLogisticRegression, as save wrote it")
+    missing.add_argument("--fallback", type=Path, metavar="FILE", help="a model of this party alone, as save wrote it")
     missing.add_argument(
         "--fallback-on", metavar="CAUSES",
         help="only for these: missing,preparing,timeout,refused,absent,data (default: all)",
