@@ -230,7 +230,9 @@ def ordered(party: str, data: Dataset) -> tuple[Floats, list[str]]:
         raise DataError(f"{party}'s model was trained on {', '.join(map(repr, absent))}, which these rows lack.")
     X = data.X[:, [place[name] for name in coding.columns]]
     missing = newly_missing(party, X, data.part)
-    X, unseen = coding.applied(replace(data, X=X, columns=coding.columns))
+    data = replace(data, X=X, columns=coding.columns)
+    coding.check(party, data)
+    X, unseen = coding.applied(data)
     return X, [*missing, *unseen_notes(party, unseen)]
 
 
