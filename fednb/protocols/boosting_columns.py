@@ -57,7 +57,9 @@ class OwnColumns:
                 raise DataError(f"anonymous_splits shows no features, so none of {party}'s can be constrained.")
             self.kinds = np.minimum(self.kinds, ONEHOT)
         training = self.X[: self.trained]
-        self.notes, self._whole = unused(party, training, self.names), whole(training, self.names)
+        levels = [kind in ("onehot", "partition") for kind in self.coding.kinds]
+        self.notes = unused(party, training, self.names, levels, params.min_leaf)
+        self._whole = whole(training, self.names)
         self.binned = Binned(party, self.X, self.names, self.trained, params.max_bin, self.kinds)
 
     def to_part(self) -> dict[str, Any]:
@@ -76,6 +78,7 @@ class OwnColumns:
             coding = Coding.from_part(self.earlier)
             if "ordered" in coding.kinds:
                 raise DataError(f"a warm start cannot have ordered target statistics, as {party}'s columns do.")
+            coding.check(party, data)
             return coding, coding.codes(data)[0]
         if "levels" in saved:
             coding = Coding.from_part(saved)

@@ -243,7 +243,9 @@ def _placed(party: str, data: Dataset) -> tuple[Coding, Dataset]:
     if absent:
         raise DataError(f"{party}'s model was trained on {', '.join(map(repr, absent))}, which these rows lack.")
     X = data.X[:, [place[name] for name in coding.columns]]
-    return coding, replace(data, X=X, columns=coding.columns)
+    there = replace(data, X=X, columns=coding.columns)
+    coding.check(party, there)
+    return coding, there
 
 
 PROTOCOL = Protocol(

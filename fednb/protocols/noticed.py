@@ -11,15 +11,20 @@ from fednb.protocols.features import rows_said
 from fednb.protocols.rows import Floats
 
 
-def unused(party: str, X: Floats, columns: Sequence[str]) -> list[str]:
-    """Notes on columns of the training rows X [n, d] that have one value, or none."""
+def unused(party: str, X: Floats, columns: Sequence[str], levels: Sequence[bool], least: int) -> list[str]:
+    """Notes on columns of the training rows X [n, d] that have one value, or none, or no category of `least` rows.
+
+    levels : [d] whether a column's values stand for categories.
+    """
     notes = []
-    for name, x in zip(columns, X.T, strict=True):
+    for name, x, categories in zip(columns, X.T, levels, strict=True):
         values = x[~np.isnan(x)]
         if not len(values):
             notes.append(f"{party}'s {name!r} has no value in any training row: no split uses it.")
         elif len(values) == len(x) and np.ptp(values) == 0:
             notes.append(f"{party}'s {name!r} has the same value in all training rows: no split uses it.")
+        elif categories and np.unique(values, return_counts=True)[1].max() < least:
+            notes.append(f"{party}'s {name!r} has no category of {least} training rows: no split uses it.")
     return notes
 
 
