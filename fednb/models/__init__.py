@@ -32,6 +32,7 @@ from fednb.models.transformers import (
     VerticalScaler,
     VerticalWinsorizer,
 )
+from fednb.models.worth import partner_worth
 
 __all__ = [
     "ClassEvaluation",
@@ -67,6 +68,7 @@ __all__ = [
     "compare_scores",
     "cross_validate",
     "evaluate_by",
+    "partner_worth",
     "score_stability",
     "select_features",
 ]
