@@ -33,6 +33,7 @@ from fednb.models.transformers import (
     VerticalScaler,
     VerticalWinsorizer,
 )
+from fednb.models.worth import partner_worth
 
 __all__ = [
     "ClassEvaluation",
@@ -70,6 +71,7 @@ __all__ = [
     "cross_validate",
     "evaluate_by",
     "profile_features",
+    "partner_worth",
     "score_stability",
     "select_features",
 ]
