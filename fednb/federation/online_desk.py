@@ -196,7 +196,7 @@ class OnlineDesk:
         names = tuple(model.features)
         if ask.features is None:
             rows, levels = np.array([row], dtype=np.int64), dict[str, tuple[str, ...]]()
-            wanted = levels if model is asked.model else None  # only trees know text
+            wanted = levels if "levels" in self._part(model) else None  # only trees know text
             X, _ = self._tables.features(str(asked.table), names, rows, missing=True, levels=wanted)
             return Dataset(X=X, columns=names, levels=levels)
         return _own_row(self._me, ask.features, names, texts(self._part(model)))

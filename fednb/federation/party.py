@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fednb.errors import DataError, FednbError, LinkError, Refused
+from fednb.federation import digests
 from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
 from fednb.federation.columns import Ids
@@ -90,7 +91,13 @@ class Tables(Origins, Protocol):
         ...
 
     def save_rows(
-        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[Any]]
+        self,
+        name: str,
+        source: str,
+        rows: npt.NDArray[np.int64],
+        columns: Mapping[str, npt.NDArray[Any]],
+        *,
+        by_rules: bool = False,
     ) -> None:
         """Make a derived table: the ids of `source`'s `rows` and new columns beside them."""
         ...
@@ -102,6 +109,11 @@ class RunPolicy(Protocol):
     @property
     def mode(self) -> str:
         """ "open", "protocol-only" and so on, as it is now."""
+        ...
+
+    @property
+    def approves(self) -> bool:
+        """Whether its owner may be asked for cells, now."""
         ...
 
     def check_run(self, join: m.Join) -> None:
@@ -169,14 +181,17 @@ class PartyService:
             return
         request = talk.recv(m.Join, m.Describe)
         if isinstance(request, m.Describe):
-            talk.send(m.Tables(tables=self._tables.describe(), modes={self._endpoint.me: self._policy.mode}))
+            me, policy = self._endpoint.me, self._policy
+            asks = [me] if policy.approves else []
+            talk.send(m.Tables(tables=self._tables.describe(), modes={me: policy.mode}, asks=asks))
             return
         try:
             protocol = self._lookup(request.protocol)
             self._admit(request, protocol)
             self._once(request)
             data = self._online(request, protocol) or self._dataset(request.data, protocol.roles[request.role].needs)
-            terms = self._admission.agree(request, protocol, self._partners(request), data, self._used(request, data))
+            used = self._used(request, data)
+            terms = self._admission.agree(request, protocol, self._partners(request), data, used)
             self._count_models(request, protocol, data)
             self._book.run_begins(request)
         except Exception as error:
@@ -189,7 +204,15 @@ class PartyService:
             return
         journal = self._store.journal(request.run)
         steps = journal.steps() if request.resume else []
-        talk.send(m.Joined(steps=steps, head=self._book.head(), label_set=terms.label_set))
+        talk.send(
+            m.Joined(
+                steps=steps,
+                head=self._book.head(),
+                data=digests.of_data(self._store, self._tables.digest(used.table)) if used is not None else "",
+                code=digests.of_code(protocol),
+                label_set=terms.label_set,
+            )
+        )
         try:
             order = talk.recv(m.Go, m.Cancel)
         except LinkError:
@@ -209,6 +232,7 @@ class PartyService:
             journal=journal,
             threads=self._threads,
             executor=self._executor,
+            apart=terms.apart,
         )
         self._play(seat, talk, data, request, terms)
 
@@ -462,7 +486,7 @@ class PartyService:
             name, columns = outcome.table
             table, rows = self.rows(ref)
             origin, on, index = self._origin(ref)
-            self._tables.save_rows(name, table, rows, columns)
+            self._tables.save_rows(name, table, rows, columns, by_rules=outcome.by_rules)
             # its rows are the frame's, in their order: an aligned frame on the new table, under this run's id
             private |= {"table": name, "index": np.arange(len(rows)), "digest": self._tables.digest(name)}
             private["origin"] = {"table": origin, "on": on, "index": index}
@@ -473,8 +497,9 @@ class PartyService:
         self._store.save(join.run, private)
         public = dict(result.public)
         if self._policy.releases("coefficients"):
-            if "coef" in private:
-                public["coef"] = np.asarray(private["coef"], dtype=np.float64)
+            for name in ("coef", "std_err"):
+                if name in private:
+                    public[name] = np.asarray(private[name], dtype=np.float64)
             if "card" in private:
                 public["card"] = private["card"]
         return m.MemberResult(

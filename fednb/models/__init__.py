@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fednb.models.binning import WoeBinning
 from fednb.models.boosting import SecureBoostClassifier, SecureBoostRegressor
-from fednb.models.comparison import Comparison, compare_scores, score_stability
+from fednb.models.coefficients import CoefficientSummary
+from fednb.models.comparison import Comparison, ModelComparison, compare_models, compare_scores, score_stability
 from fednb.models.correlation import FeatureCorrelation
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
@@ -15,6 +16,7 @@ from fednb.models.one_vs_rest import ClassEvaluation, VerticalOneVsRest
 from fednb.models.own import OwnLogisticRegression
 from fednb.models.pipeline import VerticalPipeline
 from fednb.models.poisson import VerticalPoissonRegression
+from fednb.models.profile import FeatureProfile, profile_features
 from fednb.models.regression import Withheld
 from fednb.models.scorecard import Scorecard
 from fednb.models.scores import Scores
@@ -34,12 +36,15 @@ from fednb.models.transformers import (
 
 __all__ = [
     "ClassEvaluation",
+    "CoefficientSummary",
     "Comparison",
     "Cost",
     "Evaluation",
     "FeatureCorrelation",
+    "FeatureProfile",
     "FeatureStatistics",
     "FitQuality",
+    "ModelComparison",
     "OwnLogisticRegression",
     "Scorecard",
     "Scores",
@@ -60,9 +65,11 @@ __all__ = [
     "VerticalWinsorizer",
     "Withheld",
     "WoeBinning",
+    "compare_models",
     "compare_scores",
     "cross_validate",
     "evaluate_by",
+    "profile_features",
     "score_stability",
     "select_features",
 ]

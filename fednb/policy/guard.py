@@ -128,7 +128,10 @@ class GuardedLink:
 
 
 def entries(message: Message) -> int:
-    """How many ciphertexts a message carries."""
+    """How many numbers are decrypted of a message: as many as it says, or one of each ciphertext that it carries."""
+    said = getattr(message, "numbers", None)
+    if isinstance(said, int):
+        return said
     return sum(len(part) for name in message.__struct_fields__ if hasattr(part := getattr(message, name), "__len__"))
 
 

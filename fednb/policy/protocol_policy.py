@@ -17,13 +17,42 @@ from pathlib import Path
 
 from fednb.config import OnlineConfig, PermitConfig, RulesConfig
 from fednb.errors import QuotaExceeded, Refused
-from fednb.policy.apart import Keys, SetLedger
+from fednb.policy.apart import Cells, Keys, SetLedger
 from fednb.policy.counts import Counts
 from fednb.policy.guard import GuardedLink, Sends, check_ids
 from fednb.wire.link import Link
 
 NO_LIMIT = 1 << 62
 ANSWERS = "online requests"
+CONSENTS = ("standard_errors",)  # protocols that a party takes part in only where its rule of that name says so
+
+# what a protocol's parameters say: the rule on it, 1 where that is the least and -1 where it is the most, and why not
+_ASKED = {
+    "leaf": ("min_leaf", 1, "allows no leaf of fewer than {limit} rows, and was asked for {wish}."),
+    "shown": (
+        "min_shown",
+        1,
+        "has others see which rows are in a node only where these are {limit} or more, and was asked for {wish}. Use "
+        "min_shown={limit}.",
+    ),
+    "alone": (
+        "active_trees",
+        1,
+        "takes part where the label's party does the first {limit} rounds alone, and was asked for {wish}. Use "
+        "active_trees={limit}.",
+    ),
+    "purity": (
+        "max_purity",
+        -1,
+        "allows no split with a child of which more than {limit:g} are of one class, and was asked for {wish}. Use "
+        "purity={limit:g}.",
+    ),
+    "anonymous": (
+        "anonymous_splits",
+        1,
+        "shows splits only without saying which are of one feature. Use anonymous_splits=True.",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -37,7 +66,7 @@ class Asked:
     aligns: bool = False  # ids are compared
     figures: bool = False  # sums and figures of this party's rows come of it
     columns: bool = False  # figures of its single columns come of it
-    limits: Mapping[str, int] = field(default_factory=dict)  # of "iterations", "batch", "leaf"
+    limits: Mapping[str, float] = field(default_factory=dict)  # of "iterations", "batch", and those of `_ASKED`
     sends: Sends = field(default_factory=dict)
     resumed: bool = False
     online: bool = False  # another party's service asks about applicants one by one
@@ -53,6 +82,7 @@ class Facts:
     account: str = ""  # the table that the rows come from, whatever was derived from it since
     keys: Keys | None = None  # of the rows or ids, made of normalised ids
     of_cells: bool = False  # somebody's cell made the table
+    by_rules: bool = False  # an analyst's rules did
     other_ids: bool = False  # they are not what the table declares as its id
     label_set: str = ""  # "loans.default", where this party holds the label
 
@@ -89,18 +119,19 @@ class ProtocolPolicy:
                 if name not in allowed and "*" not in allowed:
                     what = f"runs no {name}" if rule == "allow" else f"runs {asked.protocol} with no {name}"
                     raise self._refused(f"{what}; allowed are {', '.join(allowed) or 'none'}.", rule)
-        iterations = asked.limits.get("iterations", 0)
+        if asked.protocol in CONSENTS and not getattr(rules, asked.protocol):
+            raise self._refused(f"takes part in no {asked.protocol}: its owner has not said yes to it.", asked.protocol)
+        iterations = int(asked.limits.get("iterations", 0))
         if iterations > rules.max_iterations:
             raise self._refused(
                 f"takes part in at most {rules.max_iterations} iterations of {asked.protocol}, and was asked for "
                 f"{iterations}.",
                 "max_iterations",
             )
-        if asked.limits.get("leaf", rules.min_leaf) < rules.min_leaf:
-            raise self._refused(
-                f"allows no leaf of fewer than {rules.min_leaf} rows, and was asked for {asked.limits['leaf']}.",
-                "min_leaf",
-            )
+        for what, (rule, sign, words) in _ASKED.items():
+            limit, wish = getattr(rules, rule), asked.limits.get(what)
+            if wish is not None and sign * (wish - limit) < 0:
+                raise self._refused(words.format(limit=limit, wish=f"{wish:g}"), rule)
         self._check_runs(asked)
         if asked.online and not self._runs.fits(f"{_today()} {asked.analyst}", ANSWERS, 1, self._answers_a_day(asked)):
             raise self._answered_enough(asked)
@@ -117,9 +148,10 @@ class ProtocolPolicy:
                 )
             check_ids(self.member, facts.ids, rules, "aligns no set with")
             self._check_apart(asked, facts, rules, f"aligned with {' and '.join(sorted(asked.partners))}")
-        if asked.columns and facts.of_cells and not rules.cell_columns:
+        if asked.columns and (facts.of_cells or facts.by_rules) and not rules.cell_columns:
+            who = ("cells", "a cell") if facts.of_cells else ("an analyst's rules", "a rule")
             raise self._refused(
-                f"gives no figures of single columns of a table that cells made ({asked.protocol}): what a cell "
+                f"gives no figures of single columns of a table that {who[0]} made ({asked.protocol}): what {who[1]} "
                 f"writes into a column can mark a row. Use the table {facts.account or 'that its owner declared'}.",
                 "cell_columns",
             )
@@ -134,7 +166,7 @@ class ProtocolPolicy:
     def guard(self, asked: Asked, facts: Facts, done: int = 0) -> Callable[[Link], Link]:
         """What wraps the role's link; `done` iterations were played before, by a run that is resumed."""
         rules = self._rules.on(asked.protocol)
-        iterations = max(0, asked.limits.get("iterations", rules.max_iterations) - done)
+        iterations = max(0, int(asked.limits.get("iterations", rules.max_iterations)) - done)
 
         def spend(member: str, n: int, label: bool, columns: bool = False) -> None:
             self._spend(asked, facts, rules, member, n, label)
@@ -147,6 +179,23 @@ class ProtocolPolicy:
 
         return lambda link: GuardedLink(link, asked.protocol, asked.sends, rules, iterations, spend, answer)
 
+    def apart(self, asked: Asked, facts: Facts, column: str, sets: Cells) -> None:
+        """Note sets of rows [n] that somebody cut a column into, with edges of their choice; -1: in none.
+
+        Raises Refused where edges so close to earlier ones would tell of the few rows between.
+        """
+        rules = self._rules.on(asked.protocol)
+        if facts.keys is None:
+            raise self._refused("cannot tell which of its rows these are. Align the tables again.", "rows_apart")
+        inside = sets >= 0
+        account = f"{facts.account}: edges of {column}"
+        if self._sets.take(account, facts.keys[inside], rules.rows_apart, sets=sets[inside]):
+            raise self._refused(
+                f"does not cut {column!r} there: between these edges and those that were used before lie fewer than "
+                f"{rules.rows_apart} rows. Use the same edges as before, or such as are further away.",
+                "rows_apart",
+            )
+
     def _check_rows(self, asked: Asked, facts: Facts, rules: RulesConfig) -> None:
         if facts.rows < rules.min_rows:
             raise self._refused(
@@ -155,7 +204,7 @@ class ProtocolPolicy:
             )
         if "iterations" not in asked.limits and "batch" not in asked.limits:
             return
-        batch = min(asked.limits.get("batch", facts.rows), facts.rows)
+        batch = min(int(asked.limits.get("batch", facts.rows)), facts.rows)
         if batch < rules.rows_per_feature * facts.features:
             raise self._refused(
                 f"has {facts.features} features for {batch} rows of a batch, and its rule asks for "
