@@ -70,8 +70,8 @@ __all__ = [
     "compare_scores",
     "cross_validate",
     "evaluate_by",
-    "profile_features",
     "partner_worth",
+    "profile_features",
     "score_stability",
     "select_features",
 ]

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.pipeline import make_pipeline
 
 from fednb.config import OnlineConfig, PermitConfig, RulesConfig, TableConfig
 from fednb.errors import DataError, QuotaExceeded, Refused
@@ -47,6 +48,7 @@ from fednb.models import (
     WoeBinning,
     compare_scores,
     evaluate_by,
+    partner_worth,
     saved,
     score_stability,
     select_features,
@@ -630,6 +632,24 @@ def test_each_analyst_has_runs_and_numbers_of_its_own(world: Make) -> None:
     with pytest.raises(QuotaExceeded, match="has 2 numbers decrypted in runs of intern") as caught:
         VerticalLogisticRegression(max_iter=1).fit(theirs, y="bank.default")
     assert caught.value.rule == "analysts.decrypted"
+
+
+def test_an_owner_has_its_worth_measured_on_a_sample_and_on_nothing_else(world: Make) -> None:
+    made = world(permits={"analyst": PermitConfig(("sample",), ALL, ALL)})
+    for party, table, label in (("bank", "loans", "default"), ("agency", "invoices", None)):
+        made.tables[party].save("sample", made.tables[party].read(table).head(220), ["id"], label)
+    sample = made.analyst.align({"bank": "sample", "agency": "sample"}, on="id")
+    short = make_pipeline(WoeBinning(bins=4), VerticalLogisticRegression(max_iter=2, standardize=False, clip=None))
+    worth = partner_worth(sample, "bank.default", estimator=short, test_size=0.5)
+    assert worth.rows == 110 and worth.names == ("bank alone", "with agency")
+    assert worth.auc.low < worth.auc.change < worth.auc.high
+    with pytest.raises(Refused, match="does not let analyst use the table loans; allowed are sample") as caught:
+        made.align()
+    assert caught.value.rule == "analysts.tables"
+    mine = m.DataRef(table=made.tables["agency"].describe()[-1].name, on=["id"])
+    assert mine.table.startswith("woe-")  # type: ignore[union-attr]
+    with pytest.raises(Refused, match="does not let analyst use the table woe-"):
+        made.analyst.align({"bank": "sample", "agency": str(mine.table)}, on="id")
 
 
 def test_what_was_used_up_stays_used_up_when_a_party_starts_again(world: Make) -> None:
