@@ -161,6 +161,7 @@ class EvaluationView(View, frozen=True, tag="evaluation"):
     ks: Estimate
     gini: Estimate | None = None
     log_loss: Estimate | None = None
+    brier: Estimate | None = None  # mean squared difference of probability and label
     name: Label = ""  # "test"
     member: Label = ""  # who holds scores and label
     label: Label = ""
@@ -174,6 +175,7 @@ class EvaluationView(View, frozen=True, tag="evaluation"):
         lines = [f"AUC {self.auc.text()}", f"KS {self.ks.text()}"]
         lines += [f"Gini {self.gini.text()}"] if self.gini else []
         lines += [f"log loss {self.log_loss.text()}"] if self.log_loss else []
+        lines += [f"Brier {self.brier.text()}"] if self.brier else []
         return f"Evaluation{' on ' + self.name if self.name else ''}: {', '.join(lines)}; {self.rows:,} rows"
 
 
@@ -266,6 +268,20 @@ class EnsembleView(View, frozen=True, tag="ensemble"):
         return "\n".join(lines)
 
 
+class ComparisonView(View, frozen=True, tag="comparison"):
+    """Several models' figures beside each other."""
+
+    results: Annotated[dict[Label, EvaluationView], Meta(max_length=100)]
+    title: Label = ""
+    curve: Label = ""  # what `curves` show: "gradient norm"
+    curves: Annotated[dict[Label, Numbers], Meta(max_length=100)] = {}  # by iteration, of those that have one
+
+    def _text(self) -> str:
+        lines = [self.title or "Comparison"]
+        lines += [f"  {name}: AUC {found.auc.text()}, KS {found.ks.text()}" for name, found in self.results.items()]
+        return "\n".join(lines)
+
+
 class BinnedFeature(Part, frozen=True):
     """One feature's bins, in the order of its values; lists are by bin."""
 
@@ -330,7 +346,15 @@ class ScoresView(View, frozen=True, tag="scores"):
 
 
 AnyView = (
-    AlignmentView | FrameView | TrainingView | ModelView | EnsembleView | EvaluationView | BinningView | ScoresView
+    AlignmentView
+    | FrameView
+    | TrainingView
+    | ModelView
+    | EnsembleView
+    | EvaluationView
+    | ComparisonView
+    | BinningView
+    | ScoresView
 )
 
 
@@ -376,8 +400,12 @@ def _check_lengths(view: AnyView) -> None:
         i < node.left < len(view.tree) - 1 for i, node in enumerate(view.tree) if node.party
     ):
         raise ValueError("not a view that can be drawn: a tree whose nodes are not in order")
-    evaluation = view.evaluation if isinstance(view, ModelView | EnsembleView) else view
-    if isinstance(evaluation, EvaluationView):
+    evaluations: list[object] = [view.evaluation if isinstance(view, ModelView | EnsembleView) else view]
+    if isinstance(view, ComparisonView):
+        evaluations = [*view.results.values()]
+    for evaluation in evaluations:
+        if not isinstance(evaluation, EvaluationView):
+            continue
         roc, calibration = evaluation.roc, evaluation.calibration
         if roc is not None:
             pairs.append(("fpr and tpr", len(roc.fpr), len(roc.tpr)))

@@ -29,6 +29,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
@@ -108,8 +109,8 @@ def send_directions(link: Link, part: Mapping[str, Any], X: Floats, run: RunCont
         run.progress("score", rows.stop, len(X))
 
 
-def packed_directions(part: Mapping[str, Any], X: Floats) -> np.ndarray:
-    """[n, ceil(nodes / 8)] uint8: a passive party's directions of rows, at those of its nodes that it may tell of."""
+def packed_directions(part: Mapping[str, Any], X: Floats) -> npt.NDArray[np.uint8]:
+    """[n, ceil(nodes/8)]: which way rows go at a passive party's own nodes, as far as these do not rule it out."""
     left = goes_left(X, part["column"], part["threshold"], part["default_left"], sets_from_part(part.get("sets", ())))
     return np.packbits(reachable(left, part["ancestor"], part["side"]), axis=1)
 
@@ -146,7 +147,7 @@ def received(link: Link, forest: Forest, X: Floats) -> Iterator[tuple[slice, Tru
 
 
 def own_directions(forest: Forest, X: Floats) -> Truths:
-    """[n, nodes]: which way rows go at the active party's nodes; False at all others."""
+    """[n, nodes]: which way rows go at the active party's own nodes; 0 at all others."""
     own = (np.asarray(forest.left) != LEAF) & (np.asarray(forest.owner) == 0)
     nodes = np.flatnonzero(own).tolist()
     columns, cuts = [forest.feature[node] for node in nodes], [forest.threshold[node] for node in nodes]
@@ -219,6 +220,12 @@ def _named(parties: Sequence[str], shares: Floats) -> dict[str, Floats]:
 
 def ordered(party: str, data: Dataset) -> tuple[Floats, list[str]]:
     """The model's columns in the model's order, where values may be missing, and notes on what the model lacks."""
+    X, unseen = coded(party, data)
+    return X, [*newly_missing(party, X, data.part, unseen), *unseen_notes(party, unseen)]
+
+
+def coded(party: str, data: Dataset) -> tuple[Floats, dict[str, int]]:
+    """The same columns, and how many rows have a category of each that no training row had."""
     if "columns" not in data.part or "default_left" not in data.part:
         raise DataError(f"{party} holds no boosted model of this run to score with; fit one first.")
     if data.X is None or data.X.shape[1] != len(data.columns):
@@ -229,11 +236,9 @@ def ordered(party: str, data: Dataset) -> tuple[Floats, list[str]]:
     if absent:
         raise DataError(f"{party}'s model was trained on {', '.join(map(repr, absent))}, which these rows lack.")
     X = data.X[:, [place[name] for name in coding.columns]]
-    missing = newly_missing(party, X, data.part)
     data = replace(data, X=X, columns=coding.columns)
     coding.check(party, data)
-    X, unseen = coding.applied(data)
-    return X, [*missing, *unseen_notes(party, unseen)]
+    return coding.applied(data)
 
 
 PROTOCOL = Protocol(
