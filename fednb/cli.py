@@ -168,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--prefix", type=Path, metavar="DIR", help="below another prefix")
     kernels.add_argument("--party", default="", metavar="NAME", help="also a kernel that opens on this party")
     kernels.add_argument("--profile", default="", metavar="FILE", help="that party's federation file or home")
+    kernels.add_argument("--owner", type=Path, metavar="HOME", help="also a kernel with this member's inbox")
     return parser
 
 
@@ -188,7 +189,7 @@ def _serve_arguments(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--reasons", type=int, default=0, metavar="N", help="of a scorecard, by party, up to 4")
     serve.add_argument("--refresh", type=float, default=60.0, metavar="MINUTES", help="others' rows anew (default: 60)")
     missing = serve.add_argument_group("when another party is missing")
-    missing.add_argument("--fallback", type=Path, metavar="FILE", help="an OwnLogisticRegression, as save wrote it")
+    missing.add_argument("--fallback", type=Path, metavar="FILE", help="a model of this party alone, as save wrote it")
     missing.add_argument(
         "--fallback-on", metavar="CAUSES",
         help="only for these: missing,preparing,timeout,refused,absent,data (default: all)",
@@ -529,7 +530,7 @@ def _kernels(parsed: argparse.Namespace) -> int:
         changed = [*kernelspecs.remove(**where), *labextension.remove(**where)]
     else:
         changed = [
-            *kernelspecs.install(**where, party=parsed.party, profile=parsed.profile),
+            *kernelspecs.install(**where, party=parsed.party, profile=parsed.profile, owner=parsed.owner),
             labextension.install(**where),
         ]
     for folder in changed:

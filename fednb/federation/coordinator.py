@@ -205,6 +205,7 @@ class CoordinatorService:
         found: list[m.TableInfo] = []
         missing: dict[str, str] = {}
         modes: dict[str, str] = {}
+        asks: list[str] = []
 
         def ask(party: str) -> m.Tables:
             talk = self._endpoint.open(party, f"member/describe-{secrets.token_hex(8)}")
@@ -225,9 +226,10 @@ class CoordinatorService:
                     # a party describes its own tables and mode only, whatever it says
                     found += [msgspec.structs.replace(info, member=party) for info in said.tables]
                     modes[party] = said.modes.get(party, "")
+                    asks += [party] if party in said.asks else []
                 except LinkError as error:
                     missing[party] = str(error)
-        return m.Tables(tables=found, missing=missing, modes=modes)
+        return m.Tables(tables=found, missing=missing, modes=modes, asks=asks)
 
     # ------------------------------------------------------------ runs
 

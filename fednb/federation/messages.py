@@ -257,6 +257,7 @@ class Tables(Message):
     tables: list[TableInfo]
     missing: dict[str, str] = {}  # member -> why it did not answer
     modes: dict[str, Word] = {}  # member -> the mode that its owner set
+    asks: list[Word] = []  # members whose owners approve cells, and who invent rows to write them on
 
 
 # ---------------------------------------------------------------- runs: client <-> coordinator

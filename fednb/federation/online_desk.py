@@ -35,7 +35,6 @@ from fednb.protocols import ids as spelling
 from fednb.protocols.base import Dataset
 from fednb.protocols.model_part import check_seal
 from fednb.protocols.online_part import Score, meaning, scoring, texts
-from fednb.protocols.own_logistic import scores_of
 from fednb.text import plain
 from fednb.wire.endpoint import Conversation, Endpoint, Presence
 from fednb.wire.keys import write_whole
@@ -144,8 +143,7 @@ class OnlineDesk:
         if request.fallback is not None:
             spare = self._part(request.fallback)
             check_declared(self._me, spare)
-            if "intercept" not in spare:
-                raise DataError(f"the fallback is no model of {self._me}'s own: save an OwnLogisticRegression.")
+            scoring(self._me, spare, (), 0)
         if request.table is not None:
             self._index(request.table)
         service = Service(self._federation, self._me, request)
@@ -169,9 +167,9 @@ class OnlineDesk:
         fallback, why_no_fallback = None, "the service has no fallback."
         if asked.fallback is not None:
             try:
-                own = self._own(asked, asked.fallback, ask, row)
-                fallback = Figure(float(scores_of(self._me, own, self._part(asked.fallback))[0]))
-                why_no_fallback = ""
+                own, part = self._own(asked, asked.fallback, ask, row), self._part(asked.fallback)
+                spare = scoring(self._me, part, (), asked.reasons if "card" in part else 0)
+                fallback, why_no_fallback = _figure(spare.score(own, {})), ""
             except DataError as error:
                 why_no_fallback = str(error)
         try:

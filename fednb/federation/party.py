@@ -111,6 +111,11 @@ class RunPolicy(Protocol):
         """ "open", "protocol-only" and so on, as it is now."""
         ...
 
+    @property
+    def approves(self) -> bool:
+        """Whether its owner may be asked for cells, now."""
+        ...
+
     def check_run(self, join: m.Join) -> None:
         """Raises Refused, naming the rule."""
         ...
@@ -176,7 +181,9 @@ class PartyService:
             return
         request = talk.recv(m.Join, m.Describe)
         if isinstance(request, m.Describe):
-            talk.send(m.Tables(tables=self._tables.describe(), modes={self._endpoint.me: self._policy.mode}))
+            me, policy = self._endpoint.me, self._policy
+            asks = [me] if policy.approves else []
+            talk.send(m.Tables(tables=self._tables.describe(), modes={me: policy.mode}, asks=asks))
             return
         try:
             protocol = self._lookup(request.protocol)

@@ -345,9 +345,54 @@ class ScoresView(View, frozen=True, tag="scores"):
         return f"Scores of {self.rows:,} rows at {self.member}{saved}" + (f": {summary}" if summary else "")
 
 
+class FeatureLine(Part, frozen=True):
+    """What is known of one feature, as far as it was released and asked for."""
+
+    party: Label
+    feature: Label
+    kind: Label = "number"  # else why it has no figures
+    note: Sentence = ""  # the same in words
+    missing: Number = None  # share of the rows
+    mean: Number = None
+    sd: Number = None
+    edges: Numbers = []  # of its histogram: [bars + 1]
+    counts: Annotated[list[Count], Meta(max_length=1_000)] = []
+    iv: Number = None
+    label: Number = None  # r with the label
+    psi: Number = None
+    vif: Number = None
+    nearest: Label = ""  # the feature that it goes with most, "party.column" ...
+    near: Number = None  # ... and r
+
+
+class ProfileView(View, frozen=True, tag="profile"):
+    """Features of all parties, best first: each one's distribution, and what it has to do with the others."""
+
+    features: Annotated[list[FeatureLine], Meta(max_length=20_000)] = []
+    members: Names = []
+    rows: Count = 0
+    part: Label = ""
+    label: Label = ""  # "bank.default"
+    rate: Number = None  # of positives
+    newer: Count = 0  # rows that psi compares with
+    ranked: Label = ""  # by what
+    notes: Annotated[list[Sentence], Meta(max_length=50)] = []
+
+    def _text(self) -> str:
+        told = f"{self.rows:,} rows{f' ({self.part})' if self.part else ''}"
+        lines = [f"Profile of {len(self.features)} features at {', '.join(self.members)}, {told}"]
+        for line in self.features[:20]:
+            figures = {"IV": line.iv, "r with label": line.label, "PSI": line.psi, "VIF": line.vif}
+            said = [f"{name} {format_number(value)}" for name, value in figures.items() if value is not None]
+            lines.append(f"  {line.party}.{line.feature}: {', '.join(said) or line.note or line.kind}")
+        lines += [f"  and {len(self.features) - 20} more"] if len(self.features) > 20 else []
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+
 AnyView = (
     AlignmentView
     | FrameView
+    | ProfileView
     | TrainingView
     | ModelView
     | EnsembleView
@@ -394,6 +439,8 @@ def _check_lengths(view: AnyView) -> None:
     if isinstance(view, BinningView):
         for f in view.features:
             pairs += [(f.name, len(f.rows), len(each)) for each in (f.holds, f.cells, f.positives, f.woe, f.iv)]
+    if isinstance(view, ProfileView):
+        pairs += [("edges and counts", len(f.edges), len(f.counts) + 1) for f in view.features if f.counts]
     if isinstance(view, ModelView):
         pairs += [(p.member, len(p.columns), len(p.values)) for p in view.parts if p.values is not None]
     if isinstance(view, EnsembleView) and not all(

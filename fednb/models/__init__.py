@@ -16,6 +16,7 @@ from fednb.models.one_vs_rest import ClassEvaluation, VerticalOneVsRest
 from fednb.models.own import OwnLogisticRegression
 from fednb.models.pipeline import VerticalPipeline
 from fednb.models.poisson import VerticalPoissonRegression
+from fednb.models.profile import FeatureProfile, profile_features
 from fednb.models.regression import Withheld
 from fednb.models.scorecard import Scorecard
 from fednb.models.scores import Scores
@@ -40,6 +41,7 @@ __all__ = [
     "Cost",
     "Evaluation",
     "FeatureCorrelation",
+    "FeatureProfile",
     "FeatureStatistics",
     "FitQuality",
     "ModelComparison",
@@ -67,6 +69,7 @@ __all__ = [
     "compare_scores",
     "cross_validate",
     "evaluate_by",
+    "profile_features",
     "score_stability",
     "select_features",
 ]

@@ -220,12 +220,19 @@ def _named(parties: Sequence[str], shares: Floats) -> dict[str, Floats]:
 
 def ordered(party: str, data: Dataset) -> tuple[Floats, list[str]]:
     """The model's columns in the model's order, where values may be missing, and notes on what the model lacks."""
-    X, unseen = coded(party, data)
-    return X, [*newly_missing(party, X, data.part, unseen), *unseen_notes(party, unseen)]
+    coding, there = _placed(party, data)
+    missing = newly_missing(party, np.asarray(there.X), data.part)
+    X, unseen = coding.applied(there)
+    return X, [*missing, *unseen_notes(party, unseen)]
 
 
 def coded(party: str, data: Dataset) -> tuple[Floats, dict[str, int]]:
     """The same columns, and how many rows have a category of each that no training row had."""
+    coding, there = _placed(party, data)
+    return coding.applied(there)
+
+
+def _placed(party: str, data: Dataset) -> tuple[Coding, Dataset]:
     if "columns" not in data.part or "default_left" not in data.part:
         raise DataError(f"{party} holds no boosted model of this run to score with; fit one first.")
     if data.X is None or data.X.shape[1] != len(data.columns):
@@ -236,9 +243,9 @@ def coded(party: str, data: Dataset) -> tuple[Floats, dict[str, int]]:
     if absent:
         raise DataError(f"{party}'s model was trained on {', '.join(map(repr, absent))}, which these rows lack.")
     X = data.X[:, [place[name] for name in coding.columns]]
-    data = replace(data, X=X, columns=coding.columns)
-    coding.check(party, data)
-    return coding.applied(data)
+    there = replace(data, X=X, columns=coding.columns)
+    coding.check(party, there)
+    return coding, there
 
 
 PROTOCOL = Protocol(

@@ -33,15 +33,12 @@ def whole(X: Floats, columns: Sequence[str]) -> list[str]:
     return [name for name, x in zip(columns, X.T, strict=True) if not np.isnan(x).any()]
 
 
-def newly_missing(party: str, X: Floats, part: Mapping[str, Any], unseen: Mapping[str, int]) -> list[str]:
-    """Notes on columns of rows X [n, d] that are to be scored; `part` is the party's part of the model.
-
-    unseen : how many rows of a column are without a value because no training row had their category.
-    """
+def newly_missing(party: str, X: Floats, part: Mapping[str, Any]) -> list[str]:
+    """Notes on columns of rows X [n, d] that are to be scored; `part` is the party's part of the model."""
     notes = []
     before = frozenset(part.get("whole", ()))
     for name, x in zip(part["columns"], X.T, strict=True):
-        missing = int(np.isnan(x).sum()) - unseen.get(name, 0) if name in before else 0
+        missing = int(np.isnan(x).sum()) if name in before else 0
         if missing:
             notes.append(
                 f"{party}'s {name!r} is missing in {rows_said(missing)}, and in no training row: trees send such rows "

@@ -21,6 +21,8 @@ KINDS = (
     saved.SavedCard,
 )
 
+SPARES = (saved.SavedOwn, saved.SavedCard)
+
 
 class Version(msgspec.Struct, frozen=True):
     """Which model it was."""
@@ -36,18 +38,23 @@ class Deployed:
 
     party: str  # the active one
     model: saved.Saved
-    fallback: saved.SavedOwn | None
+    fallback: saved.Saved | None
 
     @classmethod
     def read(cls, party: str, model: Path, fallback: Path | None) -> Deployed:
         """Raises ConfigError for files that cannot be served at `party`."""
         try:
             found = saved.read(model, saved.Saved)
-            own = None if fallback is None else saved.read(fallback, saved.SavedOwn)
+            own = None if fallback is None else saved.read(fallback, saved.Saved)
         except DataError as error:
             raise ConfigError(str(error)) from None
         if not isinstance(found, KINDS):
-            raise ConfigError(f"{model} holds a {_kind(found)}, which gives no score of an applicant.")
+            raise ConfigError(f"{model} holds a {_kind(found)}, which is not served.")
+        if own is not None and (not isinstance(own, SPARES) or set(own.features) != {party}):
+            raise ConfigError(
+                f"{fallback} holds a {_kind(own)} of {', '.join(own.features)}; a fallback is an OwnLogisticRegression "
+                f"of {party}'s features alone, or a Scorecard of one."
+            )
         for path, each in ((model, found), (fallback, own)):
             if each is not None and each.label.partition(".")[0] != party:
                 raise ConfigError(f"{path} predicts {each.label}; it is served where that label is, not at {party}.")
@@ -61,20 +68,21 @@ class Deployed:
 
     def features(self, texts: Sequence[str]) -> dict[str, str]:
         """The active party's features that a request brings: "number", "text", or either "or null"."""
-        missing = " or null" if isinstance(self.model, saved.SavedCard | saved.SavedBoosting) else ""
-        own = self.model.features.get(self.party, [])
-        found = {name: ("text" if name in texts else "number") + missing for name in own}
-        for name in [] if self.fallback is None else self.fallback.features[self.party]:
-            found.setdefault(name, "number")
+        found: dict[str, str] = {}
+        for model in (self.model, self.fallback):
+            missing = " or null" if isinstance(model, saved.SavedCard | saved.SavedBoosting) else ""
+            for name in [] if model is None else model.features.get(self.party, []):
+                found.setdefault(name, ("text" if name in texts else "number") + missing)
         return found
 
     def overrides(self) -> list[dict[str, Any]]:
         """Of a scorecard: which points somebody chose, and why."""
         return self.model.overrides if isinstance(self.model, saved.SavedCard) else []
 
-    def named(self, party: str, code: int) -> str:
-        """The feature that a reason's number stands for."""
-        names = self.model.features.get(party, [])
+    def named(self, party: str, code: int, *, spare: bool = False) -> str:
+        """The feature that a reason's number stands for, in the model or in its fallback."""
+        model = self.fallback if spare and self.fallback is not None else self.model
+        names = model.features.get(party, [])
         return names[code - 1] if 0 < code <= len(names) else ""
 
     def request(self, *, table: str | None, reasons: int, refresh: float) -> OnlineServe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 import stat
@@ -90,6 +91,7 @@ def run(options: Options, ready: Callable[[str], None]) -> None:
             ssl_keyfile=options.key,
             timeout_graceful_shutdown=5,
         )
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
         scheme = "https" if options.certificate else "http"
         host, port = listening.getsockname()[:2]
         ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")

@@ -123,39 +123,30 @@ class Service:
             None if found.fallback is None else found.fallback.value,
         )
         if found.federated is not None:
-            return 200, self._federated(request, found.federated, both, found.run)
+            answer = self._answer(request, found.federated, both, spare=False)
+            return 200, msgspec.structs.replace(answer, meaning=self._agent.begin().meaning, run=found.run)
         if found.fallback is not None and found.cause in self._rules.falls_back_on:
-            return 200, Answer(
-                request_id=request,
-                status="fallback",
-                cause=found.cause,
-                why=found.why,
-                score=found.fallback.value,
-                meaning="probability",
-                scores=both,
-                model=self.deployed.fallback_version(),
-            )
+            answer = self._answer(request, found.fallback, both, spare=True)
+            return 200, msgspec.structs.replace(answer, meaning="probability", cause=found.cause, why=found.why)
         spared = " For that the owner has no fallback." if found.fallback else ""
         why = f"{found.why}{spared} {found.why_no_fallback}".strip()
         return CAUSES[found.cause], Answer(request_id=request, status="refused", cause=found.cause, why=why)
 
-    def _federated(self, request: str, figure: Figure, both: Both, run: str) -> Answer:
+    def _answer(self, request: str, figure: Figure, both: Both, *, spare: bool) -> Answer:
         return Answer(
             request_id=request,
-            status="federated",
+            status="fallback" if spare else "federated",
             score=figure.value,
-            meaning=self._agent.begin().meaning,
             points=figure.points,
             reasons=[
-                Reason(party, code, self.deployed.named(party, code))
+                Reason(party, code, self.deployed.named(party, code, spare=spare))
                 for party, codes in figure.reasons.items()
                 for code in codes
             ],
             unseen=list(figure.unseen),
             no_evidence=dict(figure.no_evidence),
             scores=both,
-            model=self.deployed.version(),
-            run=run,
+            model=self.deployed.fallback_version() if spare else self.deployed.version(),
         )
 
     def _versions(self) -> Mapping[str, Any]:

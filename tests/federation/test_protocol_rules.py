@@ -233,7 +233,7 @@ def everything(world: World) -> None:
     assert [item for item in federation.watch(run) if isinstance(item, m.RunEnded)]
 
 
-CONSENT = {party: RulesConfig(standard_errors=True) for party in ("bank", "agency", "telco")}
+CONSENT = {party: RulesConfig(standard_errors=True, decrypted_per_row=1.0) for party in ("bank", "agency", "telco")}
 
 
 @pytest.mark.slow
@@ -259,7 +259,7 @@ def test_every_protocol_declares_who_sends_what_and_no_ciphertext_goes_to_the_ho
             assert not (kind.discloses.form == "encrypted" and receiver == "coordinator"), kind
             assert not (kind.discloses.decrypts and receiver != "coordinator"), kind
             assert not kind.discloses.sizes or kind.discloses.sizes in kind.__struct_fields__
-    assert set(protocol.limits) <= {"iterations", "batch", "leaf"}
+    assert set(protocol.limits) <= {"iterations", "batch", "leaf", "shown", "alone", "purity", "anonymous"}
     assert set(protocol.limits.values()) <= set(protocol.params.__struct_fields__)
 
 
@@ -268,6 +268,10 @@ def test_every_protocol_declares_who_sends_what_and_no_ciphertext_goes_to_the_ho
 
 def fit(made: World, **options: Any) -> None:
     VerticalLogisticRegression(**{"max_iter": 1, **options}).fit(made.align(), y="bank.default")
+
+
+def boost(made: World, **options: Any) -> None:
+    SecureBoostClassifier(n_estimators=1, max_depth=1, **options).fit(made.align(), y="bank.default")
 
 
 def align_on_figures(made: World) -> None:
@@ -284,6 +288,11 @@ REFUSALS: dict[str, tuple[RulesConfig, Act]] = {
     "min_rows": (RulesConfig(min_rows=ROWS + 1), fit),
     "rows_per_feature": (RulesConfig(rows_per_feature=ROWS), fit),
     "max_iterations": (RulesConfig(max_iterations=5), lambda made: fit(made, max_iter=6)),
+    "min_leaf": (RulesConfig(min_leaf=11), boost),
+    "min_shown": (RulesConfig(min_shown=50), boost),
+    "active_trees": (RulesConfig(active_trees=1), boost),
+    "max_purity": (RulesConfig(max_purity=0.9), lambda made: boost(made, purity=0.95)),
+    "anonymous_splits": (RulesConfig(anonymous_splits=True), boost),
     "decrypted_per_row": (RulesConfig(decrypted_per_row=0.001), fit),
     "alignments_a_day": (RulesConfig(alignments_a_day=1), lambda made: [made.align() for _ in range(2)]),
     "runs_a_day": (RulesConfig(runs_a_day=2), lambda made: [made.align() for _ in range(3)]),
@@ -320,13 +329,35 @@ def test_standard_errors_need_the_consent_of_every_owner(world: Make) -> None:
 def test_standard_errors_count_as_scores_and_as_decrypted_numbers(world: Make) -> None:
     made = world(
         CONSENT | {"agency": RulesConfig(standard_errors=True)},
-        permits={"analyst": PermitConfig(ALL, ALL, ALL, decrypted=8)},
+        permits={"analyst": PermitConfig(ALL, ALL, ALL, decrypted=9)},
     )
     frame = made.align()
     model = VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")  # 2 + 2 features, 3 and 2 numbers
-    with pytest.raises(QuotaExceeded, match="has 8 numbers decrypted in runs of analyst") as caught:
-        model.add_standard_errors(frame)  # 3 times 2 at the bank, twice 2 at the agency
+    with pytest.raises(QuotaExceeded, match="agency has 9 numbers decrypted in runs of analyst") as caught:
+        model.add_standard_errors(frame)  # 3 times 2 at the bank, 2 times 2 + 3 at the agency
     assert caught.value.rule == "analysts.decrypted"
+
+
+def test_columns_that_cells_wrote_have_no_standard_errors(world: Make) -> None:
+    """An analyst's column that marks one row would have an error that tells how far that row is from the others."""
+    made = world(CONSENT)
+    loans = made.tables["bank"].read("loans")
+    made.tables["bank"].save(
+        "probe", loans.assign(a=np.where(np.arange(ROWS) == 7, 9.0, loans["a"])), ["id"], "default"
+    )
+    frame = made.align("probe")
+    model = VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")
+    with pytest.raises(Refused, match="no figures of single columns of a table that cells made") as caught:
+        model.add_standard_errors(frame)
+    assert (caught.value.member, caught.value.rule) == ("bank", "protocols.cell_columns")
+
+
+def test_a_run_that_asks_for_all_defences_takes_place(world: Make) -> None:
+    rules = RulesConfig(min_leaf=12, min_shown=50, active_trees=1, max_purity=0.95, anonymous_splits=True)
+    made = world({"bank": rules, "agency": rules})
+    chosen = {"min_leaf": 12, "min_shown": 50, "active_trees": 1, "purity": 0.95, "anonymous_splits": True}
+    boosted = SecureBoostClassifier(n_estimators=2, max_depth=2, **chosen).fit(made.align(), y="bank.default")
+    assert boosted.n_rounds_ == 2
 
 
 def test_the_sets_of_others_have_a_size_too(world: Make) -> None:

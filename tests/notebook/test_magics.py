@@ -222,6 +222,14 @@ def test_fed_mock_brings_invented_rows(world: Any) -> None:
         world.shell.run_line_magic("fed", "mock bank")
 
 
+@pytest.mark.parametrize("option", ["--noblock", "-o x"])
+def test_a_dry_run_is_for_looking_at_only(world: Any, option: str) -> None:
+    with pytest.raises(UsageError, match="neither -o nor --noblock"):
+        world.party(f"bank --dry-run {option}", "pass")
+    with pytest.raises(UsageError, match="no invented rows"):
+        world.shell.run_cell_magic("coordinator", "--dry-run", "pass")
+
+
 def test_fed_asked_lists_every_partys_requests_and_makes_their_words_harmless(world: Any) -> None:
     state = m.AskState("abc", "denied", "too \x1b[31mmuch", "to count", 1.8e9, 0.0, 0, "len(fed.load('loans'))")
     world.agents["agency"].asks.append(state)

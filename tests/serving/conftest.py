@@ -49,10 +49,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             card.override("bank.income", 0, -40.0, "seasonal income is understated", federation)
             card.score(frame).save("card")
             card.save(folder / "card.json", federation)
+            alone = OwnLogisticRegression(standardize=False, clip=None).fit(coded, y="bank.default")
+            alone.predict_proba(coded).save("alone")
+            Scorecard(digits=3).fit(binning, alone, federation).save(folder / "spare.json", federation)
         kept = running.root / "bank" / "tables"
-        tables = {name: pd.read_parquet(kept / f"{name}.parquet") for name in ("regression", "card", "own")}
+        tables = {name: pd.read_parquet(kept / f"{name}.parquet") for name in ("regression", "card", "own", "alone")}
         scores = tables["card"].set_index("sme_id").rename(columns={"score": "card"})
         scores["regression"] = tables["regression"].set_index("sme_id")["score"]
+        scores["spare"] = tables["alone"].set_index("sme_id")["score"]
         made = World(folder, running, loans.set_index("sme_id"), scores, tables["own"].set_index("sme_id")["score"])
         yield made
         if made.own:

@@ -55,7 +55,8 @@ def test_which_model_answers_can_be_asked(world: World, regression: Served) -> N
 
 
 def test_points_and_reasons_of_a_scorecard_and_its_overrides(world: World) -> None:
-    with serving(world.bank, "--model", world.folder / "card.json", "--reasons", 1, "--log-applicants") as served:
+    files = ("--model", world.folder / "card.json", "--fallback", world.folder / "spare.json")
+    with serving(world.bank, *files, "--reasons", 1, "--log-applicants") as served:
         served.until(lambda said: said["federated"])
         answer = served.score(ID, features(world))
         (entry,) = [line for line in served.log() if line.get("request_id") == answer["request_id"]]
@@ -66,7 +67,10 @@ def test_points_and_reasons_of_a_scorecard_and_its_overrides(world: World) -> No
             *(("bank", name) for name in ("income", "PAY 0")),
             *(("agency", name) for name in ("delay", "usage", "count", "amount")),
         }
-        assert answer["scores"]["fallback"] is None
+        assert answer["scores"]["fallback"] == pytest.approx(world.scores.loc[ID, "spare"], abs=1e-3)  # rounded points
+        alone = served.score("stranger", features(world))
+        assert alone["status"] == "fallback" and alone["score"] == answer["scores"]["fallback"]
+        assert {reason["party"] for reason in alone["reasons"]} <= {"bank"} and alone["points"] != answer["points"]
         missing = served.score(ID, features(world) | {"income": None})
         assert missing["status"] == "federated" and missing["unseen"] == ["income"]
         assert missing["no_evidence"] == {"bank": 1, "agency": 0}

@@ -21,6 +21,7 @@ from fednb.federation.views import (
     EvaluationView,
     FrameView,
     ModelView,
+    ProfileView,
     ScoresView,
     TrainingView,
     View,
@@ -72,7 +73,17 @@ def show(
 
 def outputs(view: AnyView, styles: Mapping[str, Look]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """MIME bundles with their metadata: the picture, then the same figures as a table to unfold."""
-    from fednb.notebook.widgets import alignment, binning, comparison, ensemble, evaluation, frame, model, scores
+    from fednb.notebook.widgets import (
+        alignment,
+        binning,
+        comparison,
+        ensemble,
+        evaluation,
+        frame,
+        model,
+        profile,
+        scores,
+    )
     from fednb.notebook.widgets.card import html_table, text_table
 
     card: Any = None
@@ -103,6 +114,9 @@ def outputs(view: AnyView, styles: Mapping[str, Look]) -> list[tuple[dict[str, A
     elif isinstance(view, ScoresView):
         card = scores.picture(view, styles)
         tables.append((view.plain(), scores.HEAD, scores.rows(view)))
+    elif isinstance(view, ProfileView):
+        card = profile.picture(view, styles)
+        tables.append(("All features", profile.HEAD, profile.rows(view)))
     made: list[tuple[dict[str, Any], dict[str, Any]]] = [card.bundle(view.plain())] if card is not None else []
     folded = card is not None
     tables = [table for table in tables if table[2]]
@@ -123,7 +137,7 @@ def _looks(view: AnyView, federation: Federation | None) -> Mapping[str, Look]:
         members = list(view.columns)
     elif isinstance(view, AlignmentView | ModelView):
         members = [part.member for part in (view.parties if isinstance(view, AlignmentView) else view.parts)]
-    elif isinstance(view, EnsembleView):
+    elif isinstance(view, EnsembleView | ProfileView):
         members = list(view.members)
     elif isinstance(view, BinningView):
         members = [feature.party for feature in view.features]

@@ -20,10 +20,12 @@ from fednb.federation.views import (
     EnsembleView,
     Estimate,
     EvaluationView,
+    FeatureLine,
     FrameView,
     Importance,
     ModelView,
     PartyAlignment,
+    ProfileView,
     Roc,
     ScoresView,
     TreeNode,
@@ -91,7 +93,21 @@ def binned(party: str, feature: str, bins: int = 4, **more: Any) -> BinnedFeatur
     )
 
 
+def profile(name: str = "agency", **more: Any) -> ProfileView:
+    bars = {"edges": [0, 1, 3], "counts": [9, 1]}
+    line = FeatureLine(party="bank", feature="income", missing=0.6, mean=-3.5e7, sd=0.01, **bars)
+    other = FeatureLine(party=name, feature=name, label=-0.0, psi=0.31, vif=12.0, nearest=f"{name}.x", near=-0.9)
+    odd = FeatureLine(party=name, feature="town", kind="text", note="it is text", edges=[1, 1], counts=[3])
+    return ProfileView(features=[line, other, odd], members=["bank", name], rows=1000, rate=0.2, **more)
+
+
 VIEWS: dict[str, AnyView] = {
+    "a profile": profile(label="bank.default", newer=200, ranked="information value", part="train"),
+    "a bare profile": ProfileView(),
+    "a stranger's profile": profile(EVIL, label=EVIL, ranked=EVIL, notes=[EVIL]),
+    "a profile of many": ProfileView(
+        members=["bank"], rows=9, features=[FeatureLine(party="bank", feature=f"c{i}", iv=0.1) for i in range(60)]
+    ),
     "two parties": AlignmentView(matched=70, parties=[party("bank"), party("agency", 90)], seconds=1.0),
     "three parties": AlignmentView(matched=7, parties=[party(name) for name in ("bank", "agency", "telco")]),
     "four parties": AlignmentView(matched=7, parties=[party(name) for name in ("bank", "agency", "telco", "x")]),
@@ -154,7 +170,7 @@ def test_every_view_has_an_output_that_reads_without_a_kernel(name: str) -> None
             assert size["alt"], "who cannot see the picture gets its words"
 
 
-@pytest.mark.parametrize("name", [name for name in VIEWS if name.startswith("a stranger's")])
+@pytest.mark.parametrize("name", [name for name in VIEWS if name.startswith("a stranger's ")])
 def test_a_strangers_text_never_becomes_markup_nor_terminal_control(name: str) -> None:
     shown = outputs(VIEWS[name], STYLES)
     markup = "".join(data.get("text/html", "") for data, _ in shown)
@@ -168,6 +184,17 @@ def test_an_ensembles_words_say_who_contributes_what() -> None:
     (card, _), (table, _) = outputs(VIEWS["an ensemble"], STYLES)
     assert "bank: 75% of the gain" in card["text/plain"] and "agency: 25%" in card["text/plain"]
     assert "#3" in table["text/plain"] and "12.5" in table["text/plain"]
+
+
+def test_a_profile_says_in_words_and_in_its_table_what_the_picture_shows() -> None:
+    (card, _), (table, _) = outputs(VIEWS["a profile"], STYLES)
+    words = card["text/plain"]
+    assert "Profile of 3 features at bank, agency, 1,000 rows (train)" in words
+    assert "agency.agency: r with label -0, PSI 0.31, VIF 12" in words and "agency.town: it is text" in words
+    assert "<details><summary>All features" in table["text/html"], "it opens with the keyboard, in any theme"
+    assert "60.0%" in table["text/plain"] and "agency.x" in table["text/plain"] and "-0.9" in table["text/plain"]
+    (_, _), (many, _) = outputs(VIEWS["a profile of many"], STYLES)
+    assert many["text/html"].count('<th scope="row"') == 60
 
 
 def test_a_table_escapes_every_place() -> None:
