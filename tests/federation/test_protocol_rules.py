@@ -205,8 +205,8 @@ def everything(world: World) -> None:
     assert model.add_standard_errors(train).standard_errors_, model.no_standard_errors_
     model.save(world.folder / "model.json", federation)
     VerticalLogisticRegression.load(world.folder / "model.json", federation)
-    prepared = VerticalPipeline([("fill", VerticalImputer()), ("fit", VerticalLogisticRegression(max_iter=1))])
-    prepared.fit(train, y="bank.default").evaluate(test)
+    steps = [("fill", VerticalImputer()), ("scale", VerticalScaler())]
+    VerticalPipeline(steps).fit(train, y="bank.default").transform(test)
     binning = WoeBinning(bins=3).fit(train, y="bank.default")
     binning.recut({"bank.a": [0.0]}, cells={"agency.c": [1]})
     binning.stability(frame)
@@ -709,8 +709,8 @@ def test_no_rule_touches_the_label_that_an_owner_declared_whatever_the_analyst_s
 @pytest.mark.parametrize("allowed", [False, True])
 def test_statistics_of_columns_that_rules_made_are_the_owners_decision(world: Make, allowed: bool) -> None:
     made = world({"bank": RulesConfig(cell_columns=allowed), "agency": RulesConfig(cell_columns=allowed)})
-    # what is left of a column between two close limits says how many rows are above them
-    above = VerticalWinsorizer(limits="value", lower=1.5, upper=1.5001, columns=["bank.a"])
+    # what is left of a column between two limits says how many rows are above them
+    above = VerticalWinsorizer(limits="value", lower=0.0, upper=1.0, columns=["bank.a"])
     prepared = VerticalImputer().fit_transform(above.fit_transform(made.align(), y="bank.default"), y="bank.default")
     if allowed:
         assert len(FeatureStatistics().fit(prepared).table_)
@@ -718,3 +718,19 @@ def test_statistics_of_columns_that_rules_made_are_the_owners_decision(world: Ma
     with pytest.raises(Refused, match="of a table that an analyst's rules made") as caught:
         FeatureStatistics().fit(prepared)
     assert caught.value.rule == "protocols.cell_columns"
+
+
+def test_limits_of_an_analysts_choice_that_differ_by_a_few_rows_are_refused(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    a = np.sort(made.tables["bank"].read("loans")["a"].to_numpy())
+
+    def cut(rows: int) -> None:
+        upper = float(a[-rows - 1 : -rows + 1].mean()) if rows else 99.0
+        VerticalWinsorizer(limits="value", lower=None, upper=upper, columns=["bank.a"]).fit(frame, "bank.default")
+
+    for rows in (0, 4, 30, 30, 60):  # beyond the limit; of four rows no figure can be
+        cut(rows)
+    with pytest.raises(Refused, match="does not cut 'a' there") as caught:
+        cut(31)
+    assert (caught.value.member, caught.value.rule) == ("bank", "protocols.rows_apart")
