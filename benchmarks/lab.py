@@ -84,7 +84,7 @@ def visit(browser: Browser, address: str, *, extension: bool) -> tuple[list[floa
     page = context.new_page()
     page.set_default_timeout(120_000)
     if not extension:
-        page.route("**/fednb-lab/static/*", lambda route: route.abort())
+        page.route("**/fednb-lab/static/**", lambda route: route.abort())
     page.goto(address.format(secrets.token_hex(4)))
     page.wait_for_selector(".jp-Notebook .jp-Cell .cm-content")
     if extension:

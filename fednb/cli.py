@@ -9,16 +9,12 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import msgspec
 
 from fednb.errors import ConfigError, FednbError, NotConnected, PeerLost
 from fednb.version import __version__
-
-if TYPE_CHECKING:
-    from fednb.policy.audit import Head
-    from fednb.wire.keys import MemberHome
 
 PRELOAD = ("fednb.models",)  # what coordinator cells find beside `fed`
 
@@ -424,22 +420,20 @@ def _policy(parsed: argparse.Namespace) -> int:
 
 
 def _audit(parsed: argparse.Namespace) -> int:
+    from fednb.federation import audited
     from fednb.policy import audit, report
     from fednb.wire.keys import MemberHome
 
     home = MemberHome.load(parsed.home)
-    folder = home.folder / "audit"
-    if not (folder / "log.jsonl").exists() and not (folder / "head").exists():
-        raise ConfigError(f"{home.folder} holds no audit log; it begins when {home.name} first starts.")
+    folder = audited.folder(home)
     if parsed.action == "erase":
         if not parsed.text or not parsed.reason:
             raise ConfigError("erasing needs --text DIGEST (as in the log) and --reason WHY, which the log will keep.")
         audit.AuditLog(folder, home.name, home.identity.sign).erase(parsed.text, parsed.reason)
         print(f"erased {parsed.text}")
         return OK
-    heads = [head for file in parsed.witness for head in audit.witnessed(file) if head.member == home.name]
-    signed = [head for head in heads if _signed(home, head)]
-    found = audit.verify(folder, home.name, signed)
+    checked = audited.check(home, parsed.witness)
+    found = checked.verdict
     if parsed.action == "export":
         content = (
             report.as_html(folder, home.name, found).encode()
@@ -453,25 +447,10 @@ def _audit(parsed: argparse.Namespace) -> int:
             parsed.output.touch(mode=0o600)
             parsed.output.write_bytes(content)
     else:
-        print(f"{found.entries} entries, head {found.head[:16]}, {found.witnessed} witnessed heads agree", end="")
-        print(f", {found.erased} texts erased" if found.erased else "")
-        if found.torn:
-            print(f"the last line is torn ({found.torn} bytes): its writer was killed; the next start puts it aside")
-        if len(signed) < len(heads):
-            print(f"{len(heads) - len(signed)} heads were left out: {home.name} did not sign them")
+        print(*checked.words(), sep="\n")
     for problem in found.problems:
         print(f"fednb: {problem}", file=sys.stderr)
     return FAILED if found.problems else OK
-
-
-def _signed(home: MemberHome, head: Head) -> bool:
-    from fednb.wire.rotation import former
-
-    try:
-        signature = bytes.fromhex(head.signature)
-        return any(keys.verifies(signature, head.signed) for keys in (home.roster[home.name], *former(home)))
-    except ValueError:
-        return False
 
 
 def _kernels(parsed: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from fednb.errors import ConfigError, DataError
 from fednb.federation import sources, staging
 from fednb.federation.columns import Columns, Ids, InMemory, kind_of
 from fednb.federation.messages import ColumnInfo, Name, TableInfo
+from fednb.federation.records import TableRecords
 from fednb.federation.row_keys import keys_of
 from fednb.federation.spill import FileMatrix
 from fednb.typed import known
@@ -139,8 +140,8 @@ class TableStore:
         *,
         missing: bool = False,
         parts: bool = False,
-        without: Container[str] = (),
         levels: dict[str, tuple[str, ...]] | None = None,
+        without: Container[str] = (),
     ) -> tuple[Any, tuple[str, ...]]:
         """[len(rows), d] and the names of the d columns; `columns=None`: all but ids and label; none of `without`.
 
@@ -191,6 +192,21 @@ class TableStore:
         self._require(name, found, columns)
         return table, found, columns
 
+    def records(
+        self, name: str, columns: Sequence[str] | None = None, rows: npt.NDArray[np.int64] | None = None
+    ) -> TableRecords:
+        """Columns as they are, whatever is in them; `columns=None`: all but ids. DataError for an unknown one."""
+        table, found = self.table(name), self._columns(name)
+        if columns is None:
+            columns = [c for c in found.names if c not in table.id]
+        self._require(name, found, columns)
+        for column in columns:
+            if column in table.id:
+                raise DataError(f"column {column!r} of table {name!r} of {self.member} is an id, not a feature.")
+        origin = self.origin(name)
+        taken = {*found.names, *(self._columns(origin).names if origin in self.names() else ())}
+        return TableRecords(found, columns, rows, taken)
+
     def label(
         self, name: str, column: str | None = None, rows: npt.NDArray[np.int64] | None = None
     ) -> npt.NDArray[np.float64]:
@@ -216,6 +232,14 @@ class TableStore:
 
     def declared_label(self, name: str) -> str | None:
         return self._declared[name].label if name in self._declared else None
+
+    def label_of(self, name: str) -> str | None:
+        """The label that somebody declared for a table, or for the one that it comes from."""
+        return self.table(name).label or self.declared_label(self.origin(name))
+
+    def derived(self, name: str) -> bool:
+        """Whether it was made of another one."""
+        return self.table(name).origin not in ("", name)
 
     def declared_id(self, name: str) -> tuple[str, ...]:
         """The columns that the owner declared as a table's id; none where she did not, or the table is not hers."""
@@ -273,7 +297,7 @@ class TableStore:
                 sources.save(self._folder / f"{name}.parquet", frame, table)
 
     def save_rows(
-        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[np.float64]]
+        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[Any]]
     ) -> None:
         """Make a derived table: the ids of `source`'s `rows`, and new columns beside them.
 
@@ -362,24 +386,22 @@ class TableStore:
             series = series.astype(series.dtype.categories.dtype)
         kind = kind_of(series)
         if kind == "date":
-            raise DataError(
-                f"{where} is a date. Turn it into a number (days since a fixed day, say) and fed.save that."
-            )
+            raise DataError(f"{where} is a date. Turn it into numbers with VerticalDateFeatures, or leave it out.")
         if kind == "text":
             numbers = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
             bad = int((np.isnan(numbers) & series.notna().to_numpy(dtype=bool)).sum())
             if bad:
                 raise DataError(
                     f"{where} is text: {bad:,} of {len(series):,} values are not numbers. Encode it "
-                    "(pandas.get_dummies, say) and fed.save the result, or leave the column out."
+                    "with VerticalOneHotEncoder, or leave the column out."
                 )
         else:
             numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
         absent = int(np.isnan(numbers).sum())
         if absent and not missing:
             raise DataError(
-                f"{where} has {absent:,} missing values in {len(numbers):,} rows. Fill or drop them at "
-                f"{self.member} (fed.load, fillna, fed.save), or leave the column out."
+                f"{where} has {absent:,} missing values in {len(numbers):,} rows. Fill them with "
+                "VerticalImputer, bin them with WoeBinning, or leave the column out."
             )
         infinite = int(np.isinf(numbers).sum())
         if infinite:

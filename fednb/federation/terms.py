@@ -52,6 +52,7 @@ class Terms:
     guard: Callable[[int], Callable[[Link], Link]] = lambda done: lambda link: link
     keep: Mapping[str, Any] = field(default_factory=dict)
     label_set: str = ""
+    apart: Callable[[str, npt.NDArray[np.int64]], None] | None = None  # notes sets of rows, by column
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,12 @@ class Admission:
         self._rules.begin(ask, facts)
         rules = self._rules
         keep = {} if facts.keys is None or facts.ids is not None else {"keys": facts.keys, "account": facts.account}
-        return Terms(lambda done: rules.guard(ask, facts, done), keep, facts.label_set)
+        return Terms(
+            lambda done: rules.guard(ask, facts, done),
+            keep,
+            facts.label_set,
+            lambda column, sets: rules.apart(ask, facts, column, sets),
+        )
 
     def _facts(self, join: m.Join, data: Dataset, used: Used | None) -> Facts:
         if used is None:  # of an earlier run's part, or of nothing
@@ -144,7 +150,8 @@ def asked(join: m.Join, protocol: RunProtocol, partners: Sequence[str], member: 
         aligns=any("ids" in role.needs for role in protocol.roles.values()),
         figures=protocol.roles[join.role].figures,
         columns=protocol.roles[join.role].columns,
-        limits={what: int(value) for what, value in limits.items() if value is not None},
+        limits={what: float(value) for what, value in limits.items() if value is not None},
         sends=protocol.sends,
         resumed=join.resume,
+        online="online" in protocol.roles[join.role].needs,
     )

@@ -266,6 +266,53 @@ class EnsembleView(View, frozen=True, tag="ensemble"):
         return "\n".join(lines)
 
 
+class BinnedFeature(Part, frozen=True):
+    """One feature's bins, in the order of its values; lists are by bin."""
+
+    party: Label
+    feature: Label
+    own: bool  # of the label's party, so that it may be cut at values
+    holds: Names
+    cells: Annotated[list[Count], Meta(max_length=1_000)]  # of the fit that each bin joins
+    rows: Annotated[list[Count], Meta(max_length=1_000)]
+    positives: Annotated[list[Count], Meta(max_length=1_000)]
+    woe: Numbers
+    iv: Numbers
+    edges: Numbers = []  # between bins of ordinary values, where the analyst chose them
+    dropped: Sentence = ""  # why it is left out
+
+    @property
+    def name(self) -> str:
+        return f"{self.party}.{self.feature}"
+
+    @property
+    def information(self) -> float:
+        """In nats."""
+        return sum(value or 0.0 for value in self.iv)
+
+
+class BinningView(View, frozen=True, tag="binning"):
+    """Bins of all features, the most informative feature first."""
+
+    features: Annotated[list[BinnedFeature], Meta(max_length=20_000)]
+    label: Label = ""  # "bank.default"
+    rows: Count = 0
+    notes: Annotated[list[Sentence], Meta(max_length=1_000)] = []
+    handle: Annotated[str, Meta(pattern="^[0-9a-f]{0,64}$")] = ""  # by which its kernel finds the binning
+    steps: Count = 0  # recounts that can be taken back
+    edit: bool = False  # a workbench, where bins are changed
+
+    def _text(self) -> str:
+        lines = [f"WoeBinning for {self.label} on {self.rows:,} rows: {len(self.features)} features"]
+        lines += [
+            f"  {f.name}: information value {f.information:.4f}, {len(f.rows)} bins"
+            + (f" (left out: {f.dropped})" if f.dropped else "")
+            for f in self.features[:30]
+        ]
+        lines += [f"  and {len(self.features) - 30} more"] if len(self.features) > 30 else []
+        return "\n".join(lines)
+
+
 class ScoresView(View, frozen=True, tag="scores"):
     """A handle on scores that stay at the active party."""
 
@@ -327,7 +374,15 @@ class ProfileView(View, frozen=True, tag="profile"):
 
 
 AnyView = (
-    AlignmentView | FrameView | ProfileView | TrainingView | ModelView | EnsembleView | EvaluationView | ScoresView
+    AlignmentView
+    | FrameView
+    | ProfileView
+    | TrainingView
+    | ModelView
+    | EnsembleView
+    | EvaluationView
+    | BinningView
+    | ScoresView
 )
 
 
@@ -366,6 +421,9 @@ def _check_lengths(view: AnyView) -> None:
         pairs.append(("edges and counts", len(view.edges), len(view.counts) + 1))
     if isinstance(view, ProfileView):
         pairs += [("edges and counts", len(f.edges), len(f.counts) + 1) for f in view.features if f.counts]
+    if isinstance(view, BinningView):
+        for f in view.features:
+            pairs += [(f.name, len(f.rows), len(each)) for each in (f.holds, f.cells, f.positives, f.woe, f.iv)]
     if isinstance(view, ModelView):
         pairs += [(p.member, len(p.columns), len(p.values)) for p in view.parts if p.values is not None]
     if isinstance(view, EnsembleView) and not all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fednb.models.binning import WoeBinning
 from fednb.models.boosting import SecureBoostClassifier, SecureBoostRegressor
+from fednb.models.coefficients import CoefficientSummary
 from fednb.models.comparison import Comparison, compare_scores, score_stability
 from fednb.models.correlation import FeatureCorrelation
 from fednb.models.cost import Cost
@@ -13,6 +14,7 @@ from fednb.models.linear import VerticalLinearRegression
 from fednb.models.logistic import VerticalLogisticRegression
 from fednb.models.one_vs_rest import ClassEvaluation, VerticalOneVsRest
 from fednb.models.own import OwnLogisticRegression
+from fednb.models.pipeline import VerticalPipeline
 from fednb.models.poisson import VerticalPoissonRegression
 from fednb.models.profile import FeatureProfile, profile_features
 from fednb.models.regression import Withheld
@@ -22,9 +24,19 @@ from fednb.models.search import VerticalGridSearch, cross_validate
 from fednb.models.segments import evaluate_by
 from fednb.models.selection import select_features
 from fednb.models.statistics import FeatureStatistics
+from fednb.models.transformers import (
+    VerticalDateFeatures,
+    VerticalImputer,
+    VerticalLog,
+    VerticalOneHotEncoder,
+    VerticalRatio,
+    VerticalScaler,
+    VerticalWinsorizer,
+)
 
 __all__ = [
     "ClassEvaluation",
+    "CoefficientSummary",
     "Comparison",
     "Cost",
     "Evaluation",
@@ -37,11 +49,19 @@ __all__ = [
     "Scores",
     "SecureBoostClassifier",
     "SecureBoostRegressor",
+    "VerticalDateFeatures",
     "VerticalGridSearch",
+    "VerticalImputer",
     "VerticalLinearRegression",
+    "VerticalLog",
     "VerticalLogisticRegression",
+    "VerticalOneHotEncoder",
     "VerticalOneVsRest",
+    "VerticalPipeline",
     "VerticalPoissonRegression",
+    "VerticalRatio",
+    "VerticalScaler",
+    "VerticalWinsorizer",
     "Withheld",
     "WoeBinning",
     "compare_scores",

@@ -114,7 +114,7 @@ class FeatureStatistics(BaseEstimator):  # type: ignore[misc]
         check_has(frame, numbers, "the statistics have")
         if not any(numbers.values()):
             raise DataError("no feature has figures to compare; notes_ says why.")
-        return compared(frame, self.run_, numbers)
+        return compared(frame, frame.refs(part=self.run_), numbers)
 
     def _table(self) -> pd.DataFrame:
         import pandas as pd

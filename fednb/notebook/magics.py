@@ -146,7 +146,9 @@ class Magics:
             raise UsageError(
                 "%fed inbox needs the home folder of the member that you own, as in %fed inbox .fednb/bank."
             )
-        return inbox.show(*words)
+        shown = inbox.show(*words)
+        self._session.owner.open(words[0], *words[1:])  # in the sidebar too
+        return shown
 
     def _restart(self, names: str) -> None:
         members = self._session.parties(names.split() or [self._session.attached or ""])

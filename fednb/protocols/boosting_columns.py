@@ -9,9 +9,9 @@ import numpy as np
 
 from fednb.errors import DataError
 from fednb.protocols.base import Dataset
-from fednb.protocols.binned import Binned
+from fednb.protocols.binned import ONEHOT, Binned
+from fednb.protocols.boosting_categories import Coding
 from fednb.protocols.boosting_params import BoostingParams
-from fednb.protocols.categories import Coding
 from fednb.protocols.trees import Floats, Integers
 
 
@@ -48,6 +48,13 @@ class OwnColumns:
         self.coding, self.X = self._coded(party, data, params, saved, numbering)
         self.kinds = self.coding.numbers
         self.signs = self._signs(party, params)
+        self.mixed = params.anonymous_splits and data.y is None
+        if params.anonymous_splits and params.colsample_bytree < 1:
+            raise DataError("anonymous_splits shows no features, so colsample_bytree cannot choose among them.")
+        if self.mixed:
+            if self.signs.any():
+                raise DataError(f"anonymous_splits shows no features, so none of {party}'s can be constrained.")
+            self.kinds = np.minimum(self.kinds, ONEHOT)
         self.binned = Binned(party, self.X, self.names, self.trained, params.max_bin, self.kinds)
 
     def to_part(self) -> dict[str, Any]:

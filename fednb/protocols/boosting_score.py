@@ -32,7 +32,7 @@ import numpy as np
 
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
-from fednb.protocols.categories import Coding, unseen_notes
+from fednb.protocols.boosting_categories import Coding, unseen_notes
 from fednb.protocols.objectives import Objective
 from fednb.protocols.parting import goes_left, sets_from_part
 from fednb.protocols.trees import LEAF, Floats, Forest, Truths
@@ -102,11 +102,15 @@ def passive(link: Link, data: Dataset, params: BoostingScoreParams, run: RunCont
 def send_directions(link: Link, part: Mapping[str, Any], X: Floats, run: RunContext) -> None:
     """The passive party's side: its directions of all rows of X, part by part."""
     (active,) = link.cast["active"]
-    sets = sets_from_part(part.get("sets", ()))
     for rows in _parts(len(X)):
-        left = goes_left(X[rows], part["column"], part["threshold"], part["default_left"], sets)
-        link.send(active, Directions(np.packbits(reachable(left, part["ancestor"], part["side"]), axis=1)))
+        link.send(active, Directions(packed_directions(part, X[rows])))
         run.progress("score", rows.stop, len(X))
+
+
+def packed_directions(part: Mapping[str, Any], X: Floats) -> np.ndarray:
+    """[n, ceil(nodes / 8)] uint8: a passive party's directions of rows, at those of its nodes that it may tell of."""
+    left = goes_left(X, part["column"], part["threshold"], part["default_left"], sets_from_part(part.get("sets", ())))
+    return np.packbits(reachable(left, part["ancestor"], part["side"]), axis=1)
 
 
 def reachable(left: Truths, ancestor: Sequence[int], side: Sequence[bool]) -> Truths:
@@ -125,14 +129,8 @@ def received(link: Link, forest: Forest, X: Floats) -> Iterator[tuple[slice, Tru
     """The active party's side: rows, and each row's direction at all nodes, [n, nodes]."""
     owner, place = np.asarray(forest.owner), np.asarray(forest.place)
     inner = np.asarray(forest.left) != LEAF
-    own = inner & (owner == 0)
-    nodes = np.flatnonzero(own).tolist()
-    columns, cuts = [forest.feature[node] for node in nodes], [forest.threshold[node] for node in nodes]
-    ways = [forest.default_left[node] for node in nodes]
-    sets = {at: forest.sets[node] for at, node in enumerate(nodes) if node in forest.sets}
     for rows in _parts(len(X)):
-        directions = np.zeros((rows.stop - rows.start, len(forest)), dtype=np.bool_)
-        directions[:, own] = goes_left(X[rows], columns, cuts, ways, sets)
+        directions = own_directions(forest, X[rows])
         for p, member in enumerate(link.cast["passive"], 1):
             theirs = inner & (owner == p)
             bits = link.recv(member, Directions).left
@@ -144,6 +142,18 @@ def received(link: Link, forest: Forest, X: Floats) -> Iterator[tuple[slice, Tru
                 )
             directions[:, theirs] = np.unpackbits(bits, axis=1, count=int(theirs.sum()))[:, place[theirs]]
         yield rows, directions
+
+
+def own_directions(forest: Forest, X: Floats) -> Truths:
+    """[n, nodes]: which way rows go at the active party's nodes; False at all others."""
+    own = (np.asarray(forest.left) != LEAF) & (np.asarray(forest.owner) == 0)
+    nodes = np.flatnonzero(own).tolist()
+    columns, cuts = [forest.feature[node] for node in nodes], [forest.threshold[node] for node in nodes]
+    ways = [forest.default_left[node] for node in nodes]
+    sets = {at: forest.sets[node] for at, node in enumerate(nodes) if node in forest.sets}
+    directions = np.zeros((len(X), len(forest)), dtype=np.bool_)
+    directions[:, own] = goes_left(X, columns, cuts, ways, sets)
+    return directions
 
 
 def _parts(rows: int) -> list[slice]:

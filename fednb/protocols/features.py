@@ -22,6 +22,11 @@ from fednb.protocols.rows import Floats, Matrix, columns_of
 MIN_ROWS = 10  # behind each side of a column with two values
 
 
+def rows_said(number: int) -> str:
+    """ "12 rows"; few rows are not counted out."""
+    return f"{number:,} rows" if number >= MIN_ROWS else f"fewer than {MIN_ROWS} rows"
+
+
 @dataclass(frozen=True)
 class Scaling:
     """One party's figures, by column."""

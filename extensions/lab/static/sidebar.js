@@ -2,6 +2,7 @@
 // when what it shows has changed; what was unfolded stays so, and the keyboard's focus stays where it was.
 
 import { make, perFrame } from "./dom.js";
+import { InboxView } from "./inbox.js";
 import { alignments, members, receipts, runs, tables } from "./sections.js";
 
 const SECTIONS = {
@@ -21,8 +22,8 @@ const SECTIONS = {
 };
 
 export class Sidebar {
-  // `actions`: connect, demo, refresh, cancel(run), show(run, title)
-  constructor(node, actions) {
+  // `actions`: connect, demo, refresh, cancel(run), show(run, title), look(link, command)
+  constructor(node, inboxes, actions) {
     this._node = node;
     this._actions = actions;
     this._open = new Set();
@@ -34,10 +35,12 @@ export class Sidebar {
     this._body = make("div", { class: "body" });
     this._where = make("div", { class: "muted" });
     this._note = make("div", { class: "muted", role: "status" });
+    const inbox = make("div"); // first, and whatever notebook is in front: somebody waits
+    this._inbox = new InboxView(inbox, inboxes, actions);
     node.replaceChildren(
       make("div", { class: "top" }, make("h2", { text: "Federation" }),
         make("button", { class: "link end", type: "button", text: "Refresh", onclick: () => actions.refresh() })),
-      this._where, this._note, this._body);
+      this._note, inbox, this._where, this._body);
     this._shape = null; // "nothing", "away" or "connected"
     this.draw();
   }
@@ -69,6 +72,7 @@ export class Sidebar {
   }
 
   draw() {
+    this._keepingFocus(() => this._inbox.draw());
     const shape = !this._link ? "nothing" : this._link.connected ? "connected" : this._link.loaded ? "away" : "without";
     if (shape !== this._shape) this._build(shape);
     if (shape !== "connected") return;

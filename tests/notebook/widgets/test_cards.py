@@ -13,6 +13,8 @@ from PIL import Image
 from fednb.federation.views import (
     AlignmentView,
     AnyView,
+    BinnedFeature,
+    BinningView,
     Calibration,
     Coefficients,
     EnsembleView,
@@ -84,6 +86,21 @@ def profile(name: str = "agency", **more: Any) -> ProfileView:
     return ProfileView(features=[line, other, odd], members=["bank", name], rows=1000, rate=0.2, **more)
 
 
+def binned(party: str, feature: str, bins: int = 4, **more: Any) -> BinnedFeature:
+    return BinnedFeature(
+        party=party,
+        feature=feature,
+        own=party == "bank",
+        holds=["values"] * (bins - 1) + ["missing"],
+        cells=[2] * bins,
+        rows=[250] * bins,
+        positives=[20 * (b + 1) for b in range(bins)],
+        woe=[0.4 - 0.2 * b for b in range(bins)],
+        iv=[0.02 * b for b in range(bins)],
+        **more,
+    )
+
+
 VIEWS: dict[str, AnyView] = {
     "a profile": profile(label="bank.default", newer=200, ranked="information value", part="train"),
     "a bare profile": ProfileView(),
@@ -104,6 +121,22 @@ VIEWS: dict[str, AnyView] = {
     "an ensemble": ensemble(history={"loss": [0.6, 0.5], "validation_loss": [0.7, 0.65]}, evaluation=evaluation()),
     "a bare ensemble": EnsembleView(title="e"),
     "a stranger's ensemble": ensemble(EVIL, EVIL, metric=EVIL, label=EVIL, notes=[EVIL], history={"loss": [1.0]}),
+    "bins": BinningView(
+        features=[binned("bank", f"x{k}", 3 + k, dropped="one bin only" if k > 4 else "") for k in range(20)],
+        label="bank.default",
+        rows=1000,
+        notes=["a note"],
+    ),
+    "no bins": BinningView(features=[]),
+    "a stranger's bins": BinningView(
+        features=[
+            BinnedFeature(
+                party=EVIL, feature=EVIL, own=False, holds=[EVIL], cells=[1], rows=[1], positives=[1], woe=[0], iv=[0]
+            )
+        ],
+        label=EVIL,
+        notes=[EVIL],
+    ),
     "an evaluation": evaluation(member="bank", label="bank.default"),
     "a bare evaluation": EvaluationView(auc=Estimate(value=None), ks=Estimate(value=None)),
     "scores": ScoresView(member="bank", rows=10, summary={"mean": 0.1}, edges=[0, 0.5, 1], counts=[3, 7]),
@@ -137,7 +170,7 @@ def test_every_view_has_an_output_that_reads_without_a_kernel(name: str) -> None
             assert size["alt"], "who cannot see the picture gets its words"
 
 
-@pytest.mark.parametrize("name", [name for name in VIEWS if name.startswith("a stranger's ")])
+@pytest.mark.parametrize("name", [name for name in VIEWS if name.startswith("a stranger's")])
 def test_a_strangers_text_never_becomes_markup_nor_terminal_control(name: str) -> None:
     shown = outputs(VIEWS[name], STYLES)
     markup = "".join(data.get("text/html", "") for data, _ in shown)
