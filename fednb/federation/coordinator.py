@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from fednb.errors import DataError, FednbError, LinkError, PeerLost, Refused, RunCancelled
+from fednb.federation import digests
 from fednb.federation import messages as m
 from fednb.federation.cast import check_cast, check_params
 from fednb.federation.placement import exposure
@@ -204,6 +205,7 @@ class CoordinatorService:
         found: list[m.TableInfo] = []
         missing: dict[str, str] = {}
         modes: dict[str, str] = {}
+        asks: list[str] = []
 
         def ask(party: str) -> m.Tables:
             talk = self._endpoint.open(party, f"member/describe-{secrets.token_hex(8)}")
@@ -224,9 +226,10 @@ class CoordinatorService:
                     # a party describes its own tables and mode only, whatever it says
                     found += [msgspec.structs.replace(info, member=party) for info in said.tables]
                     modes[party] = said.modes.get(party, "")
+                    asks += [party] if party in said.asks else []
                 except LinkError as error:
                     missing[party] = str(error)
-        return m.Tables(tables=found, missing=missing, modes=modes)
+        return m.Tables(tables=found, missing=missing, modes=modes, asks=asks)
 
     # ------------------------------------------------------------ runs
 
@@ -360,6 +363,7 @@ class CoordinatorService:
             else:
                 steps.append(answer.steps)
                 run.label_sets[player] = answer.label_set
+                run.record.made_of(player, answer.data, answer.code)
                 if answer.head is not None:
                     run.heads.append(msgspec.structs.replace(answer.head, member=player))
         if run.failures:
@@ -414,6 +418,7 @@ class CoordinatorService:
             ref = run.request.data.get(self._endpoint.me, m.DataRef())
             part = self._store.load(ref.part) if ref.part and "part" in run.protocol.roles[role].needs else {}
             self._book.run_begins(join)
+            run.record.made_of(self._endpoint.me, "", digests.of_code(run.protocol))
             outcome, result = run.seat.play(Dataset(part=part))
         except Exception as error:
             if not isinstance(error, FednbError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from fednb.federation.online_words import (
     OnlineServe,
     OnlineServing,
     OwnModel,
+    check_declared,
 )
 from fednb.federation.seat import explain
 from fednb.federation.store import MemberStore
@@ -33,8 +34,7 @@ from fednb.federation.tables import TableStore
 from fednb.protocols import ids as spelling
 from fednb.protocols.base import Dataset
 from fednb.protocols.model_part import check_seal
-from fednb.protocols.online_part import Score, meaning, scoring
-from fednb.protocols.own_logistic import scores_of
+from fednb.protocols.online_part import Score, meaning, scoring, texts
 from fednb.text import plain
 from fednb.wire.endpoint import Conversation, Endpoint, Presence
 from fednb.wire.keys import write_whole
@@ -136,17 +136,20 @@ class OnlineDesk:
         Raises DataError for a model or a table that cannot be served.
         """
         part = self._part(request.model)
+        check_declared(self._me, part)
         scoring(self._me, part, list(request.seals), request.reasons)
         if not request.seals:
             raise DataError("the model has no passive party; fednb serve is for models of several.")
-        if request.fallback is not None and "intercept" not in self._part(request.fallback):
-            raise DataError(f"the fallback is no model of {self._me}'s own: fit an OwnLogisticRegression and save it.")
+        if request.fallback is not None:
+            spare = self._part(request.fallback)
+            check_declared(self._me, spare)
+            scoring(self._me, spare, (), 0)
         if request.table is not None:
             self._index(request.table)
         service = Service(self._federation, self._me, request)
         with self._lock:
             self._services[service.id] = service
-        return OnlineServing(service.id, meaning(part)), service
+        return OnlineServing(service.id, meaning(part), texts(part)), service
 
     def score(self, ask: OnlineAsk) -> OnlineScored:
         """Of one applicant, by the service's model and by its fallback. Raises DataError for what cannot be asked."""
@@ -164,9 +167,9 @@ class OnlineDesk:
         fallback, why_no_fallback = None, "the service has no fallback."
         if asked.fallback is not None:
             try:
-                own = self._own(asked, asked.fallback, ask, row)
-                fallback = Figure(float(scores_of(self._me, own, self._part(asked.fallback))[0]))
-                why_no_fallback = ""
+                own, part = self._own(asked, asked.fallback, ask, row), self._part(asked.fallback)
+                spare = scoring(self._me, part, (), asked.reasons if "card" in part else 0)
+                fallback, why_no_fallback = _figure(spare.score(own, {})), ""
             except DataError as error:
                 why_no_fallback = str(error)
         try:
@@ -192,12 +195,11 @@ class OnlineDesk:
         """This party's features of one applicant, for one of its models."""
         names = tuple(model.features)
         if ask.features is None:
-            levels: dict[str, tuple[str, ...]] = {}
-            coded = levels if "kinds" in self._part(model) else None  # other models have no use for text
-            here = np.array([row], dtype=np.int64)
-            X, _ = self._tables.features(str(asked.table), names, here, missing=True, levels=coded)
+            rows, levels = np.array([row], dtype=np.int64), dict[str, tuple[str, ...]]()
+            wanted = levels if "levels" in self._part(model) else None  # only trees know text
+            X, _ = self._tables.features(str(asked.table), names, rows, missing=True, levels=wanted)
             return Dataset(X=X, columns=names, levels=levels)
-        return Dataset(X=_values(self._me, ask.features, names), columns=names)
+        return _own_row(self._me, ask.features, names, texts(self._part(model)))
 
     def _index(self, table: str) -> Mapping[bytes, int]:
         """Rows by normalised id, as long as the table stays as it is."""
@@ -215,13 +217,18 @@ class OnlineDesk:
         return made
 
 
-def _values(me: str, features: Mapping[str, float | None], names: Sequence[str]) -> np.ndarray:
-    """[1, d]; NaN where a value is missing."""
+def _own_row(me: str, features: Mapping[str, float | str | None], names: tuple[str, ...], known: list[str]) -> Dataset:
+    """One row; NaN where a value is missing, and text, which the model has to know as such, as a level."""
     absent = [name for name in names if name not in features]
     if absent:
         raise DataError(f"the request lacks {me}'s {', '.join(map(repr, absent))}.")
-    found = [features[name] for name in names]
-    return np.array([[math.nan if value is None else float(value) for value in found]], dtype=np.float64)
+    found = [(name, features[name]) for name in names]
+    strange = [name for name, value in found if isinstance(value, str) and name not in known]
+    if strange:
+        raise DataError(f"the model takes numbers for {me}'s {', '.join(map(repr, strange))}, and text came.")
+    levels = {name: (value,) for name, value in found if isinstance(value, str)}
+    numbers = [0.0 if isinstance(value, str) else math.nan if value is None else float(value) for _, value in found]
+    return Dataset(X=np.array([numbers], dtype=np.float64), columns=names, levels=levels)
 
 
 def _figure(score: Score) -> Figure:
@@ -230,4 +237,5 @@ def _figure(score: Score) -> Figure:
         score.points,
         {party: list(codes) for party, codes in score.reasons.items()},
         dict(score.no_evidence),
+        list(score.unseen),
     )

@@ -8,16 +8,31 @@ service ── "online/<id>" ──> agent       OnlineAsk | OnlineLook
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from fednb.errors import DataError
 from fednb.federation.messages import Id, Name, Word
 from fednb.wire.message import Message
 
 # why there is no federated score: a party or the coordinator is not there; nothing came in time; an owner's policy;
 # a party has no row of the applicant; something does not fit the model; no session is open yet
 Cause = Literal["", "missing", "timeout", "refused", "absent", "data", "preparing"]
+
+
+def check_declared(member: str, part: Mapping[str, Any]) -> None:
+    """Raises DataError for a part that was trained on rows which a run or a cell had prepared: applicants' are raw.
+
+    Weights of evidence or imputed amounts have the names of the columns that they were made of, and a raw value in
+    their place would give a wrong score without a sign of it. A scorecard has its bins with it.
+    """
+    if part.get("trained_on"):
+        raise DataError(
+            f"{member}'s part of the model was trained on a table that was prepared from another, and applicants come "
+            "as they are. Serve a scorecard, or train on a table that the owner declares."
+        )
 
 
 class OwnModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,12 +55,13 @@ class OnlineServe(Message):
 class OnlineServing(Message):
     service: Id
     meaning: Word  # of a score: "probability", "value" or "rate"
+    texts: list[Word] = []  # features of this party's that the model knows as text
 
 
 class OnlineAsk(Message):
     service: Id
     id: Annotated[str, msgspec.Meta(max_length=200)]
-    features: dict[Word, float | None] | None = None  # None: those of the applicant's row in the service's table
+    features: dict[Word, float | Word | None] | None = None  # None: those of the applicant's row in the service's table
     seconds: Annotated[float, msgspec.Meta(gt=0, le=600)] = 5.0
 
 
@@ -55,7 +71,8 @@ class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     value: float
     points: float | None = None
     reasons: dict[Word, list[int]] = {}  # by party: numbers of features, from 1
-    no_evidence: dict[Word, int] = {}
+    no_evidence: dict[Word, int] = {}  # by party: how many features' values too few training rows had
+    unseen: list[Word] = []  # and which of this party's own
 
 
 class OnlineScored(Message):

@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fednb.errors import DataError, FednbError, LinkError, Refused
+from fednb.federation import digests
 from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
 from fednb.federation.columns import Ids
+from fednb.federation.online_words import check_declared
 from fednb.federation.receipts import Book
 from fednb.federation.scored import ScoredRows
 from fednb.federation.seat import Seat, explain
@@ -89,7 +91,13 @@ class Tables(Origins, Protocol):
         ...
 
     def save_rows(
-        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[Any]]
+        self,
+        name: str,
+        source: str,
+        rows: npt.NDArray[np.int64],
+        columns: Mapping[str, npt.NDArray[Any]],
+        *,
+        by_rules: bool = False,
     ) -> None:
         """Make a derived table: the ids of `source`'s `rows` and new columns beside them."""
         ...
@@ -101,6 +109,11 @@ class RunPolicy(Protocol):
     @property
     def mode(self) -> str:
         """ "open", "protocol-only" and so on, as it is now."""
+        ...
+
+    @property
+    def approves(self) -> bool:
+        """Whether its owner may be asked for cells, now."""
         ...
 
     def check_run(self, join: m.Join) -> None:
@@ -168,14 +181,17 @@ class PartyService:
             return
         request = talk.recv(m.Join, m.Describe)
         if isinstance(request, m.Describe):
-            talk.send(m.Tables(tables=self._tables.describe(), modes={self._endpoint.me: self._policy.mode}))
+            me, policy = self._endpoint.me, self._policy
+            asks = [me] if policy.approves else []
+            talk.send(m.Tables(tables=self._tables.describe(), modes={me: policy.mode}, asks=asks))
             return
         try:
             protocol = self._lookup(request.protocol)
             self._admit(request, protocol)
             self._once(request)
             data = self._online(request, protocol) or self._dataset(request.data, protocol.roles[request.role].needs)
-            terms = self._admission.agree(request, protocol, self._partners(request), data, self._used(request, data))
+            used = self._used(request, data)
+            terms = self._admission.agree(request, protocol, self._partners(request), data, used)
             self._count_models(request, protocol, data)
             self._book.run_begins(request)
         except Exception as error:
@@ -188,7 +204,15 @@ class PartyService:
             return
         journal = self._store.journal(request.run)
         steps = journal.steps() if request.resume else []
-        talk.send(m.Joined(steps=steps, head=self._book.head(), label_set=terms.label_set))
+        talk.send(
+            m.Joined(
+                steps=steps,
+                head=self._book.head(),
+                data=digests.of_data(self._store, self._tables.digest(used.table)) if used is not None else "",
+                code=digests.of_code(protocol),
+                label_set=terms.label_set,
+            )
+        )
         try:
             order = talk.recv(m.Go, m.Cancel)
         except LinkError:
@@ -220,24 +244,15 @@ class PartyService:
         most = self._policy.most_models(len(data.part["columns"]))
         if most is not None:
             if protocol.begun_by:  # any of its rows may be asked about, and nobody can tell which are
-                table = self._online_table(join)
-                keys, recipe = self._tables.own_keys(table, (), None), self._made(table)
-            else:
-                keys, recipe = self._tables.own_keys(*self._origin(join.data)), self._recipe(join.data)
-            model = measure(data.part)
+                keys = self._tables.own_keys(self._online_table(join), (), None)
+                self._scored.count(keys, measure(data.part), most)
+                return
+            table, on, rows = self._origin(join.data)
+            model, recipe = measure(data.part), self._recipe(join.data)
             if recipe != data.part.get("trained_on", ""):
                 # the same model of rows that were prepared in another way tells something else of them
                 model = hashlib.sha256(f"{model} {recipe}".encode()).hexdigest()
-            self._scored.count(keys, model, most)
-
-    def _recipe(self, ref: m.DataRef) -> str:
-        """Names how a frame's rows were made of those that their owner declared; "": not at all."""
-        frame = self._store.load(str(ref.frame))
-        return str(frame.get("recipe") or self._made(str(frame["table"])))
-
-    def _made(self, table: str) -> str:
-        """Names how a table was made; "": its owner declared it."""
-        return self._tables.digest(table) if self._tables.derived(table) else ""
+            self._scored.count(self._tables.own_keys(table, on, rows), model, most)
 
     def _online(self, join: m.Join, protocol: RunProtocol) -> Dataset | None:
         """What a role needs in a run that serves applicants one by one; None in any other."""
@@ -248,14 +263,19 @@ class PartyService:
             if self._asks is None:
                 raise Refused(f"no online service runs at {self._endpoint.me}.", member=join.by, rule="online")
             return Dataset(part=part, asks=self._asks(join))
-        table = self._online_table(join)
-        levels: dict[str, tuple[str, ...]] = {}
-        coded = levels if "kinds" in part else None  # other models have no use for text
-        X, columns = self._tables.features(table, part.get("columns"), None, missing=True, levels=coded)
-        return Dataset(ids=self._tables.ids(table, ()), X=X, columns=columns, part=part, levels=levels)
+        check_declared(self._endpoint.me, part)
+        table, levels = self._online_table(join), None if "levels" not in part else dict[str, tuple[str, ...]]()
+        X, columns = self._tables.features(table, part.get("columns"), None, missing=True, levels=levels)
+        return Dataset(ids=self._tables.ids(table, ()), X=X, columns=columns, part=part, levels=levels or {})
 
     def _online_table(self, join: m.Join) -> str:
         return self._policy.online(join.by, join.data.part or "", int(join.params.get("reasons", 0)))
+
+    def _recipe(self, ref: m.DataRef) -> str:
+        """Names how a frame's rows were made of those that their owner declared; "": not at all."""
+        frame = self._store.load(str(ref.frame))
+        table = str(frame["table"])
+        return str(frame.get("recipe") or (self._tables.digest(table) if self._tables.derived(table) else ""))
 
     def _origin(self, ref: m.DataRef) -> tuple[str, list[str], npt.NDArray[np.int64]]:
         """The table that was aligned, its id columns, and the positions there of a frame's rows."""
@@ -345,6 +365,8 @@ class PartyService:
         if protocol.begun_by and join.cast[protocol.begun_by] != [join.by]:
             text = f"{me} takes part in {join.protocol} only when its {protocol.begun_by} party begins it."
             raise Refused(text, member=me, rule="cast")
+        if "online" in protocol.roles[join.role].needs:
+            self._online_table(join)
         if not protocol.begun_by:
             self._policy.check_analyst(join.by, join.protocol, self._table_of(join.data), partners)
         self._admission.check(join, protocol, partners)
@@ -464,7 +486,7 @@ class PartyService:
             name, columns = outcome.table
             table, rows = self.rows(ref)
             origin, on, index = self._origin(ref)
-            self._tables.save_rows(name, table, rows, columns)
+            self._tables.save_rows(name, table, rows, columns, by_rules=outcome.by_rules)
             # its rows are the frame's, in their order: an aligned frame on the new table, under this run's id
             private |= {"table": name, "index": np.arange(len(rows)), "digest": self._tables.digest(name)}
             private["origin"] = {"table": origin, "on": on, "index": index}

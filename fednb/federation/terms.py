@@ -40,6 +40,12 @@ class Origins(Protocol):
         """Whether a cell made this table, or the one that it comes from."""
         ...
 
+    def by_rules(self, name: str) -> bool:
+        """Whether rules that an analyst wrote made columns of this table."""
+        ...
+
+    def has_column(self, name: str, column: str) -> bool: ...
+
     def declared_label(self, name: str) -> str | None: ...
 
     def declared_id(self, name: str) -> tuple[str, ...]: ...
@@ -118,6 +124,7 @@ class Admission:
             account=self._tables.origin(used.table),
             keys=keys,
             of_cells=self._tables.of_cells(used.table),
+            by_rules=self._tables.by_rules(used.table),
             other_ids=self._other_ids(used),
             label_set=self._label_set(join, used),
         )
@@ -128,12 +135,13 @@ class Admission:
         return bool(declared) and bool(used.on) and tuple(used.on) != declared
 
     def _label_set(self, join: m.Join, used: Used | None) -> str:
-        """What a cell made counts as its origin's label: how it is called there is somebody's choice."""
+        """What a cell or a rule made counts as its origin's label: how it is called there is somebody's choice."""
         label = join.data.label
         if used is None or not label:
             return ""
         origin = self._tables.origin(used.table)
-        if self._tables.of_cells(used.table):
+        new = self._tables.by_rules(used.table) and not self._tables.has_column(origin, label)
+        if new or self._tables.of_cells(used.table):
             label = self._tables.declared_label(origin) or ANY_LABEL
         return f"{origin}.{label}"[:200]
 

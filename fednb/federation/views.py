@@ -161,6 +161,7 @@ class EvaluationView(View, frozen=True, tag="evaluation"):
     ks: Estimate
     gini: Estimate | None = None
     log_loss: Estimate | None = None
+    brier: Estimate | None = None  # mean squared difference of probability and label
     name: Label = ""  # "test"
     member: Label = ""  # who holds scores and label
     label: Label = ""
@@ -174,6 +175,7 @@ class EvaluationView(View, frozen=True, tag="evaluation"):
         lines = [f"AUC {self.auc.text()}", f"KS {self.ks.text()}"]
         lines += [f"Gini {self.gini.text()}"] if self.gini else []
         lines += [f"log loss {self.log_loss.text()}"] if self.log_loss else []
+        lines += [f"Brier {self.brier.text()}"] if self.brier else []
         return f"Evaluation{' on ' + self.name if self.name else ''}: {', '.join(lines)}; {self.rows:,} rows"
 
 
@@ -263,6 +265,20 @@ class EnsembleView(View, frozen=True, tag="ensemble"):
             lines += [f"  {name.replace('_', ' ')} {format_number(values[-1])} ({self.metric})"] if values else []
         lines += [f"  note: {note}" for note in self.notes]
         lines += ["  " + self.evaluation.plain()] if self.evaluation else []
+        return "\n".join(lines)
+
+
+class ComparisonView(View, frozen=True, tag="comparison"):
+    """Several models' figures beside each other."""
+
+    results: Annotated[dict[Label, EvaluationView], Meta(max_length=100)]
+    title: Label = ""
+    curve: Label = ""  # what `curves` show: "gradient norm"
+    curves: Annotated[dict[Label, Numbers], Meta(max_length=100)] = {}  # by iteration, of those that have one
+
+    def _text(self) -> str:
+        lines = [self.title or "Comparison"]
+        lines += [f"  {name}: AUC {found.auc.text()}, KS {found.ks.text()}" for name, found in self.results.items()]
         return "\n".join(lines)
 
 
@@ -381,6 +397,7 @@ AnyView = (
     | ModelView
     | EnsembleView
     | EvaluationView
+    | ComparisonView
     | BinningView
     | ScoresView
 )
@@ -419,19 +436,23 @@ def _check_lengths(view: AnyView) -> None:
     pairs: list[tuple[str, int, int]] = []
     if isinstance(view, ScoresView) and view.counts:
         pairs.append(("edges and counts", len(view.edges), len(view.counts) + 1))
-    if isinstance(view, ProfileView):
-        pairs += [("edges and counts", len(f.edges), len(f.counts) + 1) for f in view.features if f.counts]
     if isinstance(view, BinningView):
         for f in view.features:
             pairs += [(f.name, len(f.rows), len(each)) for each in (f.holds, f.cells, f.positives, f.woe, f.iv)]
+    if isinstance(view, ProfileView):
+        pairs += [("edges and counts", len(f.edges), len(f.counts) + 1) for f in view.features if f.counts]
     if isinstance(view, ModelView):
         pairs += [(p.member, len(p.columns), len(p.values)) for p in view.parts if p.values is not None]
     if isinstance(view, EnsembleView) and not all(
         i < node.left < len(view.tree) - 1 for i, node in enumerate(view.tree) if node.party
     ):
         raise ValueError("not a view that can be drawn: a tree whose nodes are not in order")
-    evaluation = view.evaluation if isinstance(view, ModelView | EnsembleView) else view
-    if isinstance(evaluation, EvaluationView):
+    evaluations: list[object] = [view.evaluation if isinstance(view, ModelView | EnsembleView) else view]
+    if isinstance(view, ComparisonView):
+        evaluations = [*view.results.values()]
+    for evaluation in evaluations:
+        if not isinstance(evaluation, EvaluationView):
+            continue
         roc, calibration = evaluation.roc, evaluation.calibration
         if roc is not None:
             pairs.append(("fpr and tpr", len(roc.fpr), len(roc.tpr)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fednb.models.binning import WoeBinning
 from fednb.models.boosting import SecureBoostClassifier, SecureBoostRegressor
 from fednb.models.coefficients import CoefficientSummary
-from fednb.models.comparison import Comparison, compare_scores, score_stability
+from fednb.models.comparison import Comparison, ModelComparison, compare_models, compare_scores, score_stability
 from fednb.models.correlation import FeatureCorrelation
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
@@ -45,6 +45,7 @@ __all__ = [
     "FeatureProfile",
     "FeatureStatistics",
     "FitQuality",
+    "ModelComparison",
     "OwnLogisticRegression",
     "Scorecard",
     "Scores",
@@ -65,6 +66,7 @@ __all__ = [
     "VerticalWinsorizer",
     "Withheld",
     "WoeBinning",
+    "compare_models",
     "compare_scores",
     "cross_validate",
     "evaluate_by",

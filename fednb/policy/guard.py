@@ -18,6 +18,7 @@ from fednb.wire.message import Message
 M = TypeVar("M", bound=Message)
 
 Sends = Mapping[tuple[str, str], Sequence[type[Message]]]
+Answer = Callable[[int], None]  # how many questions about single rows are answered; raises Refused
 
 
 class Spend(Protocol):
@@ -27,8 +28,6 @@ class Spend(Protocol):
         """For `member`, `n` numbers: of this party's own label, or sums over its columns, or neither."""
         ...
 
-
-Answer = Callable[[int], None]  # how many questions about single rows are answered; raises Refused
 
 KEY_HOLDER = "coordinator"  # the role that holds the secret key
 

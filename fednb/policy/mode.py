@@ -59,6 +59,11 @@ class MemberPolicy:
         """ "open", "guarded" or "protocol-only", as it is now."""
         return "protocol-only" if self._locked.is_set() else self._mode
 
+    @property
+    def approves(self) -> bool:
+        """Whether the owner may be asked for cells, now."""
+        return self._approval and not self._locked.is_set()
+
     def lock(self) -> None:
         """Protocols only, from now until the owner starts this member again."""
         self._locked.set()

@@ -82,6 +82,7 @@ class Facts:
     account: str = ""  # the table that the rows come from, whatever was derived from it since
     keys: Keys | None = None  # of the rows or ids, made of normalised ids
     of_cells: bool = False  # somebody's cell made the table
+    by_rules: bool = False  # an analyst's rules did
     other_ids: bool = False  # they are not what the table declares as its id
     label_set: str = ""  # "loans.default", where this party holds the label
 
@@ -147,9 +148,10 @@ class ProtocolPolicy:
                 )
             check_ids(self.member, facts.ids, rules, "aligns no set with")
             self._check_apart(asked, facts, rules, f"aligned with {' and '.join(sorted(asked.partners))}")
-        if asked.columns and facts.of_cells and not rules.cell_columns:
+        if asked.columns and (facts.of_cells or facts.by_rules) and not rules.cell_columns:
+            who = ("cells", "a cell") if facts.of_cells else ("an analyst's rules", "a rule")
             raise self._refused(
-                f"gives no figures of single columns of a table that cells made ({asked.protocol}): what a cell "
+                f"gives no figures of single columns of a table that {who[0]} made ({asked.protocol}): what {who[1]} "
                 f"writes into a column can mark a row. Use the table {facts.account or 'that its owner declared'}.",
                 "cell_columns",
             )

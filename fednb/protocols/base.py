@@ -56,6 +56,7 @@ class Outcome:
     public: Mapping[str, Any] = field(default_factory=dict)  # msgpack-able; what the coordinator and analyst see
     # (name, columns [n]): becomes a table of the member's, with the ids of the rows that the run used
     table: tuple[str, Mapping[str, npt.NDArray[Any]]] | None = None
+    by_rules: bool = False  # an analyst's rules say what is in that table
 
 
 class Budget(typing.Protocol):

@@ -29,10 +29,12 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.boosting_categories import Coding, unseen_notes
+from fednb.protocols.noticed import newly_missing
 from fednb.protocols.objectives import Objective
 from fednb.protocols.parting import goes_left, sets_from_part
 from fednb.protocols.trees import LEAF, Floats, Forest, Truths
@@ -107,8 +109,8 @@ def send_directions(link: Link, part: Mapping[str, Any], X: Floats, run: RunCont
         run.progress("score", rows.stop, len(X))
 
 
-def packed_directions(part: Mapping[str, Any], X: Floats) -> np.ndarray:
-    """[n, ceil(nodes / 8)] uint8: a passive party's directions of rows, at those of its nodes that it may tell of."""
+def packed_directions(part: Mapping[str, Any], X: Floats) -> npt.NDArray[np.uint8]:
+    """[n, ceil(nodes/8)]: which way rows go at a passive party's own nodes, as far as these do not rule it out."""
     left = goes_left(X, part["column"], part["threshold"], part["default_left"], sets_from_part(part.get("sets", ())))
     return np.packbits(reachable(left, part["ancestor"], part["side"]), axis=1)
 
@@ -145,7 +147,7 @@ def received(link: Link, forest: Forest, X: Floats) -> Iterator[tuple[slice, Tru
 
 
 def own_directions(forest: Forest, X: Floats) -> Truths:
-    """[n, nodes]: which way rows go at the active party's nodes; False at all others."""
+    """[n, nodes]: which way rows go at the active party's own nodes; 0 at all others."""
     own = (np.asarray(forest.left) != LEAF) & (np.asarray(forest.owner) == 0)
     nodes = np.flatnonzero(own).tolist()
     columns, cuts = [forest.feature[node] for node in nodes], [forest.threshold[node] for node in nodes]
@@ -218,6 +220,19 @@ def _named(parties: Sequence[str], shares: Floats) -> dict[str, Floats]:
 
 def ordered(party: str, data: Dataset) -> tuple[Floats, list[str]]:
     """The model's columns in the model's order, where values may be missing, and notes on what the model lacks."""
+    coding, there = _placed(party, data)
+    missing = newly_missing(party, np.asarray(there.X), data.part)
+    X, unseen = coding.applied(there)
+    return X, [*missing, *unseen_notes(party, unseen)]
+
+
+def coded(party: str, data: Dataset) -> tuple[Floats, dict[str, int]]:
+    """The same columns, and how many rows have a category of each that no training row had."""
+    coding, there = _placed(party, data)
+    return coding.applied(there)
+
+
+def _placed(party: str, data: Dataset) -> tuple[Coding, Dataset]:
     if "columns" not in data.part or "default_left" not in data.part:
         raise DataError(f"{party} holds no boosted model of this run to score with; fit one first.")
     if data.X is None or data.X.shape[1] != len(data.columns):
@@ -228,8 +243,9 @@ def ordered(party: str, data: Dataset) -> tuple[Floats, list[str]]:
     if absent:
         raise DataError(f"{party}'s model was trained on {', '.join(map(repr, absent))}, which these rows lack.")
     X = data.X[:, [place[name] for name in coding.columns]]
-    X, unseen = coding.applied(replace(data, X=X, columns=coding.columns))
-    return X, unseen_notes(party, unseen)
+    there = replace(data, X=X, columns=coding.columns)
+    coding.check(party, there)
+    return coding, there
 
 
 PROTOCOL = Protocol(
@@ -244,6 +260,6 @@ PROTOCOL = Protocol(
     learns={
         "active": "each row's prediction, and its directions at the nodes that their owners do not rule out",
         "passive": "nothing",
-        "coordinator": "number of rows; in which columns rows have categories that no training row had",
+        "coordinator": "number of rows; in which columns rows have categories, or lack a value, as no training row did",
     },
 )

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fednb.crypto import fixed_point
 from fednb.errors import DataError
 from fednb.protocols.base import Dataset
-from fednb.protocols.boosting_score import FAMILIES, ordered, own_directions, packed_directions
+from fednb.protocols.boosting_score import FAMILIES, coded, ordered, own_directions, packed_directions
 from fednb.protocols.objectives import Objective
 from fednb.protocols.rows import Floats
 from fednb.protocols.scorecard import row_points
@@ -48,6 +48,7 @@ class Score:
     points: float | None = None  # of a scorecard
     reasons: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # by party: features from 1, worst first
     no_evidence: Mapping[str, int] = field(default_factory=dict)  # by party: features whose value met no evidence
+    unseen: tuple[str, ...] = ()  # and which of the active party's own
 
 
 class Scoring(Protocol):
@@ -66,7 +67,8 @@ def bring(party: str, data: Dataset, reasons: int) -> Brought:
     """All rows of a passive party. Raises DataError for a table that lacks what the model was trained on."""
     part = data.part
     if "ancestor" in part:
-        bits = packed_directions(part, ordered(party, data)[0])
+        X, _ = ordered(party, data)
+        bits = packed_directions(part, X)
         return Brought(bits, np.ones(len(bits), dtype=np.bool_), adds=False)
     if "card" in part:
         points, without = row_points(party, part, data)
@@ -129,9 +131,10 @@ class _Sum:
         if "card" in self._part:
             points, lacking = row_points(self._me, self._part, data)
             mine, reasons = points.sum(axis=1), {self._me: _named(worst(points, self._reasons)[0].tolist())}
-            without = {self._me: int(lacking.sum())}
+            unseen = tuple(str(self._part["columns"][j]) for j in np.flatnonzero(lacking[0]))
+            without = {self._me: len(unseen)}
         else:
-            mine, reasons, without = own_part(self._me, data), {}, {}
+            mine, reasons, without, unseen = own_part(self._me, data), {}, {}, ()
         total = encode_part(mine)
         for member, value in values.items():
             part, lacking_there = _ADDED.unpack_from(value)
@@ -146,7 +149,7 @@ class _Sum:
             return Score(float(mean_of(family, linear, self._part)[0]))
         sum_ = np.round(linear + float(self._part["base"]), int(self._part["digits"]))
         odds = (float(self._part["offset"]) - sum_) / float(self._part["factor"])
-        return Score(float(sigmoid(odds)[0]), float(sum_[0]), reasons, without)
+        return Score(float(sigmoid(odds)[0]), float(sum_[0]), reasons, without, unseen)
 
 
 class _Trees:
@@ -168,20 +171,26 @@ class _Trees:
 
     def score(self, own: Dataset, values: Mapping[str, bytes]) -> Score:
         forest = self._forest
-        X, _ = ordered(self._me, replace(own, part=self._part))
+        X, unseen = coded(self._me, replace(own, part=self._part))
         directions = own_directions(forest, X)
         for member, value in values.items():
             nodes = self._nodes[self._place[member]]
             bits = np.unpackbits(np.frombuffer(value, dtype=np.uint8)[None], axis=1, count=int(nodes.sum()))
             directions[:, nodes] = bits[:, np.asarray(forest.place)[nodes]]
         margins = forest.margins(forest.leaves(directions), self._base)
-        return Score(float(Objective(self._part["objective"], 1).predict(margins)[0, 0]))
+        found = float(Objective(self._part["objective"], 1).predict(margins)[0, 0])
+        return Score(found, unseen=tuple(unseen), no_evidence={self._me: len(unseen)})
 
 
 def meaning(part: Mapping[str, Any]) -> str:
     """What a model's score is: "probability", "value" (in the label's unit) or "rate"."""
     family = FAMILIES.get(str(part.get("objective")), str(part.get("family", "logistic")))
     return {"logistic": "probability", "linear": "value", "poisson": "rate"}.get(family, "score")
+
+
+def texts(part: Mapping[str, Any]) -> list[str]:
+    """Which of a party's columns the model knows as text."""
+    return [name for name, levels in part.get("levels", {}).items() if any(isinstance(each, str) for each in levels)]
 
 
 def _named(codes: Sequence[int]) -> tuple[int, ...]:

@@ -12,8 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from msgspec import Meta
@@ -21,7 +20,7 @@ from msgspec import Meta
 from fednb.errors import DataError
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.features import check_features, check_label, check_training, fit_scaling
-from fednb.protocols.separable import Floats, sigmoid
+from fednb.protocols.separable import sigmoid
 from fednb.protocols.vertical_score import own_part
 from fednb.wire.link import Link
 
@@ -62,11 +61,6 @@ def score(link: Link, data: Dataset, params: NoParams, run: RunContext) -> Outco
     linear = own_part(link.me, data) + float(data.part["intercept"])
     run.progress("score", 1, 1)
     return Outcome(private={"scores": sigmoid(linear), "linear": linear}, public={"rows": len(linear)})
-
-
-def scores_of(party: str, data: Dataset, part: Mapping[str, Any]) -> Floats:
-    """[n] probabilities of rows by a party's own model, outside of any run."""
-    return sigmoid(own_part(party, Dataset(X=data.X, columns=data.columns, part=part)) + float(part["intercept"]))
 
 
 _LEARNS = {"active": "nothing new", "coordinator": "the active party's coefficients"}

@@ -92,6 +92,8 @@ def party(link: Link, data: Dataset, params: CardParams, run: RunContext) -> Out
         "overrides": [],
         "measure": measure(model),
     }
+    if "trained_on" in coding:  # its bins are those of prepared rows
+        private["trained_on"] = coding["trained_on"]
     public: dict[str, Any] = {"columns": columns}
     if "intercept" in model:  # the active party
         base = private["offset"] - factor * float(model["intercept"])

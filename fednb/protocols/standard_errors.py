@@ -121,10 +121,12 @@ class OwnBlock(Message):
 
 
 class Sums(Message):
-    discloses = Disclosure("weighted products of features in secret bases", "blinded", each="piece", decrypts=True)
+    discloses = Disclosure(
+        "weighted products of features in secret bases", "blinded", each="piece", decrypts=True, columns=True
+    )
 
     sums: Fresh  # [m·d] for each own feature, those with each of the other party's
-    numbers: int  # that are decrypted of it
+    numbers: int  # that are decrypted of it; with the own block, also of what others make of this party's features
 
 
 class Inverse(Message):
@@ -214,7 +216,10 @@ class _Party:
     def reveal(self, sums: CipherVector, other: str) -> None:
         """To the coordinator, refreshed: it holds numbers in two secret bases."""
         self.run.count("refresh", len(sums))
-        numbers = self.width * self.widths[other]
+        made = [self.active, *self.passives]
+        later = made[made.index(self.link.me) :] if self.link.me != self.active else []
+        with_whom = [self.active, *later] if other == self.link.me else [other]
+        numbers = self.width * sum(self.widths[party] for party in with_whom)
         self.link.send(self.coordinator, Sums(sums=self.key.refresh(sums, self.run.threads), numbers=numbers))
 
     def finish(self, dispersion: float) -> dict[str, Any]:
@@ -432,8 +437,8 @@ PROTOCOL = Protocol(
     version=1,
     params=ErrorParams,
     roles={
-        "active": Role(active, needs=("X", "y", "part", "parts"), figures=True),
-        "passive": Role(passive, many=True, needs=("X", "part", "parts"), figures=True, scores=True),
+        "active": Role(active, needs=("X", "y", "part", "parts"), figures=True, columns=True),
+        "passive": Role(passive, many=True, needs=("X", "part", "parts"), figures=True, scores=True, columns=True),
         "coordinator": Role(coordinator),
     },
     sends={

@@ -41,6 +41,9 @@ from fednb.models import (
     VerticalOneVsRest,
     VerticalPipeline,
     VerticalPoissonRegression,
+    VerticalRatio,
+    VerticalScaler,
+    VerticalWinsorizer,
     WoeBinning,
     compare_scores,
     evaluate_by,
@@ -232,7 +235,7 @@ def everything(world: World) -> None:
     assert [item for item in federation.watch(run) if isinstance(item, m.RunEnded)]
 
 
-CONSENT = {party: RulesConfig(standard_errors=True) for party in ("bank", "agency", "telco")}
+CONSENT = {party: RulesConfig(standard_errors=True, decrypted_per_row=1.0) for party in ("bank", "agency", "telco")}
 
 
 @pytest.mark.slow
@@ -258,7 +261,7 @@ def test_every_protocol_declares_who_sends_what_and_no_ciphertext_goes_to_the_ho
             assert not (kind.discloses.form == "encrypted" and receiver == "coordinator"), kind
             assert not (kind.discloses.decrypts and receiver != "coordinator"), kind
             assert not kind.discloses.sizes or kind.discloses.sizes in kind.__struct_fields__
-    assert set(protocol.limits) <= {"iterations", "batch", "leaf"}
+    assert set(protocol.limits) <= {"iterations", "batch", "leaf", "shown", "alone", "purity", "anonymous"}
     assert set(protocol.limits.values()) <= set(protocol.params.__struct_fields__)
 
 
@@ -267,6 +270,10 @@ def test_every_protocol_declares_who_sends_what_and_no_ciphertext_goes_to_the_ho
 
 def fit(made: World, **options: Any) -> None:
     VerticalLogisticRegression(**{"max_iter": 1, **options}).fit(made.align(), y="bank.default")
+
+
+def boost(made: World, **options: Any) -> None:
+    SecureBoostClassifier(n_estimators=1, max_depth=1, **options).fit(made.align(), y="bank.default")
 
 
 def align_on_figures(made: World) -> None:
@@ -283,6 +290,11 @@ REFUSALS: dict[str, tuple[RulesConfig, Act]] = {
     "min_rows": (RulesConfig(min_rows=ROWS + 1), fit),
     "rows_per_feature": (RulesConfig(rows_per_feature=ROWS), fit),
     "max_iterations": (RulesConfig(max_iterations=5), lambda made: fit(made, max_iter=6)),
+    "min_leaf": (RulesConfig(min_leaf=11), boost),
+    "min_shown": (RulesConfig(min_shown=50), boost),
+    "active_trees": (RulesConfig(active_trees=1), boost),
+    "max_purity": (RulesConfig(max_purity=0.9), lambda made: boost(made, purity=0.95)),
+    "anonymous_splits": (RulesConfig(anonymous_splits=True), boost),
     "decrypted_per_row": (RulesConfig(decrypted_per_row=0.001), fit),
     "alignments_a_day": (RulesConfig(alignments_a_day=1), lambda made: [made.align() for _ in range(2)]),
     "runs_a_day": (RulesConfig(runs_a_day=2), lambda made: [made.align() for _ in range(3)]),
@@ -319,13 +331,35 @@ def test_standard_errors_need_the_consent_of_every_owner(world: Make) -> None:
 def test_standard_errors_count_as_scores_and_as_decrypted_numbers(world: Make) -> None:
     made = world(
         CONSENT | {"agency": RulesConfig(standard_errors=True)},
-        permits={"analyst": PermitConfig(ALL, ALL, ALL, decrypted=8)},
+        permits={"analyst": PermitConfig(ALL, ALL, ALL, decrypted=9)},
     )
     frame = made.align()
     model = VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")  # 2 + 2 features, 3 and 2 numbers
-    with pytest.raises(QuotaExceeded, match="has 8 numbers decrypted in runs of analyst") as caught:
-        model.add_standard_errors(frame)  # 3 times 2 at the bank, twice 2 at the agency
+    with pytest.raises(QuotaExceeded, match="agency has 9 numbers decrypted in runs of analyst") as caught:
+        model.add_standard_errors(frame)  # 3 times 2 at the bank, 2 times 2 + 3 at the agency
     assert caught.value.rule == "analysts.decrypted"
+
+
+def test_columns_that_cells_wrote_have_no_standard_errors(world: Make) -> None:
+    """An analyst's column that marks one row would have an error that tells how far that row is from the others."""
+    made = world(CONSENT)
+    loans = made.tables["bank"].read("loans")
+    made.tables["bank"].save(
+        "probe", loans.assign(a=np.where(np.arange(ROWS) == 7, 9.0, loans["a"])), ["id"], "default"
+    )
+    frame = made.align("probe")
+    model = VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")
+    with pytest.raises(Refused, match="no figures of single columns of a table that cells made") as caught:
+        model.add_standard_errors(frame)
+    assert (caught.value.member, caught.value.rule) == ("bank", "protocols.cell_columns")
+
+
+def test_a_run_that_asks_for_all_defences_takes_place(world: Make) -> None:
+    rules = RulesConfig(min_leaf=12, min_shown=50, active_trees=1, max_purity=0.95, anonymous_splits=True)
+    made = world({"bank": rules, "agency": rules})
+    chosen = {"min_leaf": 12, "min_shown": 50, "active_trees": 1, "purity": 0.95, "anonymous_splits": True}
+    boosted = SecureBoostClassifier(n_estimators=2, max_depth=2, **chosen).fit(made.align(), y="bank.default")
+    assert boosted.n_rounds_ == 2
 
 
 def test_the_sets_of_others_have_a_size_too(world: Make) -> None:
@@ -619,3 +653,62 @@ def test_what_was_used_up_stays_used_up_when_a_party_starts_again(world: Make) -
     made.start("bank")
     with pytest.raises(QuotaExceeded, match="1 alignments a day"):
         made.align()
+
+
+# ------------------------------------------------------------ what an analyst's own rules made
+
+
+def test_a_prepared_table_keeps_its_origins_label_account_and_rows(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    prepared = VerticalImputer().fit_transform(frame, y="bank.default")
+    VerticalLogisticRegression(max_iter=1).fit(prepared, y="bank.default")
+    assert made.quota.spent("bank.loans.default") == {"bank": 3, "agency": 2}
+    one_less = prepared._take(np.arange(1, ROWS), "all but one")
+    for attempt in (VerticalImputer(), VerticalScaler(), VerticalLogisticRegression(max_iter=1)):
+        with pytest.raises(Refused, match="of other rows of loans|of other rows of invoices") as caught:
+            attempt.fit(one_less, y="bank.default")
+        assert caught.value.rule == "protocols.rows_apart"
+
+
+def test_a_column_that_a_rule_made_is_no_new_label_account(world: Make) -> None:
+    made = world()
+    prepared = VerticalRatio({"bank.r": ("bank.a", "bank.b")}).fit_transform(made.align(), y="bank.default")
+    VerticalLinearRegression(max_iter=1).fit(prepared, y="bank.r")
+    assert made.quota.spent("bank.loans.default")["bank"] > 0 and not made.quota.spent("bank.loans.r")
+    VerticalLinearRegression(max_iter=1).fit(prepared, y="bank.a")
+    assert made.quota.spent("bank.loans.a")["bank"] > 0, "a name that the declared table has stands for that column"
+
+
+def test_no_rule_touches_the_label_that_an_owner_declared_whatever_the_analyst_says(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    refs = frame.refs()
+    refs["bank"] = m.DataRef(frame=frame.id, columns=["a", "default"])
+    rules: list[dict[str, Any]] = [
+        {"step": "log", "columns": {"bank": ["default"]}},
+        {"step": "ratio", "ratios": {"bank": {"x": ("default", "a")}}},
+        {"step": "ratio", "ratios": {"bank": {"b": ("a", "a")}}},  # b is not among the columns, and is not free
+    ]
+    for rule, message in zip(rules, ["is the label", "is the label", "has a column 'b' already"], strict=True):
+        with pytest.raises(DataError, match=message):
+            made.analyst.run(
+                "preparation_fit",
+                cast={"party": ["bank", "agency"], "coordinator": ["coordinator"]},
+                data=refs,
+                params={"steps": [rule], "name": "probe"},
+            )
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_statistics_of_columns_that_rules_made_are_the_owners_decision(world: Make, allowed: bool) -> None:
+    made = world({"bank": RulesConfig(cell_columns=allowed), "agency": RulesConfig(cell_columns=allowed)})
+    # what is left of a column between two close limits says how many rows are above them
+    above = VerticalWinsorizer(limits="value", lower=1.5, upper=1.5001, columns=["bank.a"])
+    prepared = VerticalImputer().fit_transform(above.fit_transform(made.align(), y="bank.default"), y="bank.default")
+    if allowed:
+        assert len(FeatureStatistics().fit(prepared).table_)
+        return
+    with pytest.raises(Refused, match="of a table that an analyst's rules made") as caught:
+        FeatureStatistics().fit(prepared)
+    assert caught.value.rule == "protocols.cell_columns"

@@ -7,7 +7,7 @@ const CONNECT = "%load_ext fednb\n%fed connect";
 const DEMO = `${FEDNB} demo --members`;
 
 // `current()`: the notebook panel and link that are in front, or null.
-export function addCommands(app, { current, inboxes, palette, choosePlace, showPanel, lab }) {
+export function addCommands(app, { current, inboxes, palette, choosePlace, tryCell, showPanel, lab }) {
   const { NotebookActions, Notification } = lab;
   const { commands } = app;
   const withNotebook = (action) => () => {
@@ -62,6 +62,8 @@ export function addCommands(app, { current, inboxes, palette, choosePlace, showP
   }));
 
   add("choose-member", "Choose Where the Cell Runs", "A menu of members for the selected cell", withNotebook(choosePlace));
+
+  add("dry-run", "Dry Run on Mock Data", "Run the selected cell here, on rows that its party invents", withNotebook(tryCell));
 
   add("interrupt", "Interrupt All Parties", "Interrupt this notebook's cells at every member", withNotebook(({ panel, link }) => {
     // not both: a second interrupt means that kernels are to be killed

@@ -74,7 +74,8 @@ export class Sidebar {
   draw() {
     this._keepingFocus(() => this._inbox.draw());
     const shape = !this._link ? "nothing" : this._link.connected ? "connected" : this._link.loaded ? "away" : "without";
-    if (shape !== this._shape) this._build(shape);
+    const advice = shape === "connected" ? "" : this._advice(shape);
+    if (shape !== this._shape || advice !== this._said) this._keepingFocus(() => this._build(shape, advice));
     if (shape !== "connected") return;
     for (const [key, section] of Object.entries(SECTIONS)) {
       const state = JSON.stringify(section.of(this._link, this._cell));
@@ -85,8 +86,15 @@ export class Sidebar {
     }
   }
 
-  _build(shape) {
+  _advice(shape) {
+    if (shape === "nothing") return "Open a notebook to see its federation.";
+    return (this._link.federation && this._link.federation.advice)
+      || (shape === "away" ? "Run %fed connect in a cell." : "Its kernel has not loaded fednb: run %load_ext fednb and %fed connect.");
+  }
+
+  _build(shape, advice) {
     this._shape = shape;
+    this._said = advice;
     this._drawn = {};
     this._where.textContent = this._link ? this._name : "";
     if (shape === "connected") {
@@ -97,15 +105,14 @@ export class Sidebar {
       }));
       return;
     }
-    const advice = shape === "nothing" ? "Open a notebook to see its federation."
-      : (this._link.federation && this._link.federation.advice)
-        || "Its kernel has not loaded fednb: run %load_ext fednb and %fed connect.";
     this._body.replaceChildren(
       make("p", {}, make("strong", { text: "Not connected" })),
       make("p", { text: advice }),
       make("div", { class: "actions" },
-        shape !== "nothing" && make("button", { class: "button", type: "button", text: "Connect", onclick: () => this._actions.connect() }),
-        make("button", { class: "button", type: "button", text: "Start the demo federation", onclick: () => this._actions.demo() })));
+        shape !== "nothing" && make("button", { class: "button", type: "button", text: "Connect", "data-key": "connect",
+          onclick: () => this._actions.connect() }),
+        make("button", { class: "button", type: "button", text: "Start the demo federation", "data-key": "demo",
+          onclick: () => this._actions.demo() })));
   }
 
   _keepingFocus(work) {

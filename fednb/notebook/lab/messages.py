@@ -61,6 +61,7 @@ class FederationNews(Told, frozen=True, tag="federation"):
     parties: list[str] = []
     members: list[Member] = []
     attached: str | None = None  # the member whose cells need no magic
+    asks: list[str] = []  # parties that invent rows to try cells on
     advice: str = ""  # what is wrong, and what to do
 
 
@@ -157,6 +158,7 @@ class CellNews(Told, frozen=True, tag="cell"):
     places: list[Place]
     runs: list[str] = []  # that it began
     receipts: list[Crossing] = []
+    invented: bool = False  # it ran here, on invented rows
 
 
 class Note(Told, frozen=True, tag="note"):

@@ -16,6 +16,7 @@ from fednb.federation.views import (
     AlignmentView,
     AnyView,
     BinningView,
+    ComparisonView,
     EnsembleView,
     EvaluationView,
     FrameView,
@@ -72,7 +73,17 @@ def show(
 
 def outputs(view: AnyView, styles: Mapping[str, Look]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """MIME bundles with their metadata: the picture, then the same figures as a table to unfold."""
-    from fednb.notebook.widgets import alignment, binning, ensemble, evaluation, frame, model, profile, scores
+    from fednb.notebook.widgets import (
+        alignment,
+        binning,
+        comparison,
+        ensemble,
+        evaluation,
+        frame,
+        model,
+        profile,
+        scores,
+    )
     from fednb.notebook.widgets.card import html_table, text_table
 
     card: Any = None
@@ -91,6 +102,9 @@ def outputs(view: AnyView, styles: Mapping[str, Look]) -> list[tuple[dict[str, A
     elif isinstance(view, EnsembleView):
         card = ensemble.picture(view, styles)
         tables.append(("All features that split", ensemble.HEAD, ensemble.rows(view)))
+    elif isinstance(view, ComparisonView):
+        card = comparison.picture(view) if view.results else None
+        tables.append(("The figures as a table", comparison.HEAD, comparison.rows(view)))
     elif isinstance(view, BinningView):
         card = binning.picture(view, styles)
         tables.append(("All bins", binning.HEAD, binning.rows(view)))

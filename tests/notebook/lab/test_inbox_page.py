@@ -105,6 +105,9 @@ def test_a_request_is_denied_with_a_reason_and_whatever_it_says_is_text(
     book.open(jupyter.lab(own))
     book.done(0)
     row = request(book, f"for {BAD}")
+    expect(row).to_be_visible()
+    book.page.reload()  # the page knows nothing by itself, and asks the kernel again
+    book.page.wait_for_selector(".jp-Notebook .jp-CodeCell .cm-content >> visible=true")
     row.locator("summary").click()
     expect(row.get_by_label("The cell")).to_contain_text("</pre><script>alert(1)</script>")
     expect(row).to_contain_text("Look at")
@@ -128,6 +131,32 @@ def test_a_request_is_denied_with_a_reason_and_whatever_it_says_is_text(
     assert end.status == "refused" and "regions with three claims would show" in end.reason
     expect(request(book, "another, meanwhile")).to_be_visible()
     store.change(next(each.id for each in store.all() if each.decision == "pending"), {}, decision="denied", why="over")
+
+
+def test_a_cell_is_tried_on_mock_data_where_its_party_offers_that_and_is_plainly_not_real(
+    book: Any, jupyter: Any, federation: Any, store: ApprovalStore, screenshots: Path
+) -> None:
+    if not federation.approves:
+        pytest.skip("no sandbox works here, so no party offers it")
+    cell = '%%party vault --ask "not yet"\nprint("the sum is", round(fed.load("claims")["amount"].sum()))'
+    book.open(jupyter.lab(jupyter.notebook("dry", "%fed connect", cell, "%%party bank\n1")))
+    book.done(0)
+    book.cell(2).locator(".cm-content").click()
+    expect(book.cell(2).get_by_role("button", name="Runs at bank; choose another place")).to_be_visible()
+    expect(book.cell(2).get_by_role("button", name="Dry run")).to_have_count(0)
+    book.cell(1).locator(".cm-content").click()
+    book.cell(1).get_by_role("button", name="Dry run").click()
+    expect(book.strip(1)).to_contain_text("dry run on invented rows: done in")
+    output = book.cell(1).locator(".jp-OutputArea")
+    expect(output).to_contain_text("DRY RUN ON INVENTED ROWS")
+    expect(output).to_contain_text("the sum is 1000")
+    expect(book.cell(1).locator(".cm-line").first).to_have_text('%%party vault --ask "not yet"')
+    assert not [each for each in store.all() if each.reason == "not yet"], "its owner was not asked"
+    book.page.screenshot(path=screenshots / "dry-run.png")
+    book.run(1)
+    expect(book.strip(1)).to_contain_text("pending approval at vault")
+    expect(book.strip(1)).not_to_contain_text("dry run")
+    store.change(next(each.id for each in store.all() if each.reason == "not yet"), {}, decision="denied", why="over")
 
 
 @pytest.mark.parametrize("front", ["lab", "classic"])

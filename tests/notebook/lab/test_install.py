@@ -146,6 +146,15 @@ def test_nothing_in_the_page_parses_markup_or_runs_text() -> None:
         assert not re.search(forbidden, path.read_text()), path.name
 
 
+def test_every_module_is_asked_for_at_once() -> None:
+    listed = re.findall(
+        r'"(\w+)",?', (STATIC / "remoteEntry.js").read_text().split("for (const name of [")[1].split("]")[0]
+    )
+    assert {f"{name}.js" for name in listed} == {path.name for path in STATIC.glob("*.js")} - {"remoteEntry.js"} | {
+        "training.js"
+    }
+
+
 def test_the_extension_is_of_this_release() -> None:
     from fednb.version import __version__
 

@@ -297,6 +297,43 @@ def test_the_launcher_has_a_card_for_each_kernel_and_the_menu_names_every_comman
     } <= set(shown)
 
 
+def test_the_palette_and_the_keyboard_reach_every_command(book: Any, jupyter: Any, screenshots: Path) -> None:
+    book.open(jupyter.lab(jupyter.notebook("palette", "%fed connect", "1")))
+    book.done(0)
+    expect(book.section("members").locator("[data-member=bank]")).to_be_visible()
+    book.cell(1).locator(".cm-content").click()
+    book.page.keyboard.press("Escape")
+    palette(book, "federation")
+    shown = {text.strip() for text in book.page.locator(".lm-CommandPalette-itemLabel").all_inner_texts()}
+    assert shown >= {
+        "Connect This Notebook",
+        "Start the Demo Federation",
+        "Insert a Party Cell",
+        "Choose Where the Cell Runs",
+        "Dry Run on Mock Data",
+        "Interrupt All Parties",
+        "Show the Federation",
+        "Open the Audit Report",
+    }
+    book.page.screenshot(path=screenshots / "palette.png")
+    book.page.keyboard.press("Escape")
+    palette(book, "Insert a Party Cell")
+    book.page.keyboard.press("Enter")
+    expect(book.cell(2).locator(".cm-line").first).to_have_text("%%party agency")
+    book.page.keyboard.type("1 + 1")
+    book.page.keyboard.press("Shift+Enter")
+    expect(book.strip(2)).to_contain_text("done in")
+
+
+def palette(book: Any, text: str) -> None:
+    """Look for a command."""
+    book.page.keyboard.press("Control+Shift+c")
+    field = book.page.locator(".lm-CommandPalette-input")
+    expect(field).to_be_visible()
+    field.fill(text)
+    expect(book.page.locator(".lm-CommandPalette-itemLabel").first).to_be_visible()
+
+
 def test_the_demo_is_started_in_a_terminal(book: Any, jupyter: Any) -> None:
     page = book.page
     page.goto(jupyter.lab())

@@ -78,14 +78,6 @@ def ensemble(member: str = "agency", feature: str = "#3", **more: Any) -> Ensemb
     )
 
 
-def profile(name: str = "agency", **more: Any) -> ProfileView:
-    bars = {"edges": [0, 1, 3], "counts": [9, 1]}
-    line = FeatureLine(party="bank", feature="income", missing=0.6, mean=-3.5e7, sd=0.01, **bars)
-    other = FeatureLine(party=name, feature=name, label=-0.0, psi=0.31, vif=12.0, nearest=f"{name}.x", near=-0.9)
-    odd = FeatureLine(party=name, feature="town", kind="text", note="it is text", edges=[1, 1], counts=[3])
-    return ProfileView(features=[line, other, odd], members=["bank", name], rows=1000, rate=0.2, **more)
-
-
 def binned(party: str, feature: str, bins: int = 4, **more: Any) -> BinnedFeature:
     return BinnedFeature(
         party=party,
@@ -99,6 +91,14 @@ def binned(party: str, feature: str, bins: int = 4, **more: Any) -> BinnedFeatur
         iv=[0.02 * b for b in range(bins)],
         **more,
     )
+
+
+def profile(name: str = "agency", **more: Any) -> ProfileView:
+    bars = {"edges": [0, 1, 3], "counts": [9, 1]}
+    line = FeatureLine(party="bank", feature="income", missing=0.6, mean=-3.5e7, sd=0.01, **bars)
+    other = FeatureLine(party=name, feature=name, label=-0.0, psi=0.31, vif=12.0, nearest=f"{name}.x", near=-0.9)
+    odd = FeatureLine(party=name, feature="town", kind="text", note="it is text", edges=[1, 1], counts=[3])
+    return ProfileView(features=[line, other, odd], members=["bank", name], rows=1000, rate=0.2, **more)
 
 
 VIEWS: dict[str, AnyView] = {
@@ -170,7 +170,7 @@ def test_every_view_has_an_output_that_reads_without_a_kernel(name: str) -> None
             assert size["alt"], "who cannot see the picture gets its words"
 
 
-@pytest.mark.parametrize("name", [name for name in VIEWS if name.startswith("a stranger's")])
+@pytest.mark.parametrize("name", [name for name in VIEWS if name.startswith("a stranger's ")])
 def test_a_strangers_text_never_becomes_markup_nor_terminal_control(name: str) -> None:
     shown = outputs(VIEWS[name], STYLES)
     markup = "".join(data.get("text/html", "") for data, _ in shown)
