@@ -23,6 +23,7 @@ from fednb.models.scores import Scores
 from fednb.models.search import VerticalGridSearch, cross_validate
 from fednb.models.segments import evaluate_by
 from fednb.models.selection import select_features
+from fednb.models.stability import feature_stability
 from fednb.models.statistics import FeatureStatistics
 from fednb.models.transformers import (
     VerticalDateFeatures,
@@ -70,6 +71,7 @@ __all__ = [
     "compare_scores",
     "cross_validate",
     "evaluate_by",
+    "feature_stability",
     "partner_worth",
     "profile_features",
     "score_stability",

@@ -48,6 +48,7 @@ from fednb.models import (
     WoeBinning,
     compare_scores,
     evaluate_by,
+    feature_stability,
     partner_worth,
     saved,
     score_stability,
@@ -194,6 +195,7 @@ def everything(world: World) -> None:
     train, test = frame.split(0.3, 0)
     FeatureStatistics().fit(train).stability(frame)
     FeatureCorrelation().fit(train, y="bank.default")
+    feature_stability(frame, "bank.default", since=1)
     model = VerticalLogisticRegression(max_iter=2)
     model.cost(train, y="bank.default")
     model.fit(train, y="bank.default")
@@ -595,6 +597,18 @@ def test_statistics_of_sets_that_differ_by_one_row_are_refused(world: Make) -> N
     FeatureStatistics().fit(frame._take(np.arange(ROWS - 10), "all but ten"))
 
 
+def test_points_of_time_between_which_few_rows_lie_are_not_compared(world: Make) -> None:
+    made = world()
+    frame, values = made.align(), np.sort(made.tables["bank"].read("loans")["a"].to_numpy())
+    middle = ROWS // 2
+    feature_stability(frame, "bank.a", since=values[middle])
+    feature_stability(frame, "bank.a", since=values[middle])
+    with pytest.raises(Refused, match="between these edges and those that were used before") as caught:
+        feature_stability(frame, "bank.a", since=values[middle + 1])
+    assert (caught.value.member, caught.value.rule) == ("bank", "protocols.rows_apart")
+    assert len(feature_stability(frame, "bank.a", since=values[middle + 10])) == 3
+
+
 def test_sums_over_columns_are_counted_until_they_would_be_solvable(world: Make) -> None:
     made = world({"agency": RulesConfig(decrypted_per_row=0.05)})  # 12 sums over each column
     frame = made.align(telco="calls")
@@ -606,8 +620,8 @@ def test_sums_over_columns_are_counted_until_they_would_be_solvable(world: Make)
 
 
 def test_correlations_with_a_label_count_as_numbers_made_of_it(world: Make) -> None:
-    made = world({"bank": RulesConfig(decrypted_per_row=0.02)})  # 4 numbers of 240 rows
-    with pytest.raises(QuotaExceeded, match=r"bank lets 4 numbers made of loans\.default be decrypted"):
+    made = world({"bank": RulesConfig(decrypted_per_row=0.005)})  # of 240 rows
+    with pytest.raises(QuotaExceeded, match=r"bank lets 1 numbers made of loans\.default be decrypted"):
         FeatureCorrelation().fit(made.align(), y="bank.default")
 
 
