@@ -23,6 +23,7 @@ from fednb.models.search import VerticalGridSearch, cross_validate
 from fednb.models.segments import evaluate_by
 from fednb.models.selection import select_features
 from fednb.models.statistics import FeatureStatistics
+from fednb.models.stepwise import ModelSelection, select_by_model
 from fednb.models.transformers import (
     VerticalDateFeatures,
     VerticalImputer,
@@ -42,6 +43,7 @@ __all__ = [
     "FeatureCorrelation",
     "FeatureStatistics",
     "FitQuality",
+    "ModelSelection",
     "OwnLogisticRegression",
     "Scorecard",
     "Scores",
@@ -66,5 +68,6 @@ __all__ = [
     "cross_validate",
     "evaluate_by",
     "score_stability",
+    "select_by_model",
     "select_features",
 ]

@@ -39,6 +39,7 @@ from fednb.models import (
     compare_scores,
     evaluate_by,
     score_stability,
+    select_by_model,
     select_features,
 )
 from fednb.models.evaluation import evaluate
@@ -166,6 +167,7 @@ def everything(world: World) -> None:
     scores.summary()
     scores.save("scored")
     assert model.add_standard_errors(train).standard_errors_, model.no_standard_errors_
+    select_by_model(VerticalLogisticRegression(penalty="l1", max_iter=1), train, "bank.default", by="l1")
     model.save(world.folder / "model.json", federation)
     VerticalLogisticRegression.load(world.folder / "model.json", federation)
     prepared = VerticalPipeline([("fill", VerticalImputer()), ("fit", VerticalLogisticRegression(max_iter=1))])
