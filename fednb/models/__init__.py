@@ -17,6 +17,7 @@ from fednb.models.own import OwnLogisticRegression
 from fednb.models.pipeline import VerticalPipeline
 from fednb.models.poisson import VerticalPoissonRegression
 from fednb.models.regression import Withheld
+from fednb.models.reject_inference import Parcelling, parcelling
 from fednb.models.scorecard import Scorecard
 from fednb.models.scores import Scores
 from fednb.models.search import VerticalGridSearch, cross_validate
@@ -45,6 +46,7 @@ __all__ = [
     "FitQuality",
     "ModelSelection",
     "OwnLogisticRegression",
+    "Parcelling",
     "Scorecard",
     "Scores",
     "SecureBoostClassifier",
@@ -67,6 +69,7 @@ __all__ = [
     "compare_scores",
     "cross_validate",
     "evaluate_by",
+    "parcelling",
     "score_stability",
     "select_by_model",
     "select_features",

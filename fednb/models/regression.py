@@ -172,7 +172,7 @@ class VerticalRegression(BaseEstimator):  # type: ignore[misc]
     def _predict(self, frame: VerticalFrame) -> Scores:
         check_is_fitted(self, "run_")
         self._check_frame(frame)
-        active, _ = frame.find_label(self.label_)
+        active, _, _ = self.label_.partition(".")  # new rows have no label
         passive = [party for party in frame.parties if party != active]
         result = frame.federation.run(
             "vertical_score",

@@ -38,6 +38,7 @@ from fednb.models import (
     WoeBinning,
     compare_scores,
     evaluate_by,
+    parcelling,
     score_stability,
     select_by_model,
     select_features,
@@ -164,6 +165,7 @@ def everything(world: World) -> None:
     scores = model.predict_proba(test)
     evaluate(scores, y="bank.default")
     evaluate_by(scores, y="bank.default", by="bank.segment")
+    parcelling(model.predict_proba(train), scores, "bank.default", "parcelled", bands=2)
     scores.summary()
     scores.save("scored")
     assert model.add_standard_errors(train).standard_errors_, model.no_standard_errors_
