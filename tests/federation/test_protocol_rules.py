@@ -49,9 +49,11 @@ from fednb.models import (
     compare_scores,
     evaluate_by,
     feature_stability,
+    parcelling,
     partner_worth,
     saved,
     score_stability,
+    select_by_model,
     select_features,
 )
 from fednb.models.evaluation import evaluate
@@ -202,9 +204,11 @@ def everything(world: World) -> None:
     scores = model.predict_proba(test)
     evaluate(scores, y="bank.default")
     evaluate_by(scores, y="bank.default", by="bank.segment")
+    parcelling(model.predict_proba(train), scores, "bank.default", "parcelled", bands=2)
     scores.summary()
     scores.save("scored")
     assert model.add_standard_errors(train).standard_errors_, model.no_standard_errors_
+    select_by_model(VerticalLogisticRegression(penalty="l1", max_iter=1), train, "bank.default", by="l1")
     model.save(world.folder / "model.json", federation)
     VerticalLogisticRegression.load(world.folder / "model.json", federation)
     steps = [("fill", VerticalImputer()), ("scale", VerticalScaler())]
