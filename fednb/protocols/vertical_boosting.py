@@ -242,12 +242,13 @@ class _Active(_Party):
             self._send_gradients()
         nodes, levels = self.growth.roots, dict[str, float]()
         while nodes:
-            self.run.check()
+            self.run.progress("train", step, params.n_estimators, **levels)
             began = time.monotonic()
             nodes = self._level(nodes, last=len(levels) + 1 == params.max_depth)
             levels[f"level_{len(levels) + 1:02}_seconds"] = time.monotonic() - began
         losses = self.model.take(self.growth)
         self.run.journal.save(step + 1, self.model.state())
+        levels["round_seconds"] = sum(levels.values())
         self.run.progress("train", step + 1, params.n_estimators, **losses, **levels)
 
     def _send_gradients(self) -> None:
