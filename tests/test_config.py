@@ -234,8 +234,10 @@ def test_rules_on_runs_hold_where_a_file_says_them_and_are_safe_where_it_does_no
         ("agency",),
     )
     assert rules.decrypted_per_row == parties["agency"].rules.decrypted_per_row == 2.0
-    plain = config.parse(GOOD, folder / "federation.toml").parties["bank"].rules
-    assert plain == config.RulesConfig() and plain.decrypted_per_row == 0.5 and not plain.other_ids
+    assert parties["bank"].rules.cell_columns, "its cells read every row: it is open"
+    plain = config.parse(GOOD, folder / "federation.toml").parties["agency"].rules
+    assert plain == config.RulesConfig() and not plain.cell_columns
+    assert plain.decrypted_per_row == 0.5 and not plain.other_ids
 
 
 @pytest.mark.parametrize(

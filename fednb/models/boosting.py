@@ -5,7 +5,7 @@ Trained as XGBoost's `hist` would be on the joined table: see `fednb.protocols.v
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 Count = Annotated[int, Meta(ge=0)]
 
 
+class _Noticed(msgspec.Struct, frozen=True):
+    notes: list[str] = []
+
+
 class _Released(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the active party shows of an ensemble."""
 
@@ -47,14 +51,6 @@ class _Released(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rows: Count
     features: Count
     notes: list[str]
-
-
-class _Scored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a party says after scoring."""
-
-    rows: Count
-    notes: list[str]
-    table: str = ""
 
 
 class _SecureBoost(BaseEstimator):  # type: ignore[misc]
@@ -180,9 +176,13 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
 
         `load` puts them together again: in another session, and on new rows after a fresh alignment.
         """
+        saved.write(Path(path), self._saved(federation))
+        return self
+
+    def _saved(self, federation: Federation) -> saved.SavedBoosting:
         check_is_fitted(self, "run_")
         run, seals = saved.keep(federation, dict.fromkeys(self.feature_names_in_, self.run_))
-        model = saved.SavedBoosting(
+        return saved.SavedBoosting(
             estimator=type(self).__name__,  # type: ignore[arg-type]
             params=saved.plain_params(self.get_params()),
             run=run,
@@ -201,19 +201,22 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
             bytes=self.bytes_,
             operations=self.operations_,
         )
-        saved.write(Path(path), model)
-        return self
 
     @classmethod
     def load(cls, path: str | Path, federation: Federation) -> Self:
         """The model that `save` wrote. DataError when the file or a party's part is not as it was saved."""
-        import pandas as pd
-
         kept = saved.read(Path(path), saved.SavedBoosting)
         if kept.estimator != cls.__name__:
             raise DataError(f"{path} holds a {kept.estimator}: use {kept.estimator}.load.")
-        model = saved.made(cls, kept, path)
         saved.check(federation, kept)
+        return cls._loaded(kept, path)
+
+    @classmethod
+    def _loaded(cls, kept: saved.SavedBoosting, path: str | Path) -> Self:
+        """The estimator of what was saved."""
+        import pandas as pd
+
+        model = saved.made(cls, kept, path)
         model.run_, model.label_, model.objective_ = kept.run, kept.label, kept.objective
         if kept.classes:
             model.classes_ = np.array(kept.classes)
@@ -234,7 +237,7 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
             missing = [name for name in names if name not in frame.columns.get(party, ())]
             if missing:
                 raise DataError(f"the model was trained on {party}'s {', '.join(missing)}, which this frame lacks.")
-        active, _ = frame.find_label(self.label_)
+        active = self.label_.partition(".")[0]  # the label itself is not needed: new rows may have none yet
         drop = {
             party: [name for name in names if name not in self.feature_names_in_[party]]
             for party, names in frame.columns.items()
@@ -247,8 +250,7 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
             params={"explain": explain},
             title=f"{'Explaining' if explain else 'Scoring'} {len(frame)} rows",
         )
-        members = self.feature_names_in_
-        self.notes_ = [*self._fit_notes, *(note for party in members for note in result.read(party, _Scored).notes)]
+        self.notes_ = [*self._fit_notes, *_notes(result, self.feature_names_in_)]
         return Scores(frame, result.run, active)
 
     def _params(self, frame: VerticalFrame, validation: int, *, warm: bool) -> dict[str, Any]:
@@ -297,7 +299,7 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         self.history_: pd.DataFrame = pd.DataFrame(said.history).astype({"round": int})
         self.feature_importances_ = _importance_table(said.importance)
         self.tree_ = said.tree
-        self._fit_notes = [*result.notices, *said.notes]
+        self._fit_notes = [*result.notices, *_notes(result, columns)]
         self.notes_ = [*self._fit_notes]
         self.seconds_, self.bytes_, self.operations_ = result.seconds, result.bytes, result.operations
         self.n_rows_ = len(frame)
@@ -338,6 +340,11 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         if not hasattr(self, "run_"):
             return {"text/plain": repr(self)}
         return bundle(self.view())
+
+
+def _notes(result: RunResult, parties: Iterable[str]) -> list[str]:
+    """What each party noticed in a run."""
+    return [note for party in parties for note in result.read(party, _Noticed).notes]
 
 
 _DOC = """{what}, whose features and label lie at different parties.

@@ -1,7 +1,7 @@
 """Cross-validation and grid search on an aligned frame: folds are positions, so nothing is aligned again.
 
-Of each fold come aggregates only. A transformer before the regression (`WoeBinning` in a Pipeline) is fitted on the
-training rows of each fold, once for all candidates that leave its parameters alone.
+Of each fold come aggregates only. Transformers before the model (in a `VerticalPipeline`) are fitted on the training
+rows of each fold, once for all candidates that leave their parameters alone.
 """
 
 from __future__ import annotations
@@ -131,10 +131,16 @@ class _Folds:
         self._made: dict[tuple[int, str], tuple[VerticalFrame, VerticalFrame]] = {}
 
     def run(self, fold: int, estimator: Any) -> tuple[Scores, Evaluation, float]:
-        """Fit on the fold's training rows, score its test rows; seconds of the fit."""
+        """Fit on the fold's training rows, score its test rows; seconds of the fit. DataError names the fold."""
+        try:
+            return self._run(fold, estimator)
+        except DataError as error:
+            raise DataError(f"in fold {fold + 1} of {len(self._parts)}: {error}") from error
+
+    def _run(self, fold: int, estimator: Any) -> tuple[Scores, Evaluation, float]:
         train, test = self._parts[fold]
         if isinstance(estimator, Pipeline):
-            train, test = self._transformed(fold, Pipeline(estimator.steps[:-1]) if len(estimator.steps) > 1 else None)
+            train, test = self._transformed(fold, estimator[:-1] if len(estimator.steps) > 1 else None)
             estimator = estimator.steps[-1][1]
         estimator.fit(train, self._y)
         scores = estimator.predict_proba(test)
@@ -149,8 +155,7 @@ class _Folds:
             return train, test
         key = (fold, repr(sorted((name, repr(value)) for name, value in head.get_params().items())))
         if key not in self._made:
-            head.fit(train, self._y)
-            self._made[key] = head.transform(train), head.transform(test)
+            self._made[key] = head.fit_transform(train, self._y), head.transform(test)
         return self._made[key]
 
 

@@ -19,6 +19,9 @@ def rules(found: RulesConfig) -> Iterator[str]:
         f"  sets of rows of which figures leave differ by {found.rows_apart:,} rows or more, if at all, over all runs "
         "and analysts"
     )
+    made = "cells or analysts' rules made"
+    yield f"  figures of single columns: {'of' if found.cell_columns else 'not of'} tables that {made}"
+    yield f"  standard errors of models with this party's features: {'yes' if found.standard_errors else 'no'}"
     yield f"  each analyst: at most {found.runs_a_day:,} runs and {found.alignments_a_day:,} alignments a day (UTC)"
     for name, own in found.of.items():
         yield f"  {name} instead: {'; '.join(_changed(found, own)) or 'the same'}"

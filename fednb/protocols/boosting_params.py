@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from fednb.protocols.base import Params
-from fednb.protocols.categories import How
+from fednb.protocols.boosting_categories import How
 from fednb.protocols.objectives import Name
 
 Share = Annotated[float, Meta(gt=0, le=1)]

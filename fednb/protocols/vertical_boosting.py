@@ -412,7 +412,10 @@ class _Active(_Party):
         model.forest.keep(counted)
         return Outcome(
             private=model.part(self.own.to_part(), self.passives),
-            public=model.public([self.link.me, *self.passives], self.own.names, params.n_estimators),
+            public={
+                **model.public([self.link.me, *self.passives], self.own.names, params.n_estimators),
+                "notes": self.own.notes,
+            },
         )
 
 
@@ -590,7 +593,8 @@ class _Passive(_Party):
         return opened
 
     def finish(self) -> Outcome:
-        return Outcome(private=self._part(), public={"features": len(self.own.names), "splits": len(self.made.round)})
+        public = {"features": len(self.own.names), "splits": len(self.made.round), "notes": self.own.notes}
+        return Outcome(private=self._part(), public=public)
 
     def _part(self) -> dict[str, Any]:
         return {**self.made.to_part(), **self.own.to_part(), "order": self.order}
@@ -633,7 +637,13 @@ PROTOCOL = Protocol(
     },
     learns={
         "active": "sums of its gradients left of splits of unnamed features; who goes left at those it takes",
+<<<<<<< HEAD
         "passive": "which rows are in each node that it is shown, and in the sample; which of its splits were taken",
         "coordinator": "loss by round; gain, cover and number of splits of each feature, passive ones under numbers",
+=======
+        "passive": "which rows are in each node that is looked at, and in the sample; which of its splits were taken",
+        "coordinator": "loss by round; gain, cover and number of splits of each feature, passive ones under numbers; "
+        "which columns have one value in all training rows, or none",
+>>>>>>> main
     },
 )

@@ -26,13 +26,31 @@ decrypted = 1000
 
 def test_every_rule_is_said_and_what_one_protocol_has_instead() -> None:
     marked = RulesConfig(
-        ("psi",), ("agency",), 11, 1212, False, 33, 4.5, 55, 66, 0.75, 77, 88, 99, {"psi": RulesConfig(rows_apart=3)}
+        ("psi",),
+        ("agency",),
+        11,
+        1212,
+        False,
+        33,
+        4.5,
+        55,
+        66,
+        0.75,
+        77,
+        True,
+        88,
+        99,
+        {"psi": RulesConfig(rows_apart=3)},
     )
     text = "\n".join(rule_words.rules(marked))
     for word in ("psi", "agency", "11 to 1,212", "33 rows", "4.5 rows", "55", "66", "0.75", "77 rows", "88", "99"):
         assert word in text, word
     assert "rows_apart = 3" in text and "declared ids only" in text
+    assert "standard errors of models with this party's features: yes" in text
+    assert "features: no" in "\n".join(rule_words.rules(RulesConfig()))
     assert "every protocol" in next(iter(rule_words.rules(RulesConfig())))
+    assert "single columns: not of tables that cells or analysts' rules made" in text
+    assert "single columns: of tables" in "\n".join(rule_words.rules(RulesConfig(cell_columns=True)))
     assert rule_words.budgets(PermitConfig()) == ""
 
 

@@ -13,7 +13,7 @@ from boosting_world import Memory, World, agree, oracle, trees
 from fednb.errors import DataError, PeerLost, UnexpectedMessage
 from fednb.protocols import vertical_boosting as vb
 from fednb.protocols.base import Dataset, RunContext
-from fednb.protocols.categories import Coding
+from fednb.protocols.boosting_categories import Coding
 from fednb.wire.message import Message
 
 TYPES = ["q", "c", "q", "c", "c"]  # bank_0, bank_1, agency_0, agency_1, agency_2
