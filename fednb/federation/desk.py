@@ -120,4 +120,5 @@ class Desk:
             return m.ModelPart({name: part[name] for name in CARD if name in part})
         if "coef" not in part or "columns" not in part:
             raise DataError(f"{self._tables.member} holds no coefficients of run {run}, and no scorecard.")
-        return m.ModelPart({"coef": np.asarray(part["coef"], dtype=np.float64), "columns": list(part["columns"])})
+        found = {name: np.asarray(part[name], dtype=np.float64) for name in ("coef", "std_err") if name in part}
+        return m.ModelPart({**found, "columns": list(part["columns"])})

@@ -129,6 +129,19 @@ class PartyFed:
             raise DataError(f"run {run} made a scorecard; fed.scorecard({run!r}) shows this party's points.")
         return pd.Series(np.asarray(values["coef"], dtype=np.float64), index=list(values["columns"]), name=run)
 
+    def standard_errors(self, run: str) -> pd.DataFrame:
+        """This party's own coefficients and their standard errors, by column; `run` is the id of the run of these.
+
+        In the unit that the model was trained in: of a linear regression, standard deviations of the label.
+        """
+        import pandas as pd
+
+        values = self._ask(m.ReadModel(run), m.ModelPart).values
+        if "std_err" not in values:
+            raise DataError(f"run {run} made no standard errors.")
+        found = {name: np.asarray(values[name], dtype=np.float64) for name in ("coef", "std_err")}
+        return pd.DataFrame(found, index=list(values["columns"]))
+
     def scorecard(self, run: str) -> PartyCard:
         """This party's own part of a scorecard: its points as a table, as JSON, and as a Python function."""
         values = self._ask(m.ReadModel(run), m.ModelPart).values

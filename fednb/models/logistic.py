@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 import numpy as np
@@ -19,9 +19,6 @@ from fednb.models.regression import VerticalRegression
 from fednb.models.scores import Scores
 from fednb.protocols.vertical_logistic import LogisticParams
 from fednb.typed import known
-
-if TYPE_CHECKING:
-    from fednb.federation.client import Federation
 
 Interval = tuple[float | None, float | None]
 
@@ -61,9 +58,12 @@ class VerticalLogisticRegression(VerticalRegression):
     intercept_ : float; n_iter_ : int; converged_ : bool; history_ : DataFrame, one row an iteration;
     run_ : the run's id; feature_names_in_ : dict of party to names; label_ : "bank.default";
     cost_ : the last estimate by `cost`, where it was asked.
+    standard_errors_ : dict as `coef_`, after `add_standard_errors(train)`; None before, and where an owner does not
+        agree: `no_standard_errors_` says why. `summary()` shows them with tests and intervals.
     """
 
     protocol = "vertical_logistic"
+    family = "logistic"
     kept = saved.SavedLogistic
 
     def __init__(
@@ -139,6 +139,21 @@ class VerticalLogisticRegression(VerticalRegression):
             "positive": self._positive,
         }
 
+    def _penalty(self, rows: int) -> float:
+        return 1.0 / float(self.C)
+
+    def _no_errors(self) -> str:
+        if _l1_ratio(self.penalty, self.l1_ratio):
+            return "what L1 sets to zero has no standard error; fit what is left with penalty='l2'"
+        if self.bounds is not None:
+            return "coefficients that may end at a bound have no standard errors; fit without bounds"
+        if self.class_weight is not None:
+            return "with class weights a fit is no maximum of a likelihood; fit without class_weight"
+        return ""
+
+    def _error_params(self) -> dict[str, Any]:
+        return {"positive": getattr(self, "_positive", None)}
+
     def predict_proba(self, frame: VerticalFrame) -> Scores:
         """Score the frame's rows. The scores stay at the active party; this is a handle on them."""
         return self._predict(frame)
@@ -155,8 +170,8 @@ class VerticalLogisticRegression(VerticalRegression):
         self.classes_ = np.array([0, 1])
 
     @classmethod
-    def load(cls, path: str | Path, federation: Federation) -> Self:
-        model = super().load(path, federation)
+    def _loaded(cls, kept: Any, path: str | Path) -> Self:
+        model = super()._loaded(kept, path)
         model.classes_ = np.array([0, 1])
         return model
 

@@ -11,7 +11,7 @@ One message a few thousand rows, no round trip: a single applicant or a portfoli
 |---|---|
 | active | each row's prediction; which way it goes at each node that its owner's other nodes do not rule out |
 | passive | nothing: neither predictions nor where rows end |
-| coordinator, analyst | number of rows |
+| coordinator, analyst | number of rows; in which columns rows have categories that no training row had |
 
 So the active party also sees directions at nodes that a row misses because of the active party's own features, or of
 a third party's. That is the price of one message: asking node by node would show paths to the passive parties instead.
@@ -24,15 +24,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
-from fednb.protocols.binned import goes_left
+from fednb.protocols.boosting_categories import Coding, unseen_notes
+from fednb.protocols.noticed import newly_missing
 from fednb.protocols.objectives import Objective
+from fednb.protocols.parting import goes_left, sets_from_part
 from fednb.protocols.trees import LEAF, Floats, Forest, Truths
 from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
@@ -66,7 +70,7 @@ def active(link: Link, data: Dataset, params: BoostingScoreParams, run: RunConte
     if list(passives) != list(part["passives"]):
         raise DataError(f"the model was trained with {', '.join(part['passives'])} as passive parties, in this order.")
     forest, base = Forest.from_part(part), np.asarray(part["base"], dtype=np.float64)
-    X = ordered(link.me, data)
+    X, notes = ordered(link.me, data)
     if params.explain and len(X) > MOST_EXPLAINED:
         raise DataError(f"contributions can be had for up to {MOST_EXPLAINED} rows at once, not for {len(X)}.")
     margins, shares = [], []
@@ -86,24 +90,29 @@ def active(link: Link, data: Dataset, params: BoostingScoreParams, run: RunConte
             "linear": m[:, 0] if len(base) == 1 else m,
             "family": FAMILIES[part["objective"]],
         },
-        public={"rows": len(X)} | ({"table": params.explain} if params.explain else {}),
+        public={"rows": len(X), "notes": notes} | ({"table": params.explain} if params.explain else {}),
         table=table,
     )
 
 
 def passive(link: Link, data: Dataset, params: BoostingScoreParams, run: RunContext) -> Outcome:
-    X = ordered(link.me, data)
+    X, notes = ordered(link.me, data)
     send_directions(link, data.part, X, run)
-    return Outcome(public={"rows": len(X)})
+    return Outcome(public={"rows": len(X), "notes": notes})
 
 
 def send_directions(link: Link, part: Mapping[str, Any], X: Floats, run: RunContext) -> None:
     """The passive party's side: its directions of all rows of X, part by part."""
     (active,) = link.cast["active"]
     for rows in _parts(len(X)):
-        left = goes_left(X[rows], part["column"], part["threshold"], part["default_left"])
-        link.send(active, Directions(np.packbits(reachable(left, part["ancestor"], part["side"]), axis=1)))
+        link.send(active, Directions(packed_directions(part, X[rows])))
         run.progress("score", rows.stop, len(X))
+
+
+def packed_directions(part: Mapping[str, Any], X: Floats) -> npt.NDArray[np.uint8]:
+    """[n, ceil(nodes/8)]: which way rows go at a passive party's own nodes, as far as these do not rule it out."""
+    left = goes_left(X, part["column"], part["threshold"], part["default_left"], sets_from_part(part.get("sets", ())))
+    return np.packbits(reachable(left, part["ancestor"], part["side"]), axis=1)
 
 
 def reachable(left: Truths, ancestor: Sequence[int], side: Sequence[bool]) -> Truths:
@@ -122,11 +131,8 @@ def received(link: Link, forest: Forest, X: Floats) -> Iterator[tuple[slice, Tru
     """The active party's side: rows, and each row's direction at all nodes, [n, nodes]."""
     owner, place = np.asarray(forest.owner), np.asarray(forest.place)
     inner = np.asarray(forest.left) != LEAF
-    own = inner & (owner == 0)
-    columns = [np.asarray(values)[own] for values in (forest.feature, forest.threshold, forest.default_left)]
     for rows in _parts(len(X)):
-        directions = np.zeros((rows.stop - rows.start, len(forest)), dtype=np.bool_)
-        directions[:, own] = goes_left(X[rows], *columns)
+        directions = own_directions(forest, X[rows])
         for p, member in enumerate(link.cast["passive"], 1):
             theirs = inner & (owner == p)
             bits = link.recv(member, Directions).left
@@ -138,6 +144,18 @@ def received(link: Link, forest: Forest, X: Floats) -> Iterator[tuple[slice, Tru
                 )
             directions[:, theirs] = np.unpackbits(bits, axis=1, count=int(theirs.sum()))[:, place[theirs]]
         yield rows, directions
+
+
+def own_directions(forest: Forest, X: Floats) -> Truths:
+    """[n, nodes]: which way rows go at the active party's own nodes; 0 at all others."""
+    own = (np.asarray(forest.left) != LEAF) & (np.asarray(forest.owner) == 0)
+    nodes = np.flatnonzero(own).tolist()
+    columns, cuts = [forest.feature[node] for node in nodes], [forest.threshold[node] for node in nodes]
+    ways = [forest.default_left[node] for node in nodes]
+    sets = {at: forest.sets[node] for at, node in enumerate(nodes) if node in forest.sets}
+    directions = np.zeros((len(X), len(forest)), dtype=np.bool_)
+    directions[:, own] = goes_left(X, columns, cuts, ways, sets)
+    return directions
 
 
 def _parts(rows: int) -> list[slice]:
@@ -200,17 +218,34 @@ def _named(parties: Sequence[str], shares: Floats) -> dict[str, Floats]:
     }
 
 
-def ordered(party: str, data: Dataset) -> Floats:
-    """The model's columns in the model's order, where values may be missing."""
+def ordered(party: str, data: Dataset) -> tuple[Floats, list[str]]:
+    """The model's columns in the model's order, where values may be missing, and notes on what the model lacks."""
+    coding, there = _placed(party, data)
+    missing = newly_missing(party, np.asarray(there.X), data.part)
+    X, unseen = coding.applied(there)
+    return X, [*missing, *unseen_notes(party, unseen)]
+
+
+def coded(party: str, data: Dataset) -> tuple[Floats, dict[str, int]]:
+    """The same columns, and how many rows have a category of each that no training row had."""
+    coding, there = _placed(party, data)
+    return coding.applied(there)
+
+
+def _placed(party: str, data: Dataset) -> tuple[Coding, Dataset]:
     if "columns" not in data.part or "default_left" not in data.part:
         raise DataError(f"{party} holds no boosted model of this run to score with; fit one first.")
     if data.X is None or data.X.shape[1] != len(data.columns):
         raise DataError(f"{party} brought no table of features for its {len(data.columns)} columns.")
     place = {name: j for j, name in enumerate(data.columns)}
-    absent = [name for name in data.part["columns"] if name not in place]
+    coding = Coding.from_part(data.part)
+    absent = [name for name in coding.columns if name not in place]
     if absent:
         raise DataError(f"{party}'s model was trained on {', '.join(map(repr, absent))}, which these rows lack.")
-    return np.asarray(data.X[:, [place[name] for name in data.part["columns"]]], dtype=np.float64)
+    X = data.X[:, [place[name] for name in coding.columns]]
+    there = replace(data, X=X, columns=coding.columns)
+    coding.check(party, there)
+    return coding, there
 
 
 PROTOCOL = Protocol(
@@ -218,12 +253,13 @@ PROTOCOL = Protocol(
     version=1,
     params=BoostingScoreParams,
     roles={
-        "active": Role(active, needs=("X", "missing", "part")),
-        "passive": Role(passive, many=True, needs=("X", "missing", "part")),
+        "active": Role(active, needs=("X", "missing", "levels", "part")),
+        "passive": Role(passive, many=True, needs=("X", "missing", "levels", "part")),
     },
     sends={("passive", "active"): (Directions,)},
     learns={
         "active": "each row's prediction, and its directions at the nodes that their owners do not rule out",
         "passive": "nothing",
+        "coordinator": "number of rows; in which columns rows have categories, or lack a value, as no training row did",
     },
 )

@@ -76,14 +76,14 @@ class Ensemble:
         if self.rounds >= rounds:
             raise DataError(f"the earlier fit has {self.rounds} rounds already. Ask for a larger n_estimators.")
 
-    def part(self, columns: Sequence[str], passives: Sequence[str]) -> dict[str, Any]:
-        """What scoring needs, for the party's own store."""
+    def part(self, columns: Mapping[str, Any], passives: Sequence[str]) -> dict[str, Any]:
+        """What scoring needs, for the party's own store; `columns` is what it needs to know of these."""
         return {
             **self.forest.to_part(),
             "objective": self.objective.name,
             "classes": self.classes,
             "base": self.base,
-            "columns": list(columns),
+            **columns,
             "passives": list(passives),
         }
 
@@ -100,5 +100,4 @@ class Ensemble:
             "tree": drawn(self.forest, parties, columns),
             "rows": self._trained,
             "features": len(columns),
-            "notes": [],
         }

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from fednb.protocols.parting import Cut, sets_from_part, sets_to_part
+
 
 @dataclass
 class OwnNodes:
@@ -19,26 +21,35 @@ class OwnNodes:
     default_left: list[bool] = field(default_factory=list)
     ancestor: list[int] = field(default_factory=list)  # the nearest of them above, or -1 ...
     side: list[bool] = field(default_factory=list)  # ... and which of its children leads here (1: left)
+    # of nodes on categories, which codes go left and which right; all others the default way
+    sets: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
 
-    def add(self, *values: Any) -> int:
-        """A new node, its fields in order; its place."""
+    def add(self, round: int, cut: Cut, threshold: float, ancestor: int, side: bool) -> int:
+        """A new node; its place."""
+        values = (round, cut.column, threshold, cut.default_left, ancestor, side)
         for name, value in zip(_KINDS, values, strict=True):
             getattr(self, name).append(value)
-        return len(self.round) - 1
+        place = len(self.round) - 1
+        if cut.sets is not None:
+            self.sets[place] = cut.sets
+        return place
 
     def keep(self, rounds: int) -> None:
         """Forget what was made in later rounds."""
         count = sum(made < rounds for made in self.round)
         for name in _KINDS:
             del getattr(self, name)[count:]
+        self.sets = {node: sets for node, sets in self.sets.items() if node < count}
 
     def to_part(self) -> dict[str, Any]:
         """For the party's own store."""
-        return {name: np.array(getattr(self, name), dtype=kind) for name, kind in _KINDS.items()}
+        values = {name: np.array(getattr(self, name), dtype=kind) for name, kind in _KINDS.items()}
+        return {**values, "sets": sets_to_part(self.sets)}
 
     @classmethod
     def from_part(cls, part: Mapping[str, Any]) -> Self:
-        return cls(**{name: np.asarray(part[name]).tolist() for name in _KINDS})
+        values = {name: np.asarray(part[name]).tolist() for name in _KINDS}
+        return cls(**values, sets=sets_from_part(part.get("sets", ())))
 
 
 _KINDS: Mapping[str, Any] = {

@@ -15,6 +15,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from fednb.protocols.parting import sets_from_part, sets_to_part
+
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Truths = npt.NDArray[np.bool_]
@@ -140,6 +142,8 @@ class Forest:
     weight: list[float] = field(default_factory=list)
     gain: list[float] = field(default_factory=list)
     cover: list[float] = field(default_factory=list)  # sum of hessians
+    # of the active party's nodes on categories, which codes go left and which right; all others the default way
+    sets: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         inner = [owner for owner, left in zip(self.owner, self.left, strict=True) if left != LEAF]
@@ -164,19 +168,23 @@ class Forest:
     def keep(self, rounds: int) -> None:
         """Forget all trees after the first `rounds`."""
         if rounds < len(self.roots):
+            first = self.roots[rounds][0]
             for values in self._columns():
-                del values[self.roots[rounds][0] :]
+                del values[first:]
+            self.sets = {node: sets for node, sets in self.sets.items() if node < first}
             del self.roots[rounds:]
 
     def to_part(self) -> dict[str, Any]:
         """For the party's own store."""
         values = {name: np.asarray(getattr(self, name)) for name in _KINDS if name != "roots"}
         roots = np.asarray(self.roots, dtype=np.int64).reshape(len(self.roots), -1)
-        return {"roots": roots, **{name: array.astype(_KINDS[name]) for name, array in values.items()}}
+        arrays = {name: array.astype(_KINDS[name]) for name, array in values.items()}
+        return {"roots": roots, **arrays, "sets": sets_to_part(self.sets)}
 
     @classmethod
     def from_part(cls, part: Mapping[str, Any]) -> Self:
-        return cls(**{name: np.asarray(part[name]).tolist() for name in _KINDS})
+        values = {name: np.asarray(part[name]).tolist() for name in _KINDS}
+        return cls(**values, sets=sets_from_part(part.get("sets", ())))
 
     def leaves(self, goes_left: Truths) -> Integers:
         """[n, trees]: the leaf of each row, from its direction at each node, [n, nodes]."""

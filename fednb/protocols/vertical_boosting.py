@@ -19,21 +19,25 @@ holder, who made the summands, cannot see of which it was made. Cut points never
 (Cheng et al. 2021, SecureBoost; Chen et al. 2021, SecureBoost+, for packing; Chen and Guestrin 2016 for the trees.)
 
 active learns
-    of each passive party its number of features; of each node and feature, under numbers that are random but the
-    same throughout, the sums of g and h left of each split on offer (with several outputs: of all of them) and whether
-    values are missing; which rows go left where it takes a split.
+    of each passive party its number of features, and which are categories; of each node and feature, under numbers
+    that are random but the same throughout, the sums of g and h left of each split on offer (of categories: of each,
+    under such numbers; with several outputs: of all of them) and whether values are missing; which rows go left where
+    it takes a split.
 passive learns
     which rows are in a round's sample, in each node that is looked at and so in its sibling (not in the leaves of the
-    last level, other than by its own splits), and which of its splits were taken; never a label, gradient or weight.
+    last level, other than by its own splits), and which of its splits were taken, of categories as a set of them;
+    never a label, gradient or weight.
 coordinator and analyst learn
     the loss by round; of each feature gain, cover and number of splits, a passive party's under those numbers; the
     first tree without cut points, rows and weights.
 
 What that comes to: rows that end together have alike labels, more so in the first trees. `active_trees` has these made
-by the active party alone, of which others see nothing; `purity` undoes splits that would leave a child of nearly one
-class; `min_leaf`, at every passive party, keeps sums and splits of fewer rows from existing. Sums over small nodes tell
-the active party much about which of few rows fall into a bin. With "goss" sampling, passive parties see which rows
-have large gradients. A feature's bins come in their order: h is positive, so shuffling them would hide nothing.
+by the active party alone, of which others see nothing; nodes below `min_shown` rows are shown to nobody; `purity`
+undoes splits that would leave a child of nearly one class; `min_leaf`, at every passive party, keeps sums and splits of
+fewer rows from existing. Sums over small nodes tell the active party much about which of few rows fall into a bin. With
+"goss" sampling, passive parties see which rows have large gradients. A feature's bins come in their order: h is
+positive, so shuffling them alone would hide nothing; `anonymous_splits` mixes those of all of a party's features
+(`menus`).
 """
 
 from __future__ import annotations
@@ -41,10 +45,9 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from msgspec import Meta
 
 from fednb.crypto import paillier
 from fednb.crypto.backend import Vector
@@ -52,55 +55,24 @@ from fednb.crypto.histograms import CellPacking
 from fednb.crypto.paillier import Fresh
 from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols import sampling
-from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
-from fednb.protocols.binned import MISSING_LEFT, MISSING_RIGHT, Binned, Offer
+from fednb.protocols.base import Dataset, Outcome, Protocol, Role, RunContext
+from fednb.protocols.binned import MISSING_LEFT, MISSING_RIGHT, MIXED, Offer
+from fednb.protocols.boosting_columns import OwnColumns
+from fednb.protocols.boosting_params import BoostingParams
 from fednb.protocols.boosting_score import Directions, received, send_directions
 from fednb.protocols.ensemble import Ensemble
 from fednb.protocols.growth import NUMBER_BITS, Growth, Rows, in_units, packed, purest, unpacked
 from fednb.protocols.keys import accept_key
+from fednb.protocols.menus import Menu
 from fednb.protocols.node_sums import NodeSums
-from fednb.protocols.objectives import MOST_CLASSES, POISSON_STEP, Name, Objective, check_target
-from fednb.protocols.offers import Priced, Split, check_sums, choose, own_sums
+from fednb.protocols.objectives import MOST_CLASSES, POISSON_STEP, Objective, check_target
+from fednb.protocols.offers import Features, Priced, Split, check_sums, choose, own_sums
 from fednb.protocols.own_nodes import OwnNodes
+from fednb.protocols.parting import Cut
 from fednb.protocols.trees import Integers, Rules, Truths
 from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
-
-Share = Annotated[float, Meta(gt=0, le=1)]
-Least = Annotated[float, Meta(ge=0)]
-
-
-class BoostingParams(Params):
-    """Named as in XGBoost, where XGBoost has it."""
-
-    objective: Name = "binary:logistic"
-    n_estimators: Annotated[int, Meta(ge=1, le=5000)] = 30
-    max_depth: Annotated[int, Meta(ge=1, le=12)] = 3
-    learning_rate: Annotated[float, Meta(gt=0)] = 0.3
-    reg_lambda: Least = 1.0
-    reg_alpha: Least = 0.0
-    gamma: Least = 0.0
-    min_child_weight: Least = 1.0
-    max_delta_step: Least = 0.0
-    subsample: Share = 1.0
-    colsample_bytree: Share = 1.0
-    sampling_method: Literal["uniform", "goss"] = "uniform"
-    top_rate: Share = 0.2  # of "goss"
-    other_rate: Share = 0.1
-    max_bin: Annotated[int, Meta(ge=2, le=1024)] = 32
-    scale_pos_weight: Annotated[float, Meta(gt=0)] = 1.0
-    base_score: float | None = None  # None: from the labels
-    monotone_constraints: dict[str, dict[str, Literal[-1, 0, 1]]] = {}  # party -> column -> direction
-    early_stopping_rounds: Annotated[int, Meta(ge=1)] | None = None
-    validation: Annotated[int, Meta(ge=0)] = 0  # the last rows, which are not trained on
-    min_leaf: Annotated[int, Meta(ge=1)] = 10  # rows on either side of any split
-    purity: Annotated[float, Meta(gt=0.5, le=1)] | None = None  # most of one class that a split's child may hold
-    active_trees: Annotated[int, Meta(ge=0)] = 0  # rounds that the active party does alone
-    random_state: Annotated[int, Meta(ge=0)] = 0
-    warm_start: bool = False  # go on from the trees of the run that each party's data names as its part
-    key_bits: Annotated[int, Meta(ge=256, le=4096)] = 2048
-    insecure_short_key: bool = False  # for tests: keys below 2048 bits
 
 
 class Begin(Message):
@@ -111,11 +83,12 @@ class Begin(Message):
 
 
 class Columns(Message):
-    discloses = Disclosure("numbers of rows and features, and signs of constraints")
+    discloses = Disclosure("numbers of rows and features, signs of constraints, which features are categories")
 
     rows: int
     trained: int  # rows that are trained on
     signs: np.ndarray  # int64 [features] -1, 0, 1: monotone constraints
+    kinds: np.ndarray  # int64 [features] 0: a number; of categories 1: one by one, 2: sets of them; 3: all mixed
 
 
 class Next(Message):
@@ -139,7 +112,7 @@ class Sums(Message):
     counts: np.ndarray  # int64 [nodes, features looked at] splits on offer
     missing: np.ndarray  # uint8 [nodes, features looked at] 1: the last of them is the sum of all rows with a value
     allowed: np.ndarray  # uint8 [splits] 1: missing values may go right, 2: left
-    sums: Fresh  # [ceil(splits/cells)]
+    sums: Fresh  # [ceil(splits/cells)] left of each cut; of categories, of each by itself
 
 
 class Splits(Message):
@@ -148,6 +121,7 @@ class Splits(Message):
     nodes: np.ndarray  # int64 [s] in ascending order
     splits: np.ndarray  # int64 [s] place in Sums
     default_left: np.ndarray  # uint8 [s]
+    left: np.ndarray  # uint8, packed bits: of splits of categories, which of those on offer there go left
 
 
 class Sides(Message):
@@ -170,27 +144,10 @@ class _Party:
     """What the active and a passive party do alike."""
 
     def __init__(self, link: Link, data: Dataset, params: BoostingParams, run: RunContext) -> None:
-        self.link, self.params, self.run, self.columns = link, params, run, data.columns
-        if data.X is None or data.X.ndim != 2 or data.X.shape[1] != len(data.columns):
-            raise DataError(f"{link.me} brought no table of features for its {len(data.columns)} columns.")
-        self.X = np.asarray(data.X, dtype=np.float64)
-        self.trained = len(self.X) - params.validation
-        if self.trained < 2 * params.min_leaf or (params.validation and params.validation < params.min_leaf):
-            raise DataError(
-                f"{link.me} has {max(self.trained, 0)} rows to train on and {params.validation} to validate with; a "
-                f"split needs {params.min_leaf} on either side (min_leaf)."
-            )
-        self.binned = Binned(link.me, self.X, data.columns, self.trained, params.max_bin)
-        strange = [repr(name) for name in params.monotone_constraints.get(link.me, {}) if name not in data.columns]
-        if strange:
-            raise DataError(f"monotone constraints name {link.me}'s {', '.join(strange)}, which this frame lacks.")
-        signs = params.monotone_constraints.get(link.me, {})
-        self.signs = np.array([signs.get(name, 0) for name in data.columns], dtype=np.int64)
-        self.earlier: Mapping[str, Any] | None = None
-        if params.warm_start:
-            if list(data.part.get("columns", ())) != list(data.columns):
-                raise DataError(f"{link.me} holds no trees on these columns to go on from. Fit without warm_start.")
-            self.earlier = data.part
+        self.link, self.params, self.run = link, params, run
+        self.saved = run.journal.load()
+        self.own = OwnColumns(link.me, data, params, self.saved[1] if self.saved else {}, _numbering)
+        self.trained, self.binned = self.own.trained, self.own.binned
 
 
 def active(link: Link, data: Dataset, params: BoostingParams, run: RunContext) -> Outcome:
@@ -217,8 +174,8 @@ class _Active(_Party):
         super().__init__(link, data, params, run)
         self.passives = link.cast["passive"]
         classes, self.y = check_target(link.me, data.y, data.label, params.objective)
-        if len(self.y) != len(self.X):
-            raise DataError(f"{link.me} has {len(self.y)} labels for {len(self.X)} rows.")
+        if len(self.y) != self.own.rows:
+            raise DataError(f"{link.me} has {len(self.y)} labels for {self.own.rows} rows.")
         outputs = len(classes) if params.objective == "multi:softprob" else 1
         if len(np.unique(self.y[: self.trained])) < max(2, outputs):
             raise DataError(f"{link.me}'s training rows lack a class of the label. Split the frame differently.")
@@ -235,29 +192,29 @@ class _Active(_Party):
             self.link.send(member, Begin(n=self.key.public.to_bytes(), outputs=outputs))
         said = {member: self.link.recv(member, Columns) for member in self.passives}
         for member, columns in said.items():
-            if (columns.rows, columns.trained) != (len(self.X), self.trained):
-                raise DataError(f"{member} has {columns.rows} rows and {self.link.me} {len(self.X)}. Align again.")
-            if columns.signs.dtype != np.int64 or columns.signs.ndim != 1 or not len(columns.signs):
+            if (columns.rows, columns.trained) != (self.own.rows, self.trained):
+                raise DataError(f"{member} has {columns.rows} rows and {self.link.me} {self.own.rows}. Align again.")
+            if not _numbers(columns.signs, columns.kinds) or not len(columns.signs):
                 raise UnexpectedMessage(f"{member} announced columns that cannot be read", member=member)
         # of all features, one's own first, then each passive party's
-        self.widths = [len(self.columns), *(len(columns.signs) for columns in said.values())]
-        self.all_signs = np.concatenate([self.signs, *(columns.signs for columns in said.values())])
+        self.widths = [len(self.own.names), *(len(columns.signs) for columns in said.values())]
+        self.signs = np.concatenate([self.own.signs, *(columns.signs for columns in said.values())])
+        self.kinds = np.concatenate([self.own.kinds, *(columns.kinds for columns in said.values())])
         self.rules = Rules(
             params.reg_lambda,
             params.reg_alpha,
             params.gamma,
             params.min_child_weight,
             self.model.objective.max_delta_step,
-            bool(self.all_signs.any()),
+            bool(self.signs.any()),
         )
         self.firsts = [sum(self.widths[:p]) for p in range(len(self.widths))]
-        saved = self.run.journal.load()
-        if saved is not None:
-            self.model.restore(saved[1])
-        elif self.earlier is not None:
+        if self.saved is not None:
+            self.model.restore(self.saved[1])
+        elif self.own.earlier is not None:
             model = self.model
-            model.go_on_from(self.earlier, self.passives, params.n_estimators)
-            for rows, directions in received(self.link, model.forest, self.X):
+            model.go_on_from(self.own.earlier, self.passives, params.n_estimators)
+            for rows, directions in received(self.link, model.forest, self.own.X):
                 model.margins[rows] = model.forest.margins(model.forest.leaves(directions), model.base)
 
     def goes_on(self) -> bool:
@@ -275,23 +232,27 @@ class _Active(_Party):
             sample, factors = sampling.uniform(self.trained, params.subsample, rng)
         looked_at = sampling.columns(sum(self.widths), params.colsample_bytree, rng)
         self.looked_at = [np.flatnonzero(own) for own in np.split(looked_at, np.cumsum(self.widths)[:-1])]
+        numbers = [own + first for own, first in zip(self.looked_at, self.firsts, strict=True)]
+        self.features = [Features(each, self.signs[each], self.kinds[each]) for each in numbers]
         units, values = in_units(g * factors[:, None], h * factors[:, None])
         self.growth = Growth(
-            self.model.forest, self.rules, params.learning_rate, len(self.X), sample, units, values * sample[:, None]
+            self.model.forest, self.rules, params.learning_rate, self.own.rows, sample, units, values * sample[:, None]
         )
-        self.together = bool(self.passives) and step >= params.active_trees
+        together = bool(self.passives) and step >= params.active_trees and int(sample.sum()) >= params.min_shown
+        self.shown = set(self.growth.roots) if together else set[int]()  # nodes whose rows others see
         for member in self.passives:
-            self.link.send(member, Next(what="together" if self.together else "alone", rounds=step))
-        if self.together:
+            self.link.send(member, Next(what="together" if together else "alone", rounds=step))
+        if together:
             self._send_gradients()
         nodes, levels = self.growth.roots, dict[str, float]()
         while nodes:
-            self.run.check()
+            self.run.progress("train", step, params.n_estimators, **levels)
             began = time.monotonic()
             nodes = self._level(nodes, last=len(levels) + 1 == params.max_depth)
             levels[f"level_{len(levels) + 1:02}_seconds"] = time.monotonic() - began
         losses = self.model.take(self.growth)
         self.run.journal.save(step + 1, self.model.state())
+        levels["round_seconds"] = sum(levels.values())
         self.run.progress("train", step + 1, params.n_estimators, **losses, **levels)
 
     def _send_gradients(self) -> None:
@@ -307,54 +268,44 @@ class _Active(_Party):
         """Split what is worth it of the nodes; the children that are looked at next."""
         growth = self.growth
         splits = self._choose(nodes)
-        sides = self._sides(splits)
+        sides = self._sides(splits, not self.shown.isdisjoint(nodes))
         standing = [split for split in splits if self._stands(split.node, sides[split.node])]
-        opened = []
+        opened, together = [], not self.shown.isdisjoint(nodes)
         for split in standing:
             children = growth.split(split.node, sides[split.node], split.choice, split.owner, split.feature)
-            if split.owner == 0:
-                self.model.forest.threshold[split.node] = self.binned.threshold(split.feature, split.bin)
-            enough = 2 * self.params.min_leaf
-            opened += [] if last else [child for child in children if len(growth.sampled(child)) >= enough]
-        if self.together:
-            self._send_levels(splits, {split.node for split in standing}, sides, set(opened))
+            if split.cut is not None:
+                self.model.forest.threshold[split.node] = self.binned.threshold(split.cut)
+                if split.cut.sets is not None:
+                    self.model.forest.sets[split.node] = split.cut.sets
+            sizes = {child: len(growth.sampled(child)) for child in children}
+            opened += [child for child in children if sizes[child] >= 2 * self.params.min_leaf and not last]
+            if split.node in self.shown:
+                self.shown |= {child for child in children if sizes[child] >= self.params.min_shown}
+        if together:
+            self._send_levels(splits, {split.node for split in standing}, sides, self.shown & set(opened))
         return opened
 
     def _choose(self, nodes: Sequence[int]) -> list[Split]:
         """The best split of each node that has one, of all that anybody offers."""
         sampled = {node: self.growth.sampled(node) for node in nodes}
         own = {node: self.binned.offer(rows, self.looked_at[0], self.params.min_leaf) for node, rows in sampled.items()}
-        offers = [[self._price_own(node, own[node], sampled[node]) for node in nodes]]
-        if self.together:
-            offers += [self._read_sums(p, nodes, sampled) for p in range(1, len(self.widths))]
+        offers = {node: [self._price_own(node, own[node], sampled[node])] for node in nodes}
+        shown = [node for node in nodes if node in self.shown]
+        for p in range(1, len(self.widths) if shown else 1):
+            for node, priced in zip(shown, self._read_sums(p, shown, sampled), strict=True):
+                offers[node].append(priced)
+        mine, firsts = self.looked_at[0], self.firsts
         found = [
-            choose(self.rules, node, self.growth.nodes[node], [party[i] for party in offers], own[node], self.firsts)
-            for i, node in enumerate(nodes)
+            choose(self.rules, node, self.growth.nodes[node], offers[node], own[node], mine, firsts) for node in nodes
         ]
         return [split for split in found if split is not None]
 
     def _price_own(self, node: int, offer: Offer, rows: Integers) -> Priced:
-        tree, columns = self.growth.trees[node], self.looked_at[0]
-        sums = own_sums(self.binned, offer, rows, columns, self.growth.values[:, 2 * tree : 2 * tree + 2])
-        return self._priced(0, node, rows, sums, offer.counts, offer.missing, offer.allowed, 0)
-
-    def _priced(
-        self,
-        p: int,
-        node: int,
-        rows: Integers,
-        sums: Integers,
-        counts: Integers,
-        missing: Truths,
-        allowed: Integers,
-        start: int,
-    ) -> Priced:
-        numbers = self.looked_at[p] + self.firsts[p]
-        total = self.growth.totals(self.growth.trees[node], rows)
-        if p:
-            check_sums(self.passives[p - 1], counts, sums, total)
+        tree = self.growth.trees[node]
+        sums = own_sums(self.binned, offer, rows, self.looked_at[0], self.growth.values[:, 2 * tree : 2 * tree + 2])
+        total = self.growth.totals(tree, rows)
         return Priced.of(
-            sums, total, self.growth.units, counts, missing, allowed, numbers, self.all_signs[numbers], start
+            sums, total, self.growth.units, offer.counts, offer.missing, offer.allowed, self.features[0], self.rules
         )
 
     def _read_sums(self, p: int, nodes: Sequence[int], sampled: Mapping[int, Integers]) -> list[Priced]:
@@ -364,34 +315,37 @@ class _Active(_Party):
         shape = (len(nodes), len(self.looked_at[p]))
         sound = said.counts.shape == said.missing.shape == shape and said.counts.dtype == np.int64
         sound = sound and bool((said.counts >= 0).all() and (said.counts <= self.trained).all())
-        total = int(said.counts.sum()) if sound else -1
-        if total < 0 or said.allowed.shape != (total,) or said.allowed.dtype != np.uint8:
+        offered = int(said.counts.sum()) if sound else -1
+        if offered < 0 or said.allowed.shape != (offered,) or said.allowed.dtype != np.uint8:
             raise UnexpectedMessage(f"{member} sent sums that cannot be read", member=member)
-        key, count = self.key.public, self.packing.length(total)
+        key, count, features = self.key.public, self.packing.length(offered), self.features[p]
         try:
             c = key.accept(said.sums, count=count, scale=0, threads=self.run.threads)
         except CryptoError as error:
             raise UnexpectedMessage(f"{member} sent sums that cannot be used: {error}", member=member) from None
         self.run.count("decrypt", count)
-        every = self.packing.unpack([key.signed(m) for m in self.key.decrypt(c, self.run.threads)], total)
+        every = self.packing.unpack([key.signed(m) for m in self.key.decrypt(c, self.run.threads)], offered)
         found, start = [], 0
         for node, counts, missing in zip(nodes, said.counts, said.missing.astype(np.bool_), strict=True):
             tree, here = self.growth.trees[node], slice(start, start + int(counts.sum()))
             sums = every[here, 2 * tree : 2 * tree + 2]  # of one output; those of others are not looked at
+            total = self.growth.totals(tree, sampled[node])
+            check_sums(member, counts, sums, total, features.kinds)
             allowed = said.allowed[here].astype(np.int64)
-            found.append(self._priced(p, node, sampled[node], sums, counts, missing, allowed, start))
+            found.append(
+                Priced.of(sums, total, self.growth.units, counts, missing, allowed, features, self.rules, start)
+            )
             start = here.stop
         return found
 
-    def _sides(self, splits: Sequence[Split]) -> dict[int, Truths]:
+    def _sides(self, splits: Sequence[Split], together: bool) -> dict[int, Truths]:
         """Which of each split node's rows go left, by whoever owns the split."""
         sides: dict[int, Truths] = {}
         rows = {split.node: self.growth.of(split.node) for split in splits}
         for split in splits:
-            if split.owner == 0:
-                way = split.choice.default_left
-                sides[split.node] = self.binned.goes_left(rows[split.node], split.feature, split.bin, way)
-        if not self.together:
+            if split.cut is not None:
+                sides[split.node] = self.binned.goes_left(rows[split.node], split.cut)
+        if not together:
             return sides
         asked = {member: [s for s in splits if s.owner == p] for p, member in enumerate(self.passives, 1)}
         for member, theirs in asked.items():
@@ -401,6 +355,7 @@ class _Active(_Party):
                     nodes=np.array([split.node - self.growth.first for split in theirs], dtype=np.int64),
                     splits=np.array([split.option for split in theirs], dtype=np.int64),
                     default_left=np.array([split.choice.default_left for split in theirs], dtype=np.uint8),
+                    left=packed([split.left for split in theirs if split.left is not None]),
                 ),
             )
         for member, theirs in asked.items():
@@ -422,7 +377,7 @@ class _Active(_Party):
 
     def _stands(self, node: int, left: Truths) -> bool:
         """False when a child would hold too much of one class."""
-        if self.params.purity is None or not self.model.classes:
+        if self.params.purity == 1 or not self.model.classes:
             return True
         rows = self.growth.of(node)
         return all(
@@ -456,8 +411,11 @@ class _Active(_Party):
             self.link.send(member, Next(what="stop", rounds=counted))
         model.forest.keep(counted)
         return Outcome(
-            private=model.part(self.columns, self.passives),
-            public=model.public([self.link.me, *self.passives], self.columns, params.n_estimators),
+            private=model.part(self.own.to_part(), self.passives),
+            public={
+                **model.public([self.link.me, *self.passives], self.own.names, params.n_estimators),
+                "notes": self.own.notes,
+            },
         )
 
 
@@ -470,9 +428,10 @@ class _Passive(_Party):
         (self.active,) = link.cast["active"]
         if not data.columns:
             raise DataError(f"{link.me} has no features in this frame. Leave it out, or align a table that has some.")
-        self.own = OwnNodes()
+        self.made = OwnNodes()
         self.done = 0
         self.order = _numbering(len(data.columns))
+        self.shuffle = secrets.randbits(60)  # what the order of mixed splits is made of: the same when resumed
 
     def begin(self) -> None:
         said = self.link.recv(self.active, Begin)
@@ -481,24 +440,29 @@ class _Passive(_Party):
             raise UnexpectedMessage(f"{self.active} announced {said.outputs} outputs", member=self.active)
         self.outputs = said.outputs
         self.packing = CellPacking.plan(self.key.bits, self.trained, 2 * said.outputs, NUMBER_BITS)
-        saved = self.run.journal.load()
-        kept = saved[1] if saved is not None else self.earlier
+        kept = self.saved[1] if self.saved is not None else self.own.earlier
         if kept is not None:
             if "ancestor" not in kept:
                 raise DataError(f"{self.link.me} was not a passive party of that model. Fit without warm_start.")
-            self.own, self.order = OwnNodes.from_part(kept), np.array(kept["order"], dtype=np.int64)
+            self.made, self.order = OwnNodes.from_part(kept), np.array(kept["order"], dtype=np.int64)
+            self.shuffle = int(kept.get("shuffle", self.shuffle))
         self.link.send(
             self.active,
-            Columns(rows=len(self.X), trained=self.trained, signs=np.ascontiguousarray(self.signs[self.order])),
+            Columns(
+                rows=self.own.rows,
+                trained=self.trained,
+                signs=np.array([0]) if self.own.mixed else np.ascontiguousarray(self.own.signs[self.order]),
+                kinds=np.array([MIXED]) if self.own.mixed else np.ascontiguousarray(self.own.kinds[self.order]),
+            ),
         )
-        if saved is None and self.earlier is not None:
-            send_directions(self.link, self.own.to_part(), self.X, self.run)
+        if self.saved is None and self.own.earlier is not None:
+            send_directions(self.link, self.made.to_part(), self.own.X, self.run)
 
     def goes_on(self) -> bool:
         order = self.link.recv(self.active, Next)
         self.together, self.done = order.what == "together", order.rounds
         if order.what == "stop":
-            self.own.keep(order.rounds)
+            self.made.keep(order.rounds)
         return order.what != "stop"
 
     def round(self) -> None:
@@ -506,17 +470,18 @@ class _Passive(_Party):
             self._read_gradients()
             while self.open:
                 self._level()
-        self.run.journal.save(self.done + 1, {**self.own.to_part(), "order": self.order})
+        self.run.journal.save(self.done + 1, {**self._part(), "shuffle": self.shuffle})
         self.run.progress("train", self.done + 1, self.params.n_estimators)
 
     def _read_gradients(self) -> None:
         said = self.link.recv(self.active, Gradients)
-        count = len(self.order)
+        count = 1 if self.own.mixed else len(self.order)
         shapes = said.sample.shape, said.features.shape
         if not _bits(said.sample, said.features) or shapes != ((-(-self.trained // 8),), (-(-count // 8),)):
             raise UnexpectedMessage(f"{self.active} sent gradients of other rows or features", member=self.active)
         sample = np.unpackbits(said.sample, count=self.trained).astype(np.bool_)
-        self.looked_at = self.order[np.flatnonzero(np.unpackbits(said.features, count=count))]
+        looked_at = np.unpackbits(said.features, count=count).astype(np.bool_)
+        self.looked_at = self.order if self.own.mixed else self.order[looked_at]
         rows = np.flatnonzero(sample)
         try:
             c = self.key.accept(said.pairs, count=len(rows), scale=0, threads=self.run.threads)
@@ -524,7 +489,7 @@ class _Passive(_Party):
             raise UnexpectedMessage(
                 f"{self.active} sent gradients that cannot be used: {error}", member=self.active
             ) from None
-        self.rows = Rows(range(self.outputs), len(self.X), sample)
+        self.rows = Rows(range(self.outputs), self.own.rows, sample)
         self.above: dict[int, tuple[int, bool]] = dict.fromkeys(range(self.outputs), (-1, False))
         self.sums = NodeSums(c, sample, self.binned, self.looked_at, self._added, self.run.threads)
         whole = self.sums.of(rows)  # the same rows in every tree's root
@@ -537,55 +502,70 @@ class _Passive(_Party):
     def _level(self) -> None:
         """Offer splits of all open nodes, say who goes left at one's own, and open the next."""
         nodes = sorted(self.open)
-        offers = {
-            node: self.binned.offer(self.rows.sampled(node), self.looked_at, self.params.min_leaf) for node in nodes
-        }
-        self._send_sums(nodes, offers)
-        mine = self._read_splits(nodes, offers)
+        menus = {node: self._menu(node) for node in nodes}
+        self._send_sums(nodes, menus)
+        mine = self._read_splits(nodes, menus)
         said = self.link.recv(self.active, Level)
         if not _bits(said.kept, said.open, said.left) or said.kept.shape != (len(mine),):
             raise UnexpectedMessage(f"{self.active} sent a level that does not fit the splits", member=self.active)
         made = {
-            node: self.own.add(self.done, column, self.binned.threshold(column, bin), default_left, *self.above[node])
-            for (node, column, bin, default_left), kept in zip(mine, said.kept, strict=True)
+            node: self.made.add(self.done, cut, self.binned.threshold(cut), *self.above[node])
+            for (node, cut), kept in zip(mine, said.kept, strict=True)
             if kept
         }
         self.open = self._open_children(said, made)
 
-    def _send_sums(self, nodes: Sequence[int], offers: Mapping[int, Offer]) -> None:
-        sums = self.sums.left(self.open, offers, self.packing)
+    def _menu(self, node: int) -> Menu:
+        """The splits of a node as the active party sees them."""
+        columns, kinds = self.looked_at, self.own.kinds[self.looked_at]
+        offer = self.binned.offer(self.rows.sampled(node), columns, self.params.min_leaf)
+        if not self.own.mixed:
+            return Menu.by_column(offer, columns, kinds)
+        return Menu.shuffled(offer, columns, kinds, np.random.default_rng([self.shuffle, self.done, node]))
+
+    def _send_sums(self, nodes: Sequence[int], menus: Mapping[int, Menu]) -> None:
+        sums = self.sums.left(self.open, menus, self.packing)
         self.run.count("refresh", len(sums))
         self.link.send(
             self.active,
             Sums(
-                counts=np.array([offers[node].counts for node in nodes], dtype=np.int64),
-                missing=np.array([offers[node].missing for node in nodes], dtype=np.uint8),
-                allowed=np.concatenate([offers[node].allowed for node in nodes]).astype(np.uint8),
+                counts=np.array([menus[node].counts for node in nodes], dtype=np.int64),
+                missing=np.array([menus[node].missing for node in nodes], dtype=np.uint8),
+                allowed=np.concatenate([menus[node].allowed for node in nodes]).astype(np.uint8),
                 sums=self.key.refresh_for_key_holder(sums, self.run.threads),
             ),
         )
 
-    def _read_splits(self, nodes: Sequence[int], offers: Mapping[int, Offer]) -> list[tuple[int, int, int, bool]]:
-        """Node, column, bin and where missing values go, of each split taken; and the answer is who goes left."""
+    def _read_splits(self, nodes: Sequence[int], menus: Mapping[int, Menu]) -> list[tuple[int, Cut]]:
+        """Each split taken: its node, and how it parts rows; the answer is who goes left."""
         said = self.link.recv(self.active, Splits)
-        starts = np.concatenate([[0], np.cumsum([len(offers[node].bin) for node in nodes])])
+        starts = np.concatenate([[0], np.cumsum([len(menus[node]) for node in nodes])])
         strange = UnexpectedMessage(f"{self.active} took splits that were not on offer", member=self.active)
         if not _numbers(said.nodes, said.splits) or said.default_left.shape != said.nodes.shape:
             raise strange
-        mine: list[tuple[int, int, int, bool]] = []
-        for node, split, default_left in zip(said.nodes.tolist(), said.splits.tolist(), said.default_left, strict=True):
-            if node not in offers or (mine and node <= mine[-1][0]):
+        taken: list[tuple[int, int, bool]] = []
+        for node, split, way in zip(said.nodes.tolist(), said.splits.tolist(), said.default_left, strict=True):
+            if node not in menus or (taken and node <= taken[-1][0]):
                 raise strange
-            offer, place = offers[node], split - int(starts[nodes.index(node)])
-            if not 0 <= place < len(offer.bin):
+            place = split - int(starts[nodes.index(node)])
+            if not 0 <= place < len(menus[node]):
                 raise strange
-            if not offer.allowed[place] & (MISSING_LEFT if default_left else MISSING_RIGHT):
+            if not menus[node].allowed[place] & (MISSING_LEFT if way else MISSING_RIGHT):
                 raise strange
-            column = int(self.looked_at[offer.column[place]])
-            mine.append((node, column, offer.cut(place, bool(default_left)), bool(default_left)))
+            taken.append((node, place, bool(way)))
+        sizes = [menus[node].categories(place) for node, place, _ in taken]
+        sets = iter(unpacked(self.active, said.left, [size for size in sizes if size]))
+        mine = [
+            (node, menus[node].cut(place, way, next(sets) if size else None))
+            for (node, place, way), size in zip(taken, sizes, strict=True)
+        ]
         if mine:
-            sides = [self.binned.goes_left(self.rows.of(node), column, bin, way) for node, column, bin, way in mine]
-            self.link.send(self.active, Sides(left=packed(sides)))
+            sides = {node: self.binned.goes_left(self.rows.of(node), cut) for node, cut in mine}
+            for node, left in sides.items():  # of categories, the other chose the sets
+                counted = self.rows.counted(self.rows.of(node)[left])
+                if not self.params.min_leaf <= len(counted) <= len(self.rows.sampled(node)) - self.params.min_leaf:
+                    raise strange
+            self.link.send(self.active, Sides(left=packed(list(sides.values()))))
         return mine
 
     def _open_children(self, said: Level, made: Mapping[int, int]) -> dict[int, Vector]:
@@ -613,8 +593,11 @@ class _Passive(_Party):
         return opened
 
     def finish(self) -> Outcome:
-        private = {**self.own.to_part(), "columns": list(self.columns), "order": self.order}
-        return Outcome(private=private, public={"features": len(self.columns), "splits": len(self.own.round)})
+        public = {"features": len(self.own.names), "splits": len(self.made.round), "notes": self.own.notes}
+        return Outcome(private=self._part(), public=public)
+
+    def _part(self) -> dict[str, Any]:
+        return {**self.made.to_part(), **self.own.to_part(), "order": self.order}
 
 
 def _numbering(count: int) -> Integers:
@@ -634,20 +617,28 @@ def _numbers(*arrays: np.ndarray) -> bool:
 
 PROTOCOL = Protocol(
     name="vertical_boosting",
-    version=1,
+    version=2,
     params=BoostingParams,
     roles={
-        "active": Role(active, needs=("X", "missing", "y", "part"), figures=True),
-        "passive": Role(passive, many=True, needs=("X", "missing", "part"), figures=True),
+        "active": Role(active, needs=("X", "missing", "levels", "y", "part"), figures=True),
+        "passive": Role(passive, many=True, needs=("X", "missing", "levels", "part"), figures=True),
     },
     sends={
         ("active", "passive"): (Begin, Next, Gradients, Splits, Level),
         ("passive", "active"): (Columns, Sums, Sides, Directions),
     },
-    limits={"iterations": "n_estimators", "leaf": "min_leaf"},
+    limits={
+        "iterations": "n_estimators",
+        "leaf": "min_leaf",
+        "shown": "min_shown",
+        "alone": "active_trees",
+        "purity": "purity",
+        "anonymous": "anonymous_splits",
+    },
     learns={
         "active": "sums of its gradients left of splits of unnamed features; who goes left at those it takes",
-        "passive": "which rows are in each node that is looked at, and in the sample; which of its splits were taken",
-        "coordinator": "loss by round; gain, cover and number of splits of each feature, passive ones under numbers",
+        "passive": "which rows are in each node that it is shown, and in the sample; which of its splits were taken",
+        "coordinator": "loss by round; gain, cover and number of splits of each feature, passive ones under numbers; "
+        "which columns have one value in all training rows, or none",
     },
 )

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 import xgboost
 
 from fednb.protocols import boosting_score as bs
 from fednb.protocols import vertical_boosting as vb
-from fednb.protocols.base import Dataset, Outcome, RunContext
+from fednb.protocols.base import Dataset, Journal, Outcome, RunContext
+from fednb.protocols.parting import sets_from_part
 from fednb.protocols.trees import Forest
 from fednb.wire.link import Link
 from fednb.wire.loopback import play
@@ -31,6 +33,20 @@ class Taped:
         self._link.send(to, message)
 
 
+class Memory(Journal):
+    """A journal that outlives its run."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, Any] = {}
+        self.at: int | None = None
+
+    def save(self, step: int, state: Any) -> None:
+        self.states[step] = state
+
+    def load(self) -> tuple[int, Any] | None:
+        return None if self.at is None else (self.at, self.states[self.at])
+
+
 @dataclass
 class World:
     """bank (active), agency, telco on the columns of one table."""
@@ -42,6 +58,7 @@ class World:
     contexts: Mapping[str, RunContext] = field(default_factory=dict)
     earlier: Mapping[str, Outcome] = field(default_factory=dict)
     sent: list[tuple[str, str, Message]] = field(default_factory=list)
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of text, by column
     alter: Alter = staticmethod(lambda me, to, message: message)  # type: ignore[assignment]
 
     @property
@@ -58,7 +75,8 @@ class World:
         own = X[:, start : start + self.widths[i]]
         columns = tuple(f"{member}_{j}" for j in range(self.widths[i]))
         y, label = (self.y, "default") if i == 0 else (None, None)
-        return Dataset(X=own, y=y, columns=columns, label=label, part=part or {})
+        levels = {name: self.levels[name] for name in columns if name in self.levels}
+        return Dataset(X=own, y=y, columns=columns, label=label, part=part or {}, levels=levels)
 
     def fit(self) -> dict[str, Outcome]:
         usual = {"key_bits": 512, "insecure_short_key": True, "min_leaf": 1, "objective": "binary:logistic"}
@@ -109,13 +127,16 @@ def trees(world: World, fitted: Mapping[str, Outcome]) -> list[dict[str, Any]]:
                 if p:
                     own = fitted[world.members[p]].private
                     column, cut = own["column"][forest.place[node]], own["threshold"][forest.place[node]]
-                    assert own["order"][forest.feature[node]] == column
-                    assert own["default_left"][forest.place[node]] == forest.default_left[node]
+                    sets = sets_from_part(own["sets"]).get(forest.place[node])
+                    if not world.params.get("anonymous_splits"):
+                        assert own["order"][forest.feature[node]] == column
+                        assert own["default_left"][forest.place[node]] == forest.default_left[node]
                 else:
                     column, cut = forest.feature[node], forest.threshold[node]
+                    sets = forest.sets.get(node)
                 found |= {
                     "column": int(starts[p] + column),
-                    "cut": float(cut),
+                    "cut": float(cut) if sets is None else sets,
                     "left": numbers[forest.left[node]],
                     "default_left": forest.default_left[node],
                     "gain": forest.gain[node],
@@ -127,13 +148,28 @@ def trees(world: World, fitted: Mapping[str, Outcome]) -> list[dict[str, Any]]:
 def oracle(X: np.ndarray, y: np.ndarray, **params: Any) -> tuple[xgboost.Booster, list[dict[str, Any]]]:
     """XGBoost's `hist` on the joined table, and its nodes in the same form."""
     rounds = params.pop("n_estimators", 30)
+    types = params.pop("types", None)  # "q" or "c", by column
     usual = {"tree_method": "hist", "objective": "binary:logistic", "max_depth": 3, "learning_rate": 0.3, "nthread": 1}
-    booster = xgboost.train({**usual, **params}, xgboost.DMatrix(X, y), rounds)
-    frame = booster.trees_to_dataframe()
+    data = xgboost.DMatrix(X, y, feature_types=types, enable_categorical=types is not None)
+    booster = xgboost.train({**usual, **params}, data, rounds)
+    frame = booster.trees_to_dataframe().replace({float("nan"): None})
     out = []
     for row in frame.itertuples():
         if row.Feature == "Leaf":
             out.append({"tree": row.Tree, "node": row.Node, "weight": row.Gain, "cover": row.Cover})
+        elif row.Category:  # these go right
+            out.append(
+                {
+                    "tree": row.Tree,
+                    "node": row.Node,
+                    "column": int(row.Feature[1:]),
+                    "cut": set(map(int, row.Category)),
+                    "left": int(row.No.split("-")[1]),
+                    "default_left": row.Missing == row.No,
+                    "gain": row.Gain,
+                    "cover": row.Cover,
+                }
+            )
         else:
             out.append(
                 {
@@ -148,3 +184,24 @@ def oracle(X: np.ndarray, y: np.ndarray, **params: Any) -> tuple[xgboost.Booster
                 }
             )
     return booster, out
+
+
+def agree(found: list[dict[str, Any]], expected: list[dict[str, Any]], *, reg_lambda: float = 1.0) -> None:
+    """The same nodes, and figures equal to what XGBoost's own single precision allows."""
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        for name in ("tree", "node", "column", "cut", "left", "default_left"):
+            if name == "cut" and ours.get("cut") == np.inf:
+                continue  # XGBoost writes the largest value that it has seen
+            if name == "cut" and isinstance(ours.get("cut"), tuple):  # XGBoost's set may have some that no row has
+                left, right = map(set, ours["cut"])
+                assert right <= theirs["cut"] and not left & theirs["cut"] and (left or right), (ours, theirs)
+                continue
+            assert ours.get(name) == theirs.get(name), (name, ours, theirs)
+        assert ours["cover"] == pytest.approx(theirs["cover"], rel=2e-6)
+        if "gain" in ours:
+            # it is the difference of larger numbers: their errors remain
+            scale = theirs["gain"] + (ours["weight"] / 0.3) ** 2 * (ours["cover"] + reg_lambda)
+            assert ours["gain"] == pytest.approx(theirs["gain"], rel=1e-6, abs=2e-6 * scale)
+        else:
+            assert ours["weight"] == pytest.approx(theirs["weight"], rel=1e-4, abs=1e-6)

@@ -10,10 +10,13 @@ import msgspec
 import numpy as np
 import pytest
 import xgboost
-from boosting_world import World, oracle
+from boosting_world import World, agree, oracle, trees
+from sklearn.model_selection import StratifiedKFold
 
 from fednb.errors import DataError, PeerLost, UnexpectedMessage
 from fednb.protocols import boosting_score as bs
+from fednb.protocols import vertical_boosting as vb
+from fednb.protocols.cuts import fit_cuts
 from fednb.protocols.evaluation import auc
 from fednb.protocols.trees import Forest
 
@@ -62,7 +65,7 @@ def test_a_direction_is_sent_only_where_ones_own_nodes_above_lead(fitted: tuple[
     own = model["telco"].private
     (message,) = [m for s, _, m in world.sent if s == "telco"]
     sent = np.unpackbits(message.left, axis=1, count=len(own["column"])).astype(bool)
-    full = bs.goes_left(world.X[:, 4:], own["column"], own["threshold"], own["default_left"])
+    full = bs.goes_left(world.X[:, 4:], own["column"], own["threshold"], own["default_left"], {})
     assert (own["ancestor"] >= 0).any()
     hidden = 0
     for node, (above, side) in enumerate(zip(own["ancestor"], own["side"], strict=True)):
@@ -125,24 +128,33 @@ def test_only_whoever_was_active_can_have_predictions(fitted: tuple[World, dict[
         world.predict({**model, "agency": type(model["agency"])()}, world.X)
 
 
-@pytest.mark.slow
-def test_default_credit_ranks_as_xgboost_does_with_its_own_cuts() -> None:
-    """30 trees of depth 3 on 21,000 rows; a short key, which changes no tree."""
+@pytest.fixture(scope="module")
+def default_credit() -> tuple[np.ndarray, np.ndarray, int]:
+    """Features of both sides, the label, and how many features are the active party's."""
     pd = pytest.importorskip("pandas")
     if not (DATA / "default_credit_hetero_guest.csv").exists():
         pytest.skip("no default_credit_hetero_*.csv; set FEDNB_DATA")
     guest, host = (pd.read_csv(DATA / f"default_credit_hetero_{side}.csv") for side in ("guest", "host"))
     joined = guest.merge(host, on="id")
     y = joined.pop("y").to_numpy(np.float64)
-    X = joined.drop(columns="id").to_numpy(np.float64)
-    order = np.random.default_rng(0).permutation(len(y))
-    train, test = order[:21_000], order[21_000:]
-    world = World(X[train], y[train], [guest.shape[1] - 2, host.shape[1] - 1], {"min_leaf": 10})
+    return joined.drop(columns="id").to_numpy(np.float64), y, guest.shape[1] - 2
+
+
+@pytest.mark.slow
+def test_default_credit_gives_xgboosts_trees_where_the_cuts_are_the_same(
+    default_credit: tuple[np.ndarray, np.ndarray, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """30 trees of depth 3 on one of five folds of 24,000 rows; a short key, which changes no tree."""
+    monkeypatch.setattr(vb, "_numbering", np.arange)
+    X, y, own = default_credit
+    train, test = next(StratifiedKFold(5).split(X, y))
+    coded = np.column_stack([fit_cuts(x[train], bins=32, method="quantile", least=1).cells(x) for x in X.T])
+    coded = coded.astype(np.float64)
+    world = World(coded[train], y[train], [own, X.shape[1] - own])
     fitted = world.fit()
-    ours = auc(y[test], world.predict(fitted, X[test])["bank"].private["scores"])
-    booster, _ = oracle(X[train], y[train], max_bin=32)
-    theirs = auc(y[test], booster.predict(xgboost.DMatrix(X[test])))
-    alone, _ = oracle(X[train][:, : world.widths[0]], y[train], max_bin=32)
-    active_only = auc(y[test], alone.predict(xgboost.DMatrix(X[test][:, : world.widths[0]])))
-    assert ours == pytest.approx(theirs, abs=0.001)
-    assert ours > active_only + 0.03
+    ours = auc(y[test], world.predict(fitted, coded[test])["bank"].private["scores"])
+    booster, expected = oracle(coded[train], y[train])
+    agree(trees(world, fitted), expected)
+    assert ours == pytest.approx(auc(y[test], booster.predict(xgboost.DMatrix(coded[test]))), abs=1e-5)
+    alone, _ = oracle(coded[train][:, :own], y[train])
+    assert ours > auc(y[test], alone.predict(xgboost.DMatrix(coded[test][:, :own]))) + 0.03

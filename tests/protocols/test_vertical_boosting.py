@@ -10,12 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 import xgboost
-from boosting_world import World, oracle, trees
+from boosting_world import Memory, World, agree, oracle, trees
 
 from fednb.crypto.paillier import CipherVector, Fresh, PublicKey
 from fednb.errors import DataError, PeerLost, UnexpectedMessage
 from fednb.protocols import vertical_boosting as vb
-from fednb.protocols.base import Journal, RunContext
+from fednb.protocols.base import RunContext
 from fednb.wire.message import Message
 
 DATA = Path(os.environ.get("FEDNB_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -38,23 +38,6 @@ def table(n: int = 400, d: int = 9, *, missing: bool = True, seed: int = 0) -> t
             X[gone, j] = np.nan
             score[gone] += (-1) ** j * 0.8
     return X, (score + rng.logistic(size=n) > 0).astype(float)
-
-
-def agree(found: list[dict[str, Any]], expected: list[dict[str, Any]], *, reg_lambda: float = 1.0) -> None:
-    """The same nodes, and figures equal to what XGBoost's own single precision allows."""
-    assert len(found) == len(expected)
-    for ours, theirs in zip(found, expected, strict=True):
-        for name in ("tree", "node", "column", "cut", "left", "default_left"):
-            if name == "cut" and ours.get("cut") == np.inf:
-                continue  # XGBoost writes the largest value that it has seen
-            assert ours.get(name) == theirs.get(name), (name, ours, theirs)
-        assert ours["cover"] == pytest.approx(theirs["cover"], rel=2e-6)
-        if "gain" in ours:
-            # it is the difference of larger numbers: their errors remain
-            scale = theirs["gain"] + (ours["weight"] / 0.3) ** 2 * (ours["cover"] + reg_lambda)
-            assert ours["gain"] == pytest.approx(theirs["gain"], rel=1e-6, abs=2e-6 * scale)
-        else:
-            assert ours["weight"] == pytest.approx(theirs["weight"], rel=1e-4, abs=1e-6)
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -252,20 +235,6 @@ def test_a_passive_party_gets_ciphertexts_and_whole_numbers_only() -> None:
                 value = getattr(message, name)
                 assert isinstance(value, Fresh | np.ndarray | bytes | int | str)
                 assert not isinstance(value, np.ndarray) or value.dtype in (np.uint8, np.int64)
-
-
-class Memory(Journal):
-    """A journal that outlives its run."""
-
-    def __init__(self, resume: bool = False) -> None:
-        self.states: dict[int, Any] = {}
-        self.at: int | None = None
-
-    def save(self, step: int, state: Any) -> None:
-        self.states[step] = state
-
-    def load(self) -> tuple[int, Any] | None:
-        return None if self.at is None else (self.at, self.states[self.at])
 
 
 @pytest.mark.parametrize("step", [1, 3])

@@ -79,6 +79,26 @@ def test_a_magics_line_is_written_and_keeps_its_options(
 
 
 @pytest.mark.parametrize(
+    ("source", "sent"),
+    [
+        ("%%party bank\nx", "%%party bank --dry-run\nx"),
+        ("\n%%party bank --ask 'so'  \nx", "\n%%party bank --ask 'so' --dry-run\nx"),
+        ("%%party bank --dry-run\nx", "%%party bank --dry-run\nx"),
+        ("%%party bank", "%%party bank --dry-run"),
+        ("x = 1", "x = 1"),
+    ],
+)
+def test_a_dry_run_is_sent_with_its_option(module: Any, source: str, sent: str) -> None:
+    assert module("magic.js", f"m => m.withOption({source!r}, '--dry-run')") == sent
+
+
+def test_a_dry_run_is_never_just_done(module: Any) -> None:
+    places = [{"member": "bank", "state": "ok", "seconds": 1.0}]
+    found = module("cells.js", f"m => m.summary({places!r}, 0, true)")
+    assert found["text"] == "dry run on invented rows: done in"
+
+
+@pytest.mark.parametrize(
     ("states", "said", "time"),
     [
         ({"bank": ("waiting", 1)}, "queued", "3.0 s"),
@@ -96,6 +116,24 @@ def test_a_cells_state_is_said_in_words(
     places = [{"member": name, "state": state, "seconds": seconds} for name, (state, seconds) in states.items()]
     found = module("cells.js", f"m => m.summary({places!r}, 2)")
     assert (found["text"], found["time"]) == (said, time)
+
+
+def test_a_home_that_two_notebooks_opened_counts_once_and_what_came_is_told_once(module: Any) -> None:
+    code = """m => {
+        const link = (inboxes) => ({ inboxes, hear: null, listen(hear) { this.hear = hear; return () => undefined; } });
+        const asks = (home, ...ids) => ({ home, requests: ids.map(id => ({ id, state: 'pending' })) });
+        const one = link([asks('/a', 1, 2)]), two = link([asks('/a', 1, 2), asks('/b', 3)]);
+        const arrived = [], counts = [], notes = [];
+        const changed = () => counts.push(inboxes.waiting);
+        const inboxes = new m.Inboxes(changed, n => arrived.push(n), n => notes.push(n.text));
+        inboxes.add(one); inboxes.add(two);
+        one.hear('inbox', {}); two.hear('inbox', {}); two.hear('inbox', {}); one.hear('runs', {});
+        one.inboxes = [asks('/a', 2, 4)];
+        one.hear('inbox', {}); two.hear('note', { text: 'done' });
+        inboxes.remove(one); inboxes.remove(two);
+        return [arrived, counts, notes];
+    }"""
+    assert module("inboxes.js", code) == [[3, 1], [3, 3, 3, 3, 3, 3, 0], ["done"]]
 
 
 @pytest.mark.parametrize(
