@@ -81,6 +81,33 @@ def merged(
     return groups
 
 
+def whole(groups: Integers, rows: Integers) -> Integers:
+    """The same bins, but that cells without one are counted with the largest: nothing is left over.
+
+    What is left over could be found by subtraction from all rows, and with it the labels of a few, or of one class.
+    """
+    if not (groups == NEUTRAL).any():
+        return groups
+    used = groups[groups != NEUTRAL]
+    if not len(used):
+        return np.zeros_like(groups)
+    largest = int(np.bincount(used, weights=rows[groups != NEUTRAL]).argmax())
+    return np.where(groups == NEUTRAL, largest, groups)
+
+
+def atoms(groups: Integers, rows: Integers, positives: Integers) -> Integers:
+    """[cells] which neighbouring cells of a bin may not be parted, numbered from 0: each atom has both classes.
+
+    Bins made of atoms can be compared with other bins of the same atoms: no difference of them has one class.
+    """
+    found, following = np.zeros(len(groups), dtype=np.int64), 0
+    for b in dict.fromkeys(groups.tolist()):
+        here = groups == b
+        found[here] = np.maximum(_both_classes(rows[here], positives[here]), 0) + following
+        following = int(found[here].max()) + 1
+    return found
+
+
 def _both_classes(rows: Integers, positives: Integers) -> Integers:
     """Neighbours joined, from the first on, until each bin has both classes."""
     groups, current, has = np.zeros(len(rows), dtype=np.int64), 0, [0, 0]
