@@ -3,7 +3,7 @@
     recount        the exchange of `vertical_binning`, for the features of passive parties that change
     own_recount    the active party by itself, on its own features
 
-A passive party's bins are changed by cell: the fit cut each column into numbered cells of ten rows or more and both
+A passive party's bins are changed by cell: the fit cut each column into numbered cells with ten rows of both
 classes, and a bin begins at those cells that are named. So every recount is about unions of the same cells: whatever is
 asked in a row, no difference is about fewer rows or one class, and nobody needs a value. What is counted is the new
 bins, one encrypted sum each, against the same quota. A party of the run is told which cells belong together by the

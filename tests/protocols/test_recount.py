@@ -70,7 +70,7 @@ def parts(table: Any) -> dict[str, Mapping[str, Any]]:
     """What each party keeps of a fit."""
     roles = {"bank": vb.active, "agency": vb.passive, "coordinator": vb.coordinator}
     both = {party: data(table, party) for party in NAMES}
-    out, _ = played(roles, both, vb.BinningParams(bins=10, **SHORT))
+    out, _ = played(roles, both, vb.BinningParams(bins=10, merge="none", **SHORT))
     return {party: out[party].private for party in NAMES}
 
 
