@@ -135,8 +135,8 @@ def _cut_at(party: str, name: str, x: Floats, before: Cuts, edges: Edges) -> Fea
     if lost:
         named = ", ".join(f"{edge:g}" for edge in lost)
         raise DataError(
-            f"between {named} and the next edge of {party}'s {name!r} lie fewer than {MIN_ROWS} rows. Use fewer edges, "
-            "or such as are further away."
+            f"{party}'s {name!r} has fewer than {MIN_ROWS} rows between {named} and a neighbouring edge or end. "
+            "Use fewer edges, or such as are further away."
         )
     return Feature.of(cuts, x, given=True)
 

@@ -189,7 +189,7 @@ def test_edges_are_shown_to_the_owners_rules_before_anything_is_counted(table: A
     ("starts", "edges", "message"),
     [
         ([[99]], [None], "'age' has cells 0 to 9, and no 99"),
-        ([None], [[0.0, 0.0001]], "lie fewer than 10 rows"),
+        ([None], [[0.0, 0.0001]], "fewer than 10 rows between 0.0001 and a neighbouring edge"),
         ([None], [[float("inf")]], "must be finite"),
         ([None], [None], "either by cells or by values"),
         ([[1]], [[0.0]], "either by cells or by values"),
