@@ -149,6 +149,7 @@ class OnlineDesk:
         service = Service(self._federation, self._me, request)
         with self._lock:
             self._services[service.id] = service
+        service.start()
         return OnlineServing(service.id, meaning(part), texts(part)), service
 
     def score(self, ask: OnlineAsk) -> OnlineScored:

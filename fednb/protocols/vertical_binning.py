@@ -456,7 +456,7 @@ def cuts_of(part: Mapping[str, Any]) -> dict[str, tuple[Cuts, Floats, Integers]]
 
 PROTOCOL = Protocol(
     name="vertical_binning",
-    version=1,
+    version=2,
     params=BinningParams,
     roles={
         "active": Role(active, needs=("X", "missing", "y"), figures=True),

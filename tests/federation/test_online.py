@@ -183,6 +183,15 @@ def test_a_session_takes_rows_anew_without_a_gap(world: Make) -> None:
     assert after.run != before.run
 
 
+def test_a_party_that_leaves_is_missed_before_anybody_asks(world: Make) -> None:
+    made = world()
+    service = made.serve(model(made))
+    assert service.state().open
+    next(each for each in made.endpoints if each.me == "agency").close()
+    until(service, lambda: not service.state().open)
+    assert service.state().cause == "missing" and "agency" in service.state().why
+
+
 def test_what_cannot_be_asked_is_told(world: Make) -> None:
     made = world()
     service = made.serve(model(made))

@@ -10,6 +10,8 @@ from serving_world import Served, World, serving
 from fednb import cli
 from fednb.policy import audit
 
+pytestmark = pytest.mark.slow
+
 ID = "S-017"
 
 

@@ -100,7 +100,7 @@ function activate(app, tracker, palette, toolbars, lab) {
   }, (count) => lab.Notification.info(count === 1 ? "An analyst's request waits for you." : `${count} requests of analysts wait for you.`, {
     autoClose: 8000,
     actions: [{ label: "Show", caption: "Show the federation's sidebar", callback: () => app.shell.activateById(side.id) }],
-  }));
+  }), (news) => sidebar.say(news));
   const sidebar = new Sidebar(side.node, inboxes, {
     connect: () => app.commands.execute("fednb:connect"),
     demo: () => app.commands.execute("fednb:start-demo"),
