@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import msgspec
 
 from fednb.errors import ConfigError, FednbError, NotConnected, PeerLost
 from fednb.version import __version__
-
-if TYPE_CHECKING:
-    from fednb.policy.audit import Head
-    from fednb.wire.keys import MemberHome
 
 PRELOAD = ("fednb.models",)  # what coordinator cells find beside `fed`
 
@@ -84,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     party.add_argument("--file", type=Path, metavar="FILE.toml", help="default: federation.toml in the home folder")
     party.add_argument("--sockets", type=Path, help=argparse.SUPPRESS)
     party.add_argument("--managed", action="store_true", help=argparse.SUPPRESS)
+
+    _serve_arguments(command("serve", _serve, SERVE))
 
     doctor = command("doctor", _doctor, "Say which members of a federation are up, and how far away.")
     doctor.add_argument(
@@ -151,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         "--witness", type=Path, action="append", default=[], metavar="FILE",
         help="verify, export: another member's audit/witnessed.jsonl, which holds heads of this log",
     )  # fmt: skip
+    audit.add_argument("--scores", action="store_true", help="the log of fednb serve instead")
     audit.add_argument("--format", choices=["html", "json"], default="html", help="export: default html")
     audit.add_argument("--output", type=Path, metavar="FILE", help="export: default standard output")
     audit.add_argument("--text", metavar="DIGEST", help="erase: which cell's text or output, as in the log")
@@ -168,7 +168,68 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--prefix", type=Path, metavar="DIR", help="below another prefix")
     kernels.add_argument("--party", default="", metavar="NAME", help="also a kernel that opens on this party")
     kernels.add_argument("--profile", default="", metavar="FILE", help="that party's federation file or home")
+    kernels.add_argument("--owner", type=Path, metavar="HOME", help="also a kernel with this member's inbox")
     return parser
+
+
+SERVE = """\
+Score single applicants over HTTP, at the party with the label: POST /v1/score, described at /docs.
+It runs beside its member (fednb party, fednb up), which keeps keys, model and tables."""
+
+
+def _serve_arguments(serve: argparse.ArgumentParser) -> None:
+    serve.formatter_class = argparse.RawDescriptionHelpFormatter
+    serve.epilog = (
+        "Every answer has a status: federated (all parties took part), fallback (the own model answered) or refused.\n"
+        "Each is written to HOME/scores before it leaves; fednb audit verify HOME --scores checks that log."
+    )
+    serve.add_argument("home", type=Path, metavar="HOME", help="of the party with the label; its member must be up")
+    serve.add_argument("--model", type=Path, required=True, metavar="FILE", help="as model.save wrote it")
+    serve.add_argument("--table", metavar="NAME", help="of the party's own, for applicants without features")
+    serve.add_argument("--reasons", type=int, default=0, metavar="N", help="of a scorecard, by party, up to 4")
+    serve.add_argument("--refresh", type=float, default=60.0, metavar="MINUTES", help="others' rows anew (default: 60)")
+    missing = serve.add_argument_group("when another party is missing")
+    missing.add_argument("--fallback", type=Path, metavar="FILE", help="a model of this party alone, as save wrote it")
+    missing.add_argument(
+        "--fallback-on", metavar="CAUSES",
+        help="only for these: missing,preparing,timeout,refused,absent,data (default: all)",
+    )  # fmt: skip
+    missing.add_argument("--timeout", type=float, default=5.0, metavar="S", help="for one applicant (default: 5)")
+    callers = serve.add_argument_group("callers")
+    callers.add_argument("--host", default="127.0.0.1", help="other than loopback needs --token and --certificate")
+    callers.add_argument("--port", type=int, default=8731, help="0: any free one (default: 8731)")
+    callers.add_argument("--token", type=Path, metavar="FILE", help="mode 600; callers send what it holds")
+    callers.add_argument("--certificate", type=Path, metavar="FILE", help="PEM, with its chain")
+    callers.add_argument("--key", type=Path, metavar="FILE", help="the certificate's, PEM")
+    serve.add_argument("--log-applicants", action="store_true", help="write ids and features into the log, too")
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    from fednb.federation import process
+    from fednb.serving import run as serving
+
+    options = serving.Options(
+        home=parsed.home,
+        model=parsed.model,
+        fallback=parsed.fallback,
+        table=parsed.table,
+        reasons=parsed.reasons,
+        host=parsed.host,
+        port=parsed.port,
+        token=parsed.token,
+        certificate=parsed.certificate,
+        key=parsed.key,
+        timeout=parsed.timeout,
+        refresh=60 * parsed.refresh,
+        log_applicants=parsed.log_applicants,
+    )
+    if parsed.fallback_on is not None:
+        options = dataclasses.replace(options, falls_back_on=tuple(parsed.fallback_on.split(",")))
+
+    def ready(address: str) -> None:
+        print(f"serving at {address}, described at {address}/docs", flush=True)
+
+    return process.main(lambda: serving.run(options, ready), parsed.home.name, managed=False)
 
 
 def _demo(parsed: argparse.Namespace) -> int:
@@ -424,22 +485,21 @@ def _policy(parsed: argparse.Namespace) -> int:
 
 
 def _audit(parsed: argparse.Namespace) -> int:
+    from fednb.federation import audited
     from fednb.policy import audit, report
     from fednb.wire.keys import MemberHome
 
     home = MemberHome.load(parsed.home)
-    folder = home.folder / "audit"
-    if not (folder / "log.jsonl").exists() and not (folder / "head").exists():
-        raise ConfigError(f"{home.folder} holds no audit log; it begins when {home.name} first starts.")
+    log: audited.Log = "scores" if parsed.scores else "audit"
+    folder = audited.folder(home, log)
     if parsed.action == "erase":
         if not parsed.text or not parsed.reason:
             raise ConfigError("erasing needs --text DIGEST (as in the log) and --reason WHY, which the log will keep.")
         audit.AuditLog(folder, home.name, home.identity.sign).erase(parsed.text, parsed.reason)
         print(f"erased {parsed.text}")
         return OK
-    heads = [head for file in parsed.witness for head in audit.witnessed(file) if head.member == home.name]
-    signed = [head for head in heads if _signed(home, head)]
-    found = audit.verify(folder, home.name, signed)
+    checked = audited.check(home, parsed.witness, log)
+    found = checked.verdict
     if parsed.action == "export":
         content = (
             report.as_html(folder, home.name, found).encode()
@@ -453,25 +513,10 @@ def _audit(parsed: argparse.Namespace) -> int:
             parsed.output.touch(mode=0o600)
             parsed.output.write_bytes(content)
     else:
-        print(f"{found.entries} entries, head {found.head[:16]}, {found.witnessed} witnessed heads agree", end="")
-        print(f", {found.erased} texts erased" if found.erased else "")
-        if found.torn:
-            print(f"the last line is torn ({found.torn} bytes): its writer was killed; the next start puts it aside")
-        if len(signed) < len(heads):
-            print(f"{len(heads) - len(signed)} heads were left out: {home.name} did not sign them")
+        print(*checked.words(), sep="\n")
     for problem in found.problems:
         print(f"fednb: {problem}", file=sys.stderr)
     return FAILED if found.problems else OK
-
-
-def _signed(home: MemberHome, head: Head) -> bool:
-    from fednb.wire.rotation import former
-
-    try:
-        signature = bytes.fromhex(head.signature)
-        return any(keys.verifies(signature, head.signed) for keys in (home.roster[home.name], *former(home)))
-    except ValueError:
-        return False
 
 
 def _kernels(parsed: argparse.Namespace) -> int:
@@ -485,7 +530,7 @@ def _kernels(parsed: argparse.Namespace) -> int:
         changed = [*kernelspecs.remove(**where), *labextension.remove(**where)]
     else:
         changed = [
-            *kernelspecs.install(**where, party=parsed.party, profile=parsed.profile),
+            *kernelspecs.install(**where, party=parsed.party, profile=parsed.profile, owner=parsed.owner),
             labextension.install(**where),
         ]
     for folder in changed:

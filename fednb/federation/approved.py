@@ -52,7 +52,7 @@ def run(
     member: str,
     code: str,
     tables: Mapping[str, pd.DataFrame],
-    sandbox: Sandbox,
+    sandbox: Sandbox | None,
     folder: Path,
     *,
     seconds: float,
@@ -60,6 +60,7 @@ def run(
 ) -> list[CellEvent]:
     """What the cell said, as far as a reader sees it, CellDone at the end.
 
+    sandbox : None where code and rows are whose machine this is.
     folder : does not exist yet, and is gone afterwards.
     seconds : after which it is ended.
     stop : ends it at once when it is set; then CellDone says "died".

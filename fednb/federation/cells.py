@@ -15,8 +15,8 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -40,13 +40,15 @@ A = TypeVar("A", m.Completions, m.Inspection, m.Restarted, m.Asks, m.Mock)
 class CellRun:
     """One cell at one member or at several. Iterate it, or call `next`; from one thread at a time."""
 
+    invented = False  # whether it runs on invented rows, and nowhere else than here
+
     def __init__(self, cell: str, members: Sequence[str], capture: Sequence[str] = ()) -> None:
         self.cell = cell
         self.members = tuple(members)
         self._admission = {member: _Admission(member, capture) for member in self.members}
         self.done: dict[str, m.CellDone] = {}  # as taken by `next`
         self.lost: dict[str, LinkError] = {}  # members that went away before they were done, with the cause
-        self._talks: dict[str, _Talk] = {}
+        self._talks: Mapping[str, _Hears] = {}
         self._events: queue.SimpleQueue[tuple[str, CellEvent] | None] = queue.SimpleQueue()
 
     @property
@@ -136,6 +138,14 @@ def _size(value: Any) -> int:
     if isinstance(value, list | tuple):
         return sum(map(_size, value))
     return 8
+
+
+class _Hears(Protocol):
+    """Who runs a cell, as the cell knows it."""
+
+    def send(self, message: Message) -> None: ...
+
+    def forget(self, cell: str) -> None: ...
 
 
 class _Talk:
@@ -292,8 +302,8 @@ class CellClient:
 
     def _start(self, run: CellRun, request: m.Execute | m.Ask, context: str) -> CellRun:
         self.check(run.members)
-        run._talks = {member: self._talk(member, context) for member in run.members}
-        for talk in run._talks.values():
+        run._talks = talks = {member: self._talk(member, context) for member in run.members}
+        for talk in talks.values():
             talk.start(run, request)
         return run
 

@@ -56,6 +56,15 @@ class Inbox:
         self._store = ApprovalStore(home.folder / "approvals")
         self._audit = AuditLog(home.folder / "audit", home.name, home.identity.sign)
 
+    @property
+    def home(self) -> MemberHome:
+        """The member's."""
+        return self._home
+
+    def stamp(self) -> int:
+        """Changes when a request does."""
+        return self._store.stamp()
+
     def requests(self, *, all: bool = False) -> list[Request]:
         """What waits for the owner: to be approved, or its outputs to be released; with `all`, everything."""
         return [each for each in self._store.all() if all or _waits(each)]

@@ -11,7 +11,9 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
 
@@ -183,6 +185,20 @@ class Following:
         return bundle(self.view)
 
 
+# by thread, so that a widget's own runs show in the widget and nobody else's do
+_TELL: ContextVar[Callable[[RunProgress], None] | None] = ContextVar("fednb-tell", default=None)
+
+
+@contextmanager
+def told(tell: Callable[[RunProgress], None]) -> Iterator[None]:
+    """Runs that this thread follows meanwhile are told to `tell`, event by event, and shown nowhere else."""
+    before = _TELL.set(tell)
+    try:
+        yield
+    finally:
+        _TELL.reset(before)
+
+
 def follow(
     run: str, title: str, events: Iterable[RunEvent | RunEnded], federation: object = None
 ) -> RunEnded:
@@ -190,12 +206,13 @@ def follow(
 
     federation : whose run it is, for a notebook that shows it by itself.
 
-    Raises LinkError when the events stop without an end.
+    Within `told(...)` nothing is shown: that is told instead. Raises LinkError when the events stop without an end.
     """
-    if _in_notebook_kernel():
+    tell = _TELL.get()
+    screen: Bar | None = None
+    if tell is None and _in_notebook_kernel():
         _display(Following(TrainingView(run=run, title=title), federation))
-        screen: Bar | None = None
-    else:
+    elif tell is None:
         screen = Bar(sys.stderr) if sys.stderr.isatty() else None
     progress = RunProgress(run, title)
     try:
@@ -204,6 +221,8 @@ def follow(
                 progress.end(message)
                 return message
             progress.add(message)
+            if tell:
+                tell(progress)
             if screen:
                 screen.draw(progress)
     finally:

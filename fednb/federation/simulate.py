@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fednb.errors import DataError
+from fednb.errors import DataError, Refused
 from fednb.federation.client import Federation
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.messages import Join
@@ -36,12 +36,17 @@ class _Lenient:
     def __init__(self, release: Sequence[str]) -> None:
         self._release = frozenset(release)
         self.mode = "simulation"
+        self.approves = False
 
     def check_run(self, join: Join) -> None:
         """Every run is allowed."""
 
     def check_analyst(self, analyst: str, protocol: str, table: str, partners: Iterable[str]) -> None:
         """There is one analyst, who holds all tables anyway."""
+
+    def online(self, asker: str, model: str, reasons: int) -> str:
+        """A simulation serves nobody."""
+        raise Refused("a simulation has no online service; start the members with fednb up.", rule="online")
 
     def most_models(self, features: int) -> int | None:
         """Any number: whoever simulates holds all rows anyway."""

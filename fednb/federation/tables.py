@@ -14,7 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 1 << 30
 FEATURES_IN_MEMORY = 1 << 26  # bytes of features of one run, beyond which they are kept in a file
+_ENCODE = {
+    "feature": "Encode it with VerticalOneHotEncoder, or leave the column out.",
+    "label": "Save a table whose label is a number, and align that.",
+}
+_FILL = {
+    "feature": "Fill them with VerticalImputer, bin them with WoeBinning, or leave the column out.",
+    "label": "Save a table without these rows, and align that.",
+}
 OF_CELLS = "tables of cells"  # the origin of those whose rows are in no declared table
 
 
@@ -230,6 +238,13 @@ class TableStore:
         """Whether a cell made this table, or the one that it comes from."""
         return self.table(name).of_cells
 
+    def by_rules(self, name: str) -> bool:
+        """Whether rules that an analyst wrote made columns of this table."""
+        return self.table(name).by_rules
+
+    def has_column(self, name: str, column: str) -> bool:
+        return name in self.names() and column in self._columns(name).names
+
     def declared_label(self, name: str) -> str | None:
         return self._declared[name].label if name in self._declared else None
 
@@ -258,10 +273,17 @@ class TableStore:
         return keys if rows is None else keys[rows]
 
     def save(
-        self, name: str, frame: pd.DataFrame, id: Iterable[str], label: str | None, source: str | None = None
+        self,
+        name: str,
+        frame: pd.DataFrame,
+        id: Iterable[str],
+        label: str | None,
+        source: str | None = None,
+        by_rules: bool = False,
     ) -> None:
         """Keep a derived table under a name that no declared table has; a derived one of that name is replaced.
 
+        by_rules : an analyst's rules say what is in its columns.
         source : the table that its rows come from; None: a cell made it, from what looks most like it.
         """
         try:
@@ -285,7 +307,9 @@ class TableStore:
             origin, of_cells = self._find_origin(frame, ids), True
         else:
             origin, of_cells = self.origin(source), self.of_cells(source)
-        self._keep(TableConfig(name=name, id=ids, label=label, origin=origin, of_cells=of_cells), frame)
+            by_rules = by_rules or self.by_rules(source)
+        table = TableConfig(name=name, id=ids, label=label, origin=origin, of_cells=of_cells, by_rules=by_rules)
+        self._keep(table, frame)
 
     def _keep(self, table: TableConfig, frame: pd.DataFrame) -> None:
         name = table.name
@@ -297,7 +321,13 @@ class TableStore:
                 sources.save(self._folder / f"{name}.parquet", frame, table)
 
     def save_rows(
-        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[Any]]
+        self,
+        name: str,
+        source: str,
+        rows: npt.NDArray[np.int64],
+        columns: Mapping[str, npt.NDArray[Any]],
+        *,
+        by_rules: bool = False,
     ) -> None:
         """Make a derived table: the ids of `source`'s `rows`, and new columns beside them.
 
@@ -312,7 +342,7 @@ class TableStore:
             raise DataError(f"{self.member} has a table {name!r} already, with other columns; save under another name.")
         frame = self.read(source, ids).iloc[rows].reset_index(drop=True)
         frame = frame.assign(**{str(column): values for column, values in columns.items()})
-        self.save(name, frame, ids, None, source)
+        self.save(name, frame, ids, None, source, by_rules)
 
     def _find_origin(self, frame: pd.DataFrame, ids: Sequence[str]) -> str:
         """The declared table that has most of these rows, whatever a cell calls them; "" where none is declared."""
@@ -375,7 +405,13 @@ class TableStore:
     # ------------------------------------------------------------ values
 
     def _numbers(
-        self, name: str, series: pd.Series, rows: npt.NDArray[np.int64] | None, use: str, *, missing: bool = False
+        self,
+        name: str,
+        series: pd.Series,
+        rows: npt.NDArray[np.int64] | None,
+        use: Literal["feature", "label"],
+        *,
+        missing: bool = False,
     ) -> npt.NDArray[np.float64]:
         import pandas as pd
 
@@ -392,16 +428,14 @@ class TableStore:
             bad = int((np.isnan(numbers) & series.notna().to_numpy(dtype=bool)).sum())
             if bad:
                 raise DataError(
-                    f"{where} is text: {bad:,} of {len(series):,} values are not numbers. Encode it "
-                    "with VerticalOneHotEncoder, or leave the column out."
+                    f"{where} is text: {bad:,} of {len(series):,} values are not numbers. {_ENCODE[use]}"
                 )
         else:
             numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
         absent = int(np.isnan(numbers).sum())
         if absent and not missing:
             raise DataError(
-                f"{where} has {absent:,} missing values in {len(numbers):,} rows. Fill them with "
-                "VerticalImputer, bin them with WoeBinning, or leave the column out."
+                f"{where} has {absent:,} missing values in {len(numbers):,} rows. {_FILL[use]}"
             )
         infinite = int(np.isinf(numbers).sum())
         if infinite:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fednb.models.binning import WoeBinning
 from fednb.models.boosting import SecureBoostClassifier, SecureBoostRegressor
 from fednb.models.coefficients import CoefficientSummary
-from fednb.models.comparison import Comparison, compare_scores, score_stability
+from fednb.models.comparison import Comparison, ModelComparison, compare_models, compare_scores, score_stability
 from fednb.models.correlation import FeatureCorrelation
 from fednb.models.cost import Cost
 from fednb.models.evaluation import Evaluation
@@ -16,6 +16,7 @@ from fednb.models.one_vs_rest import ClassEvaluation, VerticalOneVsRest
 from fednb.models.own import OwnLogisticRegression
 from fednb.models.pipeline import VerticalPipeline
 from fednb.models.poisson import VerticalPoissonRegression
+from fednb.models.profile import FeatureProfile, profile_features
 from fednb.models.regression import Withheld
 from fednb.models.reject_inference import Parcelling, parcelling
 from fednb.models.scorecard import Scorecard
@@ -42,8 +43,10 @@ __all__ = [
     "Cost",
     "Evaluation",
     "FeatureCorrelation",
+    "FeatureProfile",
     "FeatureStatistics",
     "FitQuality",
+    "ModelComparison",
     "ModelSelection",
     "OwnLogisticRegression",
     "Parcelling",
@@ -66,10 +69,12 @@ __all__ = [
     "VerticalWinsorizer",
     "Withheld",
     "WoeBinning",
+    "compare_models",
     "compare_scores",
     "cross_validate",
     "evaluate_by",
     "parcelling",
+    "profile_features",
     "score_stability",
     "select_by_model",
     "select_features",

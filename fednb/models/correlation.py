@@ -128,7 +128,7 @@ def references(frame: VerticalFrame, binning: WoeBinning | None) -> dict[str, Da
     binning._check_frame(frame)
     return {
         party: msgspec.structs.replace(ref, columns=[*binning.feature_names_in_[party]])
-        for party, ref in frame.refs(part=binning.run_).items()
+        for party, ref in binning._refs(frame).items()
         if binning.feature_names_in_.get(party)
     }
 

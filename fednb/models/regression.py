@@ -172,7 +172,7 @@ class VerticalRegression(BaseEstimator):  # type: ignore[misc]
     def _predict(self, frame: VerticalFrame) -> Scores:
         check_is_fitted(self, "run_")
         self._check_frame(frame)
-        active, _, _ = self.label_.partition(".")  # new rows have no label
+        active = self.label_.partition(".")[0]  # the label itself is not needed: new rows may have none yet
         passive = [party for party in frame.parties if party != active]
         result = frame.federation.run(
             "vertical_score",

@@ -22,6 +22,7 @@ from fednb.models import saved
 from fednb.models.binning import WoeBinning
 from fednb.models.evaluation import Evaluation, evaluate
 from fednb.models.logistic import VerticalLogisticRegression
+from fednb.models.own import OwnLogisticRegression
 from fednb.models.scores import Scores
 
 if TYPE_CHECKING:
@@ -83,8 +84,12 @@ class Scorecard(BaseEstimator):  # type: ignore[misc]
         self.pdo = pdo
         self.digits = digits
 
-    def fit(self, binning: WoeBinning, model: VerticalLogisticRegression, federation: Federation) -> Self:
+    def fit(
+        self, binning: WoeBinning, model: VerticalLogisticRegression | OwnLogisticRegression, federation: Federation
+    ) -> Self:
         """Make the card of a `model` that was fitted on a frame of weights that `binning` gave.
+
+        The card of an `OwnLogisticRegression` has the active party's features alone: what `fednb serve` falls back to.
 
         Raises DataError when the model was fitted on anything else.
         """
@@ -298,5 +303,5 @@ class Scorecard(BaseEstimator):  # type: ignore[misc]
             self._overrides = [msgspec.structs.asdict(entry) for entry in said.overrides]
 
 
-def _active(model: VerticalLogisticRegression) -> str:
+def _active(model: VerticalLogisticRegression | OwnLogisticRegression) -> str:
     return str(model.label_).partition(".")[0]

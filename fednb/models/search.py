@@ -131,7 +131,13 @@ class _Folds:
         self._made: dict[tuple[int, str], tuple[VerticalFrame, VerticalFrame]] = {}
 
     def run(self, fold: int, estimator: Any) -> tuple[Scores, Evaluation, float]:
-        """Fit on the fold's training rows, score its test rows; seconds of the fit."""
+        """Fit on the fold's training rows, score its test rows; seconds of the fit. DataError names the fold."""
+        try:
+            return self._run(fold, estimator)
+        except DataError as error:
+            raise DataError(f"in fold {fold + 1} of {len(self._parts)}: {error}") from error
+
+    def _run(self, fold: int, estimator: Any) -> tuple[Scores, Evaluation, float]:
         train, test = self._parts[fold]
         if isinstance(estimator, Pipeline):
             train, test = self._transformed(fold, estimator[:-1] if len(estimator.steps) > 1 else None)

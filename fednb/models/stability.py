@@ -10,6 +10,7 @@ import msgspec
 
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.federation.frame import VerticalFrame
+from fednb.federation.messages import DataRef
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,24 +20,26 @@ class _Released(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     psi: dict[str, float]
 
 
-def compared(frame: VerticalFrame, run: str, names: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """Have each party compare the frame's rows with those that its bins of `run` were made of: see `bin_stability`.
+def compared(
+    frame: VerticalFrame, refs: Mapping[str, DataRef], names: Mapping[str, Sequence[str]]
+) -> pd.DataFrame:
+    """Have each party compare its rows of `refs` with those that its part there was made of: see `bin_stability`.
 
     Lines of party, feature and psi, worst first.
     """
-    refs = {
+    asked = {
         party: msgspec.structs.replace(ref, columns=[*names[party]])
-        for party, ref in frame.refs(part=run).items()
+        for party, ref in refs.items()
         if names.get(party)
     }
     result = frame.federation.run(
         "bin_stability",
-        cast={"party": list(refs)},
-        data=refs,
+        cast={"party": list(asked)},
+        data=asked,
         title=f"Stability of {sum(map(len, names.values()))} features",
     )
     found = []
-    for party in refs:
+    for party in asked:
         said = result.read(party, _Released).psi
         if tuple(said) != tuple(names[party]) or not all(math.isfinite(value) for value in said.values()):
             raise UnexpectedMessage(f"{party} released indices of other features than were asked", member=party)

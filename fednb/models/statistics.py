@@ -41,17 +41,22 @@ class FeatureStatistics(BaseEstimator):  # type: ignore[misc]
     table_ : DataFrame, a line a feature in the frame's order: party, feature, kind ("number", "constant", "empty",
         "few", "text", "date", "mixed", "infinite"), rows, missing (fewer than ten count as none), levels (values that
         ten rows or more have), mean, sd, p1, p5, p25, p50, p75, p95, p99, and note, which says why figures are NaN.
+    rate_ : share of positives of the label, if it is one of 0 and 1 and was given; else NaN.
     notes_ : list of str, the features without figures and why; run_ : the run's id; n_rows_ : int;
     feature_names_in_ : dict of party to names.
     """
 
     def fit(self, frame: VerticalFrame, y: str | None = None) -> Self:
-        """Have every party describe its features; a label `y`, "party.column", is left out.
+        """Have every party describe its features. A label `y`, "party.column", is none; its rate is told.
 
         Raises DataError (too few rows), Refused (an owner's rules), RunFailed.
         """
-        drop = {} if y is None else {frame.find_label(y)[0]: [frame.find_label(y)[1]]}
-        refs = {party: ref for party, ref in frame.refs(drop=drop).items() if ref.columns}
+        refs = frame.refs()
+        if y is not None:
+            party, label = frame.find_label(y)
+            names = [name for name in refs[party].columns or () if name != label]
+            refs[party] = msgspec.structs.replace(refs[party], columns=[*names, label])
+        refs = {party: ref for party, ref in refs.items() if ref.columns}
         if not refs:
             raise DataError("no party has features in this frame.")
         result = frame.federation.run(
@@ -67,8 +72,12 @@ class FeatureStatistics(BaseEstimator):  # type: ignore[misc]
             if sorted(found) != sorted(asked) or len(said.columns) != len(asked) or said.rows != len(frame):
                 raise UnexpectedMessage(f"{party} released statistics of other features than were asked", member=party)
             self.columns_ |= {f"{party}.{name}": found[name] for name in asked}
+        self.rate_ = math.nan if y is None else _rate(self.columns_.pop(y))
         self.run_, self.n_rows_ = result.run, len(frame)
-        self.feature_names_in_ = {party: tuple(ref.columns or ()) for party, ref in refs.items()}
+        self.feature_names_in_ = {
+            party: tuple(name for name in ref.columns or () if f"{party}.{name}" in self.columns_)
+            for party, ref in refs.items()
+        }
         self.notes_ = [
             f"{name.partition('.')[0]}'s {column.name!r}: {column.note}."
             for name, column in self.columns_.items()
@@ -105,7 +114,7 @@ class FeatureStatistics(BaseEstimator):  # type: ignore[misc]
         check_has(frame, numbers, "the statistics have")
         if not any(numbers.values()):
             raise DataError("no feature has figures to compare; notes_ says why.")
-        return compared(frame, self.run_, numbers)
+        return compared(frame, frame.refs(part=self.run_), numbers)
 
     def _table(self) -> pd.DataFrame:
         import pandas as pd
@@ -126,3 +135,10 @@ class FeatureStatistics(BaseEstimator):  # type: ignore[misc]
             for name, said in self.columns_.items()
         ]
         return pd.DataFrame(lines)
+
+
+def _rate(label: Column) -> float:
+    """The mean of a label of 0 and 1; NaN of another."""
+    if label.mean is None or label.sd is None or not 0 < label.mean < 1:
+        return math.nan
+    return label.mean if abs(label.sd**2 - label.mean * (1 - label.mean)) < 0.01 else math.nan

@@ -29,6 +29,7 @@ def load(shell: InteractiveShell) -> Session:
     Magics(shell, session).register()
     completion.install(shell, completion.Completer(session))
     views.install(shell, session.show_view)
+    session.owner.open_all()
     page = channel.open(session)
     if page is not None:
         atexit.register(page.close)

@@ -19,16 +19,26 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_core.paths import jupyter_data_dir
 
 from fednb.errors import ConfigError
+from fednb.notebook.lab.owner import OWNS
+from fednb.wire.keys import MemberHome
 
-ANALYST, PARTY = "fednb", "fednb-party"
+ANALYST, PARTY, OWNER = "fednb", "fednb-party", "fednb-owner"
 
 
-def install(*, user: bool = False, prefix: str | None = None, party: str = "", profile: str = "") -> list[Path]:
+def install(
+    *,
+    user: bool = False,
+    prefix: str | None = None,
+    party: str = "",
+    profile: str = "",
+    owner: Path | None = None,
+) -> list[Path]:
     """Install both kernelspecs; returns their folders.
 
     Into `prefix`, or the `user`'s own Jupyter folder; by default into this Python's prefix when it is a virtual
     environment, and else the user's. With `party`, one more that opens on that party's kernel (a party's name, or
-    the coordinator's) in the federation of `profile`.
+    the coordinator's) in the federation of `profile`. With `owner`, the home of a member, one more with that member's
+    inbox in the sidebar. Raises ConfigError.
     """
     user, prefix = _where(user, prefix)
     installed = [_install(name, _spec(name), user, prefix) for name in (ANALYST, PARTY)]
@@ -37,9 +47,19 @@ def install(*, user: bool = False, prefix: str | None = None, party: str = "", p
         config = {"party": party} | ({"profile": str(Path(profile).absolute())} if profile else {})
         spec["display_name"] = f"fednb ({party})"
         spec["metadata"]["kernel_provisioner"]["config"] = config
-        # a kernelspec's name allows less than a party's
-        installed.append(_install(f"{PARTY}-{re.sub('[^a-z0-9._-]', '-', party.lower())}", spec, user, prefix))
+        installed.append(_install(f"{PARTY}-{_lowered(party)}", spec, user, prefix))
+    if owner is not None:
+        home = MemberHome.load(owner.absolute())
+        spec = _spec(ANALYST)
+        spec["display_name"] = f"fednb (owner of {home.name})"
+        spec["env"] = {OWNS: str(home.folder)}
+        installed.append(_install(f"{OWNER}-{_lowered(home.name)}", spec, user, prefix))
     return installed
+
+
+def _lowered(name: str) -> str:
+    """A kernelspec's name allows less than a member's."""
+    return re.sub("[^a-z0-9._-]", "-", name.lower())
 
 
 def remove(*, user: bool = False, prefix: str | None = None) -> list[Path]:
@@ -48,7 +68,7 @@ def remove(*, user: bool = False, prefix: str | None = None) -> list[Path]:
     place = Path(jupyter_data_dir()) if prefix is None else Path(prefix) / "share" / "jupyter"
     gone = []
     for found in sorted((place / "kernels").glob(f"{ANALYST}*")):
-        if found.name in (ANALYST, PARTY) or found.name.startswith(f"{PARTY}-"):
+        if found.name in (ANALYST, PARTY) or found.name.startswith((f"{PARTY}-", f"{OWNER}-")):
             try:
                 shutil.rmtree(found)
             except OSError as error:
@@ -87,7 +107,7 @@ def _install(name: str, spec: dict[str, Any], user: bool, prefix: str | None) ->
     # copied first: what is installed may be the very folder that is read
     with tempfile.TemporaryDirectory(prefix="fednb-") as scratch:
         copy = Path(scratch) / name
-        shutil.copytree(folder(PARTY if name.startswith(PARTY) else name), copy)
+        shutil.copytree(folder(ANALYST if name == ANALYST else PARTY), copy)
         (copy / "kernel.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
         try:
             to = KernelSpecManager().install_kernel_spec(os.fspath(copy), name, user=user, prefix=prefix)

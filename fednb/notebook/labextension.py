@@ -5,6 +5,7 @@ A plain install brings it along as data files; an editable one leaves data files
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import shutil
@@ -18,6 +19,7 @@ from fednb.errors import ConfigError
 
 NAME = "fednb-lab"
 WIDGET = ("training.js", "training.css")  # the run's widget, which the extension shows in a panel too
+ENTRY = "remoteEntry.js"
 HERE = "here.js"  # says how a terminal runs the command
 
 
@@ -29,18 +31,33 @@ def install(*, user: bool = False, prefix: str | None = None) -> Path:
         # copied beside it first: what is installed may be the very folder that is read
         with tempfile.TemporaryDirectory(prefix=f".{NAME}-", dir=to.parent) as scratch:
             copy = Path(scratch) / NAME
-            shutil.copytree(folder(), copy)
-            for name in WIDGET:
-                if not (copy / "static" / name).exists():
-                    shutil.copy(Path(__file__).parent / "widgets" / name, copy / "static" / name)
-            command = shlex.join([sys.executable, "-m", "fednb.cli"])  # wherever a terminal's PATH leads
-            (copy / "static" / HERE).write_text(f"export const FEDNB = {json.dumps(command)};\n", encoding="utf-8")
+            shutil.copytree(folder(), copy, ignore=shutil.ignore_patterns("static"))
+            files = _modules()
+            # Jupyter lets browsers keep these files for a year: other contents need another address
+            named = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+            static = copy / "static" / named
+            static.mkdir(parents=True)
+            for name, text in files.items():
+                (static / name).write_text(text, encoding="utf-8")
+            package = json.loads((copy / "package.json").read_text(encoding="utf-8"))
+            package["jupyterlab"]["_build"]["load"] = f"static/{named}/{ENTRY}"
+            (copy / "package.json").write_text(json.dumps(package, indent=2) + "\n", encoding="utf-8")
             if to.exists():
                 shutil.rmtree(to)
             copy.rename(to)
     except OSError as error:
         raise ConfigError(f"the JupyterLab extension cannot be installed: {error}. Use --user or --prefix.") from None
     return to
+
+
+def _modules() -> dict[str, str]:
+    """What the page loads: name -> text."""
+    (entry,) = sorted((folder() / "static").rglob(ENTRY))
+    found = {path.name: path.read_text(encoding="utf-8") for path in entry.parent.iterdir() if path.is_file()}
+    for name in WIDGET:
+        found[name] = (Path(__file__).parent / "widgets" / name).read_text(encoding="utf-8")
+    command = shlex.join([sys.executable, "-m", "fednb.cli"])  # wherever a terminal's PATH leads
+    return found | {HERE: f"export const FEDNB = {json.dumps(command)};\n"}
 
 
 def remove(*, user: bool = False, prefix: str | None = None) -> list[Path]:

@@ -17,6 +17,9 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import no_var_expand
 
 from fednb.errors import FednbError, NotConnected
+from fednb.federation.cells import CellRun
+from fednb.federation.rehearsal import Rehearsal
+from fednb.federation.views import encode
 from fednb.notebook.cell import PendingCell, RemoteCell, interrupts
 from fednb.notebook.replay import Areas, Pieces
 from fednb.notebook.session import Session
@@ -25,6 +28,7 @@ OPTIONS = {
     "--noblock": "go on at once; the value is a future: .result(), .done(), .cancel()",
     "--timeout": "SECONDS: interrupt the cell where it is not done by then, and raise LinkTimeout",
     "-o": "NAME: bring this variable back (a dict by party when there are several)",
+    "--dry-run": "run it here instead, on rows that the party invents, before you ask its owner",
     "--ask": '"REASON": ask the owner to approve the cell; the same cell again tells how it stands, or what it said',
 }
 COMMANDS = {
@@ -32,7 +36,7 @@ COMMANDS = {
     "status": "every member: up or down, its version, the round trip to it",
     "doctor": "the same as status",
     "tables": "every party's tables: rows, columns, id and label; never values",
-    "runs": "[compare | RUN RUN ...]  the coordinator's runs, also of other notebooks; or fits beside each other",
+    "runs": "[compare | RUN RUN ...]  the coordinator's runs, also of other notebooks; or fits in a figure and a table",
     "receipt": "[RUN]  what left each member for the last cell and the newest run, or for that run, and by which rule",
     "cost": "what the latest fits took, beside what model.cost(frame, y) had estimated",
     "asked": "every cell that you asked owners to approve, and how it stands",
@@ -43,9 +47,9 @@ COMMANDS = {
 
 PARTY_HELP = """Run the cell at one party or several, on that party's own data.
 
-    %%party NAME[,NAME...|all] [--noblock] [--timeout SECONDS] [-o NAME] [--ask "REASON"]
+    %%party NAME[,NAME...|all] [--noblock] [--timeout SECONDS] [-o NAME] [--dry-run] [--ask "REASON"]
 
-""" + "\n".join(f"    {option:<10} {text}" for option, text in OPTIONS.items())
+""" + "\n".join(f"    {option:<11} {text}" for option, text in OPTIONS.items())
 COORDINATOR_HELP = PARTY_HELP.replace("%%party NAME[,NAME...|all]", "%%coordinator").replace(
     "at one party or several, on that party's own data", "at the coordinator"
 )
@@ -87,6 +91,8 @@ class Magics:
         options = _options("%%coordinator", line)
         if options.names:
             raise UsageError(f"%%coordinator takes no name, but got {' '.join(options.names)!r}.")
+        if options.dry_run:
+            raise UsageError("%%coordinator has no tables, so there are no invented rows to try a cell on.")
         return self._run([self._session.federation.coordinator], options, cell)
 
     def fed(self, line: str) -> Any:
@@ -110,7 +116,7 @@ class Magics:
             return self._session.receipts(rest.strip())
         elif command == "runs" and rest.strip():
             words = rest.replace(",", " ").split()
-            return self._session.federation.compare_runs([] if words == ["compare"] else words)
+            return self._compare([] if words == ["compare"] else words)
         elif rest.strip():
             raise UsageError(f"%fed {command} takes nothing more, but got {rest.strip()!r}.")
         elif command in ("status", "doctor"):
@@ -146,7 +152,17 @@ class Magics:
             raise UsageError(
                 "%fed inbox needs the home folder of the member that you own, as in %fed inbox .fednb/bank."
             )
-        return inbox.show(*words)
+        shown = inbox.show(*words)
+        self._session.owner.open(words[0], *words[1:])  # in the sidebar too
+        return shown
+
+    def _compare(self, runs: list[str]) -> Any:
+        """A figure, and the table below it."""
+        federation = self._session.federation
+        found = federation.compare_runs(runs)
+        if len(found):
+            self._session.show_view(encode(federation.runs_figure(runs).view()))
+        return found
 
     def _restart(self, names: str) -> None:
         members = self._session.parties(names.split() or [self._session.attached or ""])
@@ -181,12 +197,17 @@ class Magics:
 
     def _send(self, members: list[str], options: argparse.Namespace, code: str) -> tuple[RemoteCell, Pieces | Areas]:
         session = self._session
-        if options.ask is not None:
+        if options.dry_run:
+            if options.output or options.noblock:
+                raise UsageError("--dry-run goes with neither -o nor --noblock: it is for looking at.")
+            run: CellRun = Rehearsal(session.cells, members, code)
+        elif options.ask is not None:
             if options.output or options.noblock:
                 raise UsageError("--ask goes with neither -o nor --noblock: what leaves is what the owner has seen.")
-            run = session.last = session.cells.ask(members, code, options.ask)
+            run = session.cells.ask(members, code, options.ask)
         else:
-            run = session.last = session.cells.execute(members, code, capture=options.output)
+            run = session.cells.execute(members, code, capture=options.output)
+        session.last = run
         replay: Pieces | Areas
         if len(members) > 1 or options.noblock:
             replay = Areas(self._shell, members, session.looks(), session.show_view, background=options.noblock)
@@ -231,6 +252,7 @@ def _parser(magic: str) -> argparse.ArgumentParser:
     parser.add_argument("--noblock", action="store_true")
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS")
     parser.add_argument("-o", "--output", action="append", default=[], type=_name, metavar="NAME")
+    parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--ask", metavar="REASON")
     return parser
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,10 +11,11 @@ from IPython.core.interactiveshell import InteractiveShell
 from msgspec import structs
 
 from fednb.errors import LinkError, NotConnected
-from fednb.federation.cells import CellClient, CellRun
+from fednb.federation.cells import CellClient, CellEvent, CellRun
 from fednb.federation.client import Federation
 from fednb.federation.receipts import table
 from fednb.notebook.lab.log import CellLog
+from fednb.notebook.lab.owner import Owner
 from fednb.notebook.palette import Look, looks
 from fednb.text import plain
 
@@ -30,6 +31,7 @@ class Session:
         self.attached: str | None = None  # the member whose cells need no magic
         self.last: CellRun | None = None  # the cell that was sent last
         self.log = CellLog(shell)
+        self.owner = Owner()  # whose inboxes this notebook's user may decide in
         self.connection_changed: Callable[[], None] = lambda: None  # called after `use` and `close`
         self._federation: Federation | None = None
         self._cells: CellClient | None = None
@@ -149,6 +151,10 @@ class Session:
         """
         from fednb.notebook.widgets import show
 
-        show(view, federation or self._federation, self.shell)
+        show(view, federation or self._federation, self.shell, cell=self._at_coordinator)
         if view.get("view") == "training":
             self.log.began(str(view["run"]))
+
+    def _at_coordinator(self, code: str) -> Iterator[CellEvent]:
+        """Run a cell there, and give its events. Raises LinkError, NotConnected."""
+        return (event for _, event in self.cells.execute([self.federation.coordinator], code))

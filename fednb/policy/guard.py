@@ -7,7 +7,7 @@ iteration more, or for a message that the protocol does not have, gets a refusal
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from fednb.config import RulesConfig
@@ -18,6 +18,7 @@ from fednb.wire.message import Message
 M = TypeVar("M", bound=Message)
 
 Sends = Mapping[tuple[str, str], Sequence[type[Message]]]
+Answer = Callable[[int], None]  # how many questions about single rows are answered; raises Refused
 
 
 class Spend(Protocol):
@@ -34,8 +35,20 @@ KEY_HOLDER = "coordinator"  # the role that holds the secret key
 class GuardedLink:
     """Wraps one role's link in one run."""
 
-    def __init__(self, link: Link, protocol: str, sends: Sends, rules: RulesConfig, iterations: int, spend: Spend):
-        """`iterations` are those that this run still has; `spend` counts numbers that are to be decrypted."""
+    def __init__(
+        self,
+        link: Link,
+        protocol: str,
+        sends: Sends,
+        rules: RulesConfig,
+        iterations: int,
+        spend: Spend,
+        answer: Answer | None = None,
+    ) -> None:
+        """`iterations` are those that this run still has; `spend` counts numbers that are to be decrypted.
+
+        answer : counts answers about single rows; without it none is given.
+        """
         self.me = link.me
         self._link = link
         self._protocol = protocol
@@ -43,6 +56,7 @@ class GuardedLink:
         self._rules = rules
         self._iterations = iterations
         self._spend = spend
+        self._answer = answer
         self._role = {member: role for role, members in link.cast.items() for member in members}
         self._sent: Counter[tuple[str, type[Message]]] = Counter()
 
@@ -104,6 +118,10 @@ class GuardedLink:
             self._spend(self.me, entries(message), False, **columns)
         elif declared is not None and declared.label:
             self._spend(to, 1, True)  # whoever gets it can have at least one number decrypted
+        elif declared is not None and declared.answers:
+            if self._answer is None:
+                raise self._refused(f"gives {to} no answers about single rows.", "messages")
+            self._answer(entries(message))
 
     def _refused(self, text: str, rule: str) -> Refused:
         return Refused(f"{self.me} {text}", member=self.me, rule=f"protocols.{rule}")

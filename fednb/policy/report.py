@@ -88,16 +88,20 @@ def _processing(found: Sequence[Mapping[str, Any]]) -> str:
     return _table(["kind", "asked by", "rule", "data", "decision", "times"], rows)
 
 
-def _crossed(found: Sequence[Mapping[str, Any]]) -> str:
-    sums: Counter[tuple[str, str, str, str]] = Counter()
+def left(found: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, str, int, int, int]]:
+    """What left a member by its log: (to, what, rule, messages, values, bytes), summed, in order."""
+    sums: dict[tuple[str, str, str], list[int]] = {}
     for entry in found:
         for each in _list(entry.get("crossed")):
             key = (str(each.get("to")), str(each.get("what")), str(entry.get("rule", "")))
-            for name in ("messages", "values", "bytes"):
-                sums[(*key, name)] += each[name] if isinstance(each.get(name), int) else 0
-    keys = sorted({key[:3] for key in sums})
-    rows = [[*key, *(sums[(*key, name)] for name in ("messages", "values", "bytes"))] for key in keys]
-    return _table(["to", "what", "rule", "messages", "values", "bytes"], rows)
+            counts = sums.setdefault(key, [0, 0, 0])
+            for i, name in enumerate(("messages", "values", "bytes")):
+                counts[i] += each[name] if isinstance(each.get(name), int) else 0
+    return [(*key, *counts) for key, counts in sorted(sums.items())]  # type: ignore[misc]
+
+
+def _crossed(found: Sequence[Mapping[str, Any]]) -> str:
+    return _table(["to", "what", "rule", "messages", "values", "bytes"], left(found))
 
 
 def _runs(found: Sequence[Mapping[str, Any]], ends: Mapping[tuple[str, Any], Mapping[str, Any]]) -> str:

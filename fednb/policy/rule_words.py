@@ -11,13 +11,17 @@ def rules(found: RulesConfig) -> Iterator[str]:
     """Lines of text: what holds for every run, then what holds for single protocols instead."""
     yield f"Runs: {_names(found.allow, 'every protocol that there is here')}; {_general(found)}"
     yield f"  training: {_training(found)}"
+    trees = "; ".join(_trees(found))
+    if trees:
+        yield f"  boosted trees: {trees}"
     yield f"  alignments: {_alignments(found)}"
     yield (
         f"  sets of rows of which figures leave differ by {found.rows_apart:,} rows or more, if at all, over all runs "
         "and analysts"
     )
+    made = "cells or analysts' rules made"
+    yield f"  figures of single columns: {'of' if found.cell_columns else 'not of'} tables that {made}"
     yield f"  standard errors of models with this party's features: {'yes' if found.standard_errors else 'no'}"
-    yield f"  figures of single columns: {'of' if found.cell_columns else 'not of'} tables that cells made"
     yield f"  each analyst: at most {found.runs_a_day:,} runs and {found.alignments_a_day:,} alignments a day (UTC)"
     for name, own in found.of.items():
         yield f"  {name} instead: {'; '.join(_changed(found, own)) or 'the same'}"
@@ -43,6 +47,18 @@ def _training(found: RulesConfig) -> str:
         f"iterations; {found.min_leaf:,} rows or more in a leaf; at most {found.decrypted_per_row:g} decrypted numbers "
         "a row of one label set, for each member"
     )
+
+
+def _trees(found: RulesConfig) -> Iterator[str]:
+    """What of them is not as usual."""
+    if found.min_shown:
+        yield f"others see which rows are in a node from {found.min_shown:,} rows on"
+    if found.active_trees:
+        yield f"the label's party does the first {found.active_trees:,} rounds alone"
+    if found.max_purity < 1:
+        yield f"no split leaves more than {found.max_purity:.0%} of one class on a side"
+    if found.anonymous_splits:
+        yield "splits are shown without their features"
 
 
 def _alignments(found: RulesConfig) -> str:

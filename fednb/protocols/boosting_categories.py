@@ -107,6 +107,17 @@ class Coding:
             X[:, j] = codes
         return X, unseen
 
+    def check(self, party: str, data: Dataset) -> None:
+        """DataError, naming party and column, for text where numbers were trained on, and the other way round."""
+        for j, name in enumerate(self.columns):
+            text, now = any(isinstance(level, str) for level in self.levels.get(name, ())), name in data.levels
+            if text != now and not np.isnan(_values(data, j)).all():
+                was, is_now = ("text", "numbers") if text else ("numbers", "text")
+                raise DataError(
+                    f"{party}'s {name!r} was {was} in the training rows and is {is_now} now. Give the column its type "
+                    "back, or fit again."
+                )
+
     def with_statistics(self, X: Floats, y: Floats, trained: int, rng: np.random.Generator) -> tuple[Self, Floats]:
         """Put ordered statistics in the place of codes X; rows after the first `trained` get those of all of these."""
         statistic = {}

@@ -28,7 +28,7 @@ from fednb.errors import DataError
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.cuts import Integers, fit_cuts
 from fednb.protocols.features import MIN_ROWS
-from fednb.protocols.outermost import LEAST, bounds, held_in, varies
+from fednb.protocols.outermost import LEAST, held_in, varies
 from fednb.protocols.rows import Floats
 from fednb.protocols.scores import pooled, smooth_quantile
 from fednb.wire.link import Link
@@ -110,7 +110,9 @@ def numeric(name: str, x: Floats) -> Column:
             name=name, kind="constant", rows=len(x), missing=missing, some_missing=some, levels=levels, note=why
         )
     ordered = np.sort(held)
-    low, high = bounds(values)
+    low, high = (smooth_quantile(ordered, share) for share in (SHARES[0], SHARES[-1]))
+    if low == high:  # a few rows, ten or more, have another value
+        low, high = (smooth_quantile(ordered, share) for share in (0.0, 1.0))
     decimals = DIGITS - math.floor(math.log10(high - low))
 
     def rounded(value: float) -> float:

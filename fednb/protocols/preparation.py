@@ -88,7 +88,7 @@ def fit(link: Link, data: Dataset, params: FitParams, run: RunContext) -> Outcom
     public = {"columns": columns, "notes": _each_once(table.notes), "rows": table.rows}
     if params.name is None:
         return Outcome(private=private, public=public)
-    return Outcome(private=private, public=public, table=(params.name, _values(table)))
+    return Outcome(private=private, public=public, table=(params.name, _values(table)), by_rules=True)
 
 
 def apply(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Outcome:
@@ -108,6 +108,7 @@ def apply(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Ou
         private=msgspec.to_builtins({"prepared": kept.steps[chosen], "schemas": kept.schemas[chosen]}),
         public={"columns": [table.names], "notes": _each_once(table.notes), "rows": table.rows},
         table=(params.name, _values(table)),
+        by_rules=True,
     )
 
 

@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import Meta
 
 from fednb.errors import DataError, Refused
@@ -91,6 +92,8 @@ def party(link: Link, data: Dataset, params: CardParams, run: RunContext) -> Out
         "overrides": [],
         "measure": measure(model),
     }
+    if "trained_on" in coding:  # its bins are those of prepared rows
+        private["trained_on"] = coding["trained_on"]
     public: dict[str, Any] = {"columns": columns}
     if "intercept" in model:  # the active party
         base = private["offset"] - factor * float(model["intercept"])
@@ -135,17 +138,24 @@ def override(link: Link, data: Dataset, params: OverrideParams, run: RunContext)
 
 def points_of(party: str, part: Mapping[str, Any], data: Dataset) -> tuple[Floats, Integers]:
     """Points [n, d] of this party's rows on its own card, and how many rows of each column [d] had no evidence."""
+    found, without = row_points(party, part, data)
+    return found, without.sum(axis=0, dtype=np.int64)
+
+
+def row_points(party: str, part: Mapping[str, Any], data: Dataset) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Points [n, d] of this party's rows on its own card, and which of them are those of no evidence."""
     if data.X is None:
         raise DataError(f"{party} brought no table of features.")
     place = {name: j for j, name in enumerate(data.columns)}
     absent = [repr(name) for name in part["columns"] if name not in place]
     if absent:
         raise DataError(f"{party}'s scorecard uses {', '.join(absent)}, which these rows lack.")
-    found, without = np.empty((len(data.X), len(part["columns"]))), np.zeros(len(part["columns"]), dtype=np.int64)
+    found = np.empty((len(data.X), len(part["columns"])))
+    without = np.zeros(found.shape, dtype=np.bool_)
     for j, (name, (cuts, _, bins)) in enumerate(cuts_of(part).items()):
         values = np.array([*part["card"][j], part["neutral"][j]])  # NEUTRAL is -1, the last
         own = bins[cuts.cells(data.X[:, place[name]])]
-        found[:, j], without[j] = values[own], int((own == NEUTRAL).sum())
+        found[:, j], without[:, j] = values[own], own == NEUTRAL
     return found, without
 
 

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -49,7 +49,7 @@ from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunCo
 from fednb.protocols.cuts import Cuts, Floats, Integers, Method, fit_cuts
 from fednb.protocols.evidence import NEUTRAL, Merge, information, merged, woe
 from fednb.protocols.features import MIN_ROWS, check_label
-from fednb.protocols.keys import Key, accept_key
+from fednb.protocols.keys import Key, KeyParams, accept_key
 from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
@@ -121,29 +121,48 @@ class Bins(Message):
 
 
 @dataclass
-class _Feature:
-    """One column of one's own, cut."""
+class Feature:
+    """One column of one's own, cut into cells, some of which are counted: each by itself, or several as one."""
 
     cuts: Cuts
-    counted: Integers  # which cells of the cuts are counted
-    cells: Integers  # [n] place among `counted`, or len(counted) for rows in none of them
-    rows: Integers  # [len(counted)]
+    place: Integers  # [cells of the cuts] which count a cell belongs to; NEUTRAL: to none
+    cells: Integers  # [n] which count each row belongs to; len(rows) for those in none
+    rows: Integers  # [counts]
     all_rows: Integers  # of every cell of the cuts
+    given: bool = False  # the cut points are an analyst's
+
+    @classmethod
+    def of(cls, cuts: Cuts, x: Floats, units: Integers | None = None, *, given: bool = False) -> Feature:
+        """Column x [n] by `units`, which count each cell belongs to (None: one each); those of few rows to none."""
+        cells = cuts.cells(x)
+        all_rows = np.bincount(cells, minlength=cuts.size)
+        units = np.arange(cuts.size) if units is None else units
+        sizes = np.bincount(units, weights=all_rows)
+        counted = np.flatnonzero(sizes >= MIN_ROWS)
+        order = np.full(len(sizes), NEUTRAL, dtype=np.int64)
+        order[counted] = np.arange(len(counted))
+        place = order[units]
+        own = np.where(place[cells] == NEUTRAL, len(counted), place[cells])
+        return cls(cuts, place, own, sizes[counted].astype(np.int64), all_rows.astype(np.int64), given)
+
+    def apart(self) -> Integers:
+        """[n] which counted set of rows each row is in; -1: in none."""
+        return np.where(self.cells == len(self.rows), -1, self.cells)
 
     @property
     def ordered(self) -> int:
-        return int((self.counted < self.cuts.ordered).sum())
+        """How many counts hold ordinary values."""
+        return int(self.place[: self.cuts.ordered].max(initial=NEUTRAL)) + 1
 
     def result(self, groups: Integers, positives: Integers, all_rows: int, all_positives: int) -> dict[str, Any]:
         """What becomes of the column: cut points, weights by cell, and its bins as they are released."""
         bins = int(groups.max(initial=NEUTRAL)) + 1
         rows = np.array([self.rows[groups == b].sum() for b in range(bins)], dtype=np.int64)
         weights = woe(rows, positives, all_rows, all_positives)
-        by_cell = np.zeros(self.cuts.size)
-        by_cell[self.counted] = np.where(groups == NEUTRAL, 0.0, np.append(weights, 0.0)[groups])
-        bin_of_cell = np.full(self.cuts.size, NEUTRAL, dtype=np.int64)
-        bin_of_cell[self.counted] = groups
-        first = [int(self.counted[groups == b][0]) for b in range(bins)]
+        bin_of_cell = np.append(groups, NEUTRAL)[self.place]  # NEUTRAL is -1, the last
+        by_cell = np.append(weights, 0.0)[bin_of_cell]
+        first = [int(np.flatnonzero(bin_of_cell == b)[0]) for b in range(bins)]
+        ends = np.flatnonzero(np.diff(bin_of_cell[: self.cuts.ordered]))
         return {
             "points": self.cuts.points,
             "woe": by_cell,
@@ -155,15 +174,51 @@ class _Feature:
                 "positives": positives.tolist(),
                 "woe": weights.tolist(),
                 "iv": information(rows, positives, all_rows, all_positives).tolist(),
+                "cells": [int((bin_of_cell == b).sum()) for b in range(bins)],
+                "edges": self.cuts.points[ends].tolist() if self.given else [],
             },
         }
 
 
+def positives_of(feature: Feature, y: Floats) -> Integers:
+    """[counts] positives of one's own column."""
+    return np.bincount(feature.cells, weights=y, minlength=len(feature.rows) + 1)[:-1].astype(np.int64)
+
+
+BinsOf = Callable[[int, Integers, Integers], tuple[Integers, Integers]]
+
+
 def active(link: Link, data: Dataset, params: BinningParams, run: RunContext) -> Outcome:
-    (coordinator,) = link.cast["coordinator"]
     X = _check(link.me, data, params)
     y = check_label(link.me, data.y, data.label, len(X))
-    own = _cut(link.me, X, data.columns, params)
+    own = _cut(link.me, X, data.columns, params, run)
+    least = max(MIN_ROWS, math.ceil(params.min_share * len(y)))
+    bins_of = bins_by(y, params.merge, least, params.max_bins)
+    lead(link, y, params, run, bins_of)
+    all_positives = int(y.sum())
+    results = [
+        feature.result(*bins_of(feature.ordered, feature.rows, positives_of(feature, y)), len(y), all_positives)
+        for feature in own
+    ]
+    outcome = _outcome(link.me, data, params, results, len(y))
+    return Outcome(private={**outcome.private, "label": data.label}, public=outcome.public)
+
+
+def bins_by(y: Floats, merge: Merge, least: int, most: int) -> BinsOf:
+    """Bins from counts: which bin each count goes to, and positives by bin."""
+    all_positives = int(y.sum())
+
+    def bins_of(ordered: int, rows: Integers, positives: Integers) -> tuple[Integers, Integers]:
+        groups = merged(rows, positives, len(y), all_positives, ordered=ordered, merge=merge, least=least, most=most)
+        count = int(groups.max(initial=NEUTRAL)) + 1
+        return groups, np.array([positives[groups == b].sum() for b in range(count)], dtype=np.int64)
+
+    return bins_of
+
+
+def lead(link: Link, y: Floats, params: KeyParams, run: RunContext, bins_of: BinsOf) -> None:
+    """The active party's part of the exchange with all passive parties."""
+    (coordinator,) = link.cast["coordinator"]
     key = accept_key(link.recv(coordinator, Key).n, params, coordinator)
     link.send(coordinator, Shape(rows=len(y), cells=0))
     link.recv(coordinator, Ready)
@@ -173,23 +228,6 @@ def active(link: Link, data: Dataset, params: BinningParams, run: RunContext) ->
         run.check()
         run.count("encrypt", len(labels))
         link.send(passive, Labels(key.encrypt(labels, GUARD, run.threads)))
-    all_positives = int(y.sum())
-
-    def bins_of(ordered: int, rows: Integers, positives: Integers) -> tuple[Integers, Integers]:
-        least = max(MIN_ROWS, math.ceil(params.min_share * len(y)))
-        groups = merged(
-            rows,
-            positives,
-            len(y),
-            all_positives,
-            ordered=ordered,
-            merge=params.merge,
-            least=least,
-            most=params.max_bins,
-        )
-        count = int(groups.max(initial=NEUTRAL)) + 1
-        return groups, np.array([positives[groups == b].sum() for b in range(count)], dtype=np.int64)
-
     for step, passive in enumerate(link.cast["passive"], 1):
         said = link.recv(passive, Cells)
         sizes = _check_cells(passive, said, len(y))
@@ -211,42 +249,42 @@ def active(link: Link, data: Dataset, params: BinningParams, run: RunContext) ->
             Bins(
                 groups=np.concatenate([groups for groups, _ in found]),
                 positives=np.concatenate([counts for _, counts in found]),
-                all_positives=all_positives,
+                all_positives=int(y.sum()),
             ),
         )
         run.progress("bin", step, len(link.cast["passive"]))
-    results = []
-    for feature in own:
-        positives = np.bincount(feature.cells, weights=y, minlength=len(feature.counted) + 1)[:-1].astype(np.int64)
-        results.append(feature.result(*bins_of(feature.ordered, feature.rows, positives), len(y), all_positives))
-    outcome = _outcome(link.me, data, params, results, len(y))
-    return Outcome(private={**outcome.private, "label": data.label}, public=outcome.public)
 
 
 def passive(link: Link, data: Dataset, params: BinningParams, run: RunContext) -> Outcome:
-    (active,), (coordinator,) = link.cast["active"], link.cast["coordinator"]
     X = _check(link.me, data, params)
     if not data.columns:
         raise DataError(f"{link.me} has no features in this frame. Leave it out, or align a table that has some.")
-    own = _cut(link.me, X, data.columns, params)
+    own = _cut(link.me, X, data.columns, params, run)
+    return _outcome(link.me, data, params, follow(link, own, params, run), len(X))
+
+
+def follow(link: Link, own: list[Feature], params: KeyParams, run: RunContext) -> list[dict[str, Any]]:
+    """A passive party's part of the exchange; the results of its features."""
+    (active,), (coordinator,) = link.cast["active"], link.cast["coordinator"]
+    rows = len(own[0].cells)
     key = accept_key(link.recv(coordinator, Key).n, params, coordinator)
     # numbers that the active party sees are no positions; `run.rng` is not for secrets
     order = np.random.default_rng(secrets.randbits(128)).permutation(len(own))
     sent = [own[j] for j in order]
-    count = sum(len(feature.counted) for feature in sent)
-    link.send(coordinator, Shape(rows=len(X), cells=count))
+    count = sum(len(feature.rows) for feature in sent)
+    link.send(coordinator, Shape(rows=rows, cells=count))
     link.recv(coordinator, Ready)
-    packing = _packing(key, len(X))
+    packing = _packing(key, rows)
     try:
         labels = key.accept(
-            link.recv(active, Labels).labels, count=packing.length(len(X)), scale=GUARD, threads=run.threads
+            link.recv(active, Labels).labels, count=packing.length(rows), scale=GUARD, threads=run.threads
         )
     except CryptoError as error:
         raise UnexpectedMessage(f"{active} sent labels that cannot be used: {error}", member=active) from None
     run.progress("count", 0, 1)
-    sizes = [len(feature.counted) + 1 for feature in sent]
+    sizes = [len(feature.rows) + 1 for feature in sent]
     sums = cell_sums(labels, np.column_stack([feature.cells for feature in sent]), sizes, packing, run.threads)
-    run.count("add", len(X) * len(sent))
+    run.count("add", rows * len(sent))
     last = np.cumsum(sizes) - 1  # rows that are not counted
     hidden, masks = mask(sums[np.delete(np.arange(len(sums)), last)], packing, run.threads)
     run.count("refresh", count)
@@ -255,18 +293,17 @@ def passive(link: Link, data: Dataset, params: BinningParams, run: RunContext) -
         active,
         Cells(
             ordered=np.array([feature.ordered for feature in sent], dtype=np.int64),
-            apart=np.array([len(feature.counted) - feature.ordered for feature in sent], dtype=np.int64),
+            apart=np.array([len(feature.rows) - feature.ordered for feature in sent], dtype=np.int64),
             rows=np.concatenate([feature.rows for feature in sent]),
             masks=masks.hand_over(),
         ),
     )
-    said = link.recv(active, Bins)
-    results = dict(zip(order.tolist(), _read_bins(active, sent, said, len(X)), strict=True))
+    results = dict(zip(order.tolist(), _read_bins(active, sent, link.recv(active, Bins), rows), strict=True))
     run.progress("count", 1, 1)
-    return _outcome(link.me, data, params, [results[j] for j in range(len(own))], len(X))
+    return [results[j] for j in range(len(own))]
 
 
-def coordinator(link: Link, data: Dataset, params: BinningParams, run: RunContext) -> Outcome:
+def coordinator(link: Link, data: Dataset, params: KeyParams, run: RunContext) -> Outcome:
     (active,), passives = link.cast["active"], link.cast["passive"]
     secret = paillier.generate(params.key_bits, insecure_short_key=params.insecure_short_key)
     for member in (active, *passives):
@@ -314,7 +351,7 @@ def _check(party: str, data: Dataset, params: BinningParams) -> Floats:
     return X
 
 
-def _cut(party: str, X: Floats, columns: tuple[str, ...], params: BinningParams) -> list[_Feature]:
+def _cut(party: str, X: Floats, columns: tuple[str, ...], params: BinningParams, run: RunContext) -> list[Feature]:
     given = params.cuts.get(party, {})
     special = sorted({float(value) for value in params.special})
     features = []
@@ -322,12 +359,10 @@ def _cut(party: str, X: Floats, columns: tuple[str, ...], params: BinningParams)
         cuts = fit_cuts(
             X[:, j], bins=params.bins, method=params.method, least=MIN_ROWS, special=special, given=given.get(name)
         )
-        cells = cuts.cells(X[:, j])
-        rows = np.bincount(cells, minlength=cuts.size)
-        counted = np.flatnonzero(rows >= MIN_ROWS)
-        place = np.full(cuts.size, len(counted), dtype=np.int64)
-        place[counted] = np.arange(len(counted))
-        features.append(_Feature(cuts, counted, place[cells], rows[counted].astype(np.int64), rows.astype(np.int64)))
+        feature = Feature.of(cuts, X[:, j], given=name in given)
+        if feature.given:
+            run.apart(name, feature.apart())
+        features.append(feature)
     return features
 
 
@@ -353,15 +388,15 @@ def _check_cells(member: str, said: Cells, rows: int) -> Integers:
     return sizes
 
 
-def _read_bins(member: str, sent: list[_Feature], said: Bins, rows: int) -> list[dict[str, Any]]:
+def _read_bins(member: str, sent: list[Feature], said: Bins, rows: int) -> list[dict[str, Any]]:
     """The results of one's own features, in the order of sending."""
-    count = sum(len(feature.counted) for feature in sent)
+    count = sum(len(feature.rows) for feature in sent)
     whole = all(a.dtype == np.int64 and a.ndim == 1 for a in (said.groups, said.positives))
     if not whole or len(said.groups) != count or not 0 < said.all_positives < rows:
         raise UnexpectedMessage(f"{member} sent bins that cannot be read", member=member)
     results, cell, taken = [], 0, 0
     for feature in sent:
-        groups = said.groups[cell : cell + len(feature.counted)]
+        groups = said.groups[cell : cell + len(feature.rows)]
         cell += len(groups)
         used = np.unique(groups[groups != NEUTRAL])
         positives = said.positives[taken : taken + len(used)]
@@ -393,6 +428,7 @@ def _outcome(party: str, data: Dataset, params: BinningParams, results: list[dic
             "bin": [result["bin"] for result in results],
             "rows": [result["rows"] for result in results],
             "special": sorted({float(value) for value in params.special}),
+            "given": sorted(params.cuts.get(party, {})),
         },
         public={
             "features": [{"column": name, **results[j]["bins"]} for j, name in enumerate(data.columns)],

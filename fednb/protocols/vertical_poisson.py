@@ -78,6 +78,8 @@ class Poisson(Family):
         y = check_numbers(party, data.y, data.label, 0 if data.X is None else data.X.shape[0])
         if (y < 0).any() or not y.any():
             raise DataError(f"{party}'s label {data.label!r} must count something: none below 0, and some above.")
+        if y.min() == y.max() and exposure.min() == exposure.max():
+            raise DataError(f"{party}'s label {data.label!r} is the same in all rows; there is nothing to learn.")
         if max(y.max(), exposure.max() * y.sum() / exposure.sum()) >= 2**REACH:
             raise DataError(
                 f"{party}'s label {data.label!r} is {2**REACH} or more in some rows. Count in larger units."

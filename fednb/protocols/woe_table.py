@@ -74,8 +74,9 @@ def party(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Ou
         name: [kept for column, kept in zip(data.part["columns"], data.part[name], strict=True) if column in features]
         for name in ("columns", "points", "woe", "bin")
     }
+    before = {name: data.part[name] for name in ("trained_on",) if name in data.part}  # the bins' rows were prepared
     return Outcome(
-        private={**coding, "special": data.part["special"]},  # a scorecard is made of it
+        private={**coding, **before, "special": data.part["special"]},  # a scorecard is made of it
         public={"columns": features, "notes": notes},
         table=(params.name, table),
     )

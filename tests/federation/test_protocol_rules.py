@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
 
-from fednb.config import PermitConfig, RulesConfig, TableConfig
+from fednb.config import OnlineConfig, PermitConfig, RulesConfig, TableConfig
 from fednb.errors import DataError, QuotaExceeded, Refused
 from fednb.federation import messages as m
 from fednb.federation.client import Federation
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.frame import VerticalFrame
+from fednb.federation.online_desk import OnlineDesk
+from fednb.federation.online_session import Service
+from fednb.federation.online_words import OnlineAsk, OnlineServe, OwnModel
 from fednb.federation.party import PartyService
 from fednb.federation.receipts import Book
 from fednb.federation.runs import RunStore
@@ -35,10 +41,14 @@ from fednb.models import (
     VerticalOneVsRest,
     VerticalPipeline,
     VerticalPoissonRegression,
+    VerticalRatio,
+    VerticalScaler,
+    VerticalWinsorizer,
     WoeBinning,
     compare_scores,
     evaluate_by,
     parcelling,
+    saved,
     score_stability,
     select_by_model,
     select_features,
@@ -77,9 +87,15 @@ class World:
         coordinators: Callable[[str], Protocol] = lookup,
         quota: float = 5.0,
         more: int = 0,  # columns of noise at each passive party, and segments at the bank
+        online: OnlineConfig | None = None,  # what agency and telco permit the bank's service
     ) -> None:
         self.folder = folder
         self.rules, self.permits = rules or {}, permits
+        self.online = {
+            party: {"bank": msgspec.structs.replace(online, table=table)} if online else {}
+            for party, table in (("bank", ""), ("agency", "invoices"), ("telco", "calls"))
+        }
+        self.desks: dict[str, OnlineDesk] = {}
         self.seen: list[tuple[str, str, Message]] = []
         self.network = Network(KINDS, tap=lambda s, r, message, size: self.seen.append((s, r, message)))
         self.tables: dict[str, TableStore] = {}
@@ -107,15 +123,18 @@ class World:
 
     def start(self, party: str) -> Any:
         home, endpoint = self.folder / party, self.network.endpoint(party)
+        store = MemberStore(home / "runs")
+        self.desks[party] = OnlineDesk(endpoint, self.tables[party], store, "coordinator")
         PartyService(
             endpoint,
             self.tables[party],
-            MemberPolicy(party, analysts=self.permits),
-            MemberStore(home / "runs"),
+            MemberPolicy(party, analysts=self.permits, online=self.online[party]),
+            store,
             coordinator="coordinator",
             lookup=lookup,
             book=Book(party, AuditLog(home / "audit", party)),
-            rules=ProtocolPolicy(party, self.rules.get(party), self.permits, home / "accounts"),
+            rules=ProtocolPolicy(party, self.rules.get(party), self.permits, home / "accounts", self.online[party]),
+            asks=self.desks[party].asks,
         )
         return endpoint
 
@@ -130,7 +149,20 @@ class World:
         assert found.problems == []
         return list(audit.entries(self.folder / party / "audit"))
 
+    def serve(self, path: Path, **options: Any) -> Service:
+        """The bank's service for a saved model, once its session is open or could not be opened."""
+        kept = saved.read(path, saved.Saved)
+        model = OwnModel(kept.run, kept.seals["bank"], kept.features["bank"])
+        seals = {party: seal for party, seal in kept.seals.items() if party != "bank"}
+        _, service = self.desks["bank"].begin(OnlineServe(model=model, seals=seals, table="loans", **options))
+        deadline = time.monotonic() + 20
+        while service.state().cause == "preparing" and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        return service
+
     def close(self) -> None:
+        for desk in self.desks.values():
+            desk.close()
         self.service.close()
         for endpoint in list(self.network.endpoints.values()):
             endpoint.close()
@@ -150,6 +182,9 @@ def world(tmp_path: Path) -> Iterator[Make]:
     yield make
     for each in made:
         each.close()
+
+
+ANYTHING = OnlineConfig("", models=("*",), requests_a_day=100)
 
 
 def everything(world: World) -> None:
@@ -175,6 +210,7 @@ def everything(world: World) -> None:
     prepared = VerticalPipeline([("fill", VerticalImputer()), ("fit", VerticalLogisticRegression(max_iter=1))])
     prepared.fit(train, y="bank.default").evaluate(test)
     binning = WoeBinning(bins=3).fit(train, y="bank.default")
+    binning.recut({"bank.a": [0.0]}, cells={"agency.c": [1]})
     binning.stability(frame)
     coded = binning.transform(train)
     woe = VerticalLogisticRegression(max_iter=1, standardize=False, clip=None).fit(coded, y="bank.default")
@@ -194,6 +230,11 @@ def everything(world: World) -> None:
     SecureBoostRegressor(n_estimators=1, max_depth=2).fit(train, y="bank.a").evaluate(test)
     large = federation.prepare({"agency": "invoices"}, for_party="bank", on="id")
     federation.align({"bank": "loans", "agency": "invoices"}, on="id", prepared=large)
+    service = world.serve(world.folder / "model.json")
+    assert world.desks["bank"].score(OnlineAsk(service=service.id, id="s 0001")).federated is not None
+    run = service.state().run
+    service.close()
+    assert [item for item in federation.watch(run) if isinstance(item, m.RunEnded)]
 
 
 CONSENT = {party: RulesConfig(standard_errors=True, decrypted_per_row=1.0) for party in ("bank", "agency", "telco")}
@@ -201,7 +242,7 @@ CONSENT = {party: RulesConfig(standard_errors=True, decrypted_per_row=1.0) for p
 
 @pytest.mark.slow
 def test_under_default_rules_and_with_consent_everything_runs_and_says_just_what_it_declares(world: Make) -> None:
-    made = world(CONSENT, more=5)
+    made = world(CONSENT, more=5, online=ANYTHING)
     everything(made)
     runs = {run["run"]: run for run in made.analyst.runs().to_dict("records")}
     assert set(runs) and all(run["status"] == "ok" for run in runs.values())
@@ -222,7 +263,7 @@ def test_every_protocol_declares_who_sends_what_and_no_ciphertext_goes_to_the_ho
             assert not (kind.discloses.form == "encrypted" and receiver == "coordinator"), kind
             assert not (kind.discloses.decrypts and receiver != "coordinator"), kind
             assert not kind.discloses.sizes or kind.discloses.sizes in kind.__struct_fields__
-    assert set(protocol.limits) <= {"iterations", "batch", "leaf"}
+    assert set(protocol.limits) <= {"iterations", "batch", "leaf", "shown", "alone", "purity", "anonymous"}
     assert set(protocol.limits.values()) <= set(protocol.params.__struct_fields__)
 
 
@@ -231,6 +272,10 @@ def test_every_protocol_declares_who_sends_what_and_no_ciphertext_goes_to_the_ho
 
 def fit(made: World, **options: Any) -> None:
     VerticalLogisticRegression(**{"max_iter": 1, **options}).fit(made.align(), y="bank.default")
+
+
+def boost(made: World, **options: Any) -> None:
+    SecureBoostClassifier(n_estimators=1, max_depth=1, **options).fit(made.align(), y="bank.default")
 
 
 def align_on_figures(made: World) -> None:
@@ -247,6 +292,11 @@ REFUSALS: dict[str, tuple[RulesConfig, Act]] = {
     "min_rows": (RulesConfig(min_rows=ROWS + 1), fit),
     "rows_per_feature": (RulesConfig(rows_per_feature=ROWS), fit),
     "max_iterations": (RulesConfig(max_iterations=5), lambda made: fit(made, max_iter=6)),
+    "min_leaf": (RulesConfig(min_leaf=11), boost),
+    "min_shown": (RulesConfig(min_shown=50), boost),
+    "active_trees": (RulesConfig(active_trees=1), boost),
+    "max_purity": (RulesConfig(max_purity=0.9), lambda made: boost(made, purity=0.95)),
+    "anonymous_splits": (RulesConfig(anonymous_splits=True), boost),
     "decrypted_per_row": (RulesConfig(decrypted_per_row=0.001), fit),
     "alignments_a_day": (RulesConfig(alignments_a_day=1), lambda made: [made.align() for _ in range(2)]),
     "runs_a_day": (RulesConfig(runs_a_day=2), lambda made: [made.align() for _ in range(3)]),
@@ -304,6 +354,14 @@ def test_columns_that_cells_wrote_have_no_standard_errors(world: Make) -> None:
     with pytest.raises(Refused, match="no figures of single columns of a table that cells made") as caught:
         model.add_standard_errors(frame)
     assert (caught.value.member, caught.value.rule) == ("bank", "protocols.cell_columns")
+
+
+def test_a_run_that_asks_for_all_defences_takes_place(world: Make) -> None:
+    rules = RulesConfig(min_leaf=12, min_shown=50, active_trees=1, max_purity=0.95, anonymous_splits=True)
+    made = world({"bank": rules, "agency": rules})
+    chosen = {"min_leaf": 12, "min_shown": 50, "active_trees": 1, "purity": 0.95, "anonymous_splits": True}
+    boosted = SecureBoostClassifier(n_estimators=2, max_depth=2, **chosen).fit(made.align(), y="bank.default")
+    assert boosted.n_rounds_ == 2
 
 
 def test_the_sets_of_others_have_a_size_too(world: Make) -> None:
@@ -440,6 +498,26 @@ def test_figures_of_rows_that_differ_by_one_are_refused_at_every_protocol(world:
     evaluate(model.predict_proba(frame), y="bank.default")
 
 
+def test_edges_a_row_apart_are_refused_whoever_holds_the_column(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    a = np.sort(made.tables["bank"].read("loans")["a"].to_numpy())
+    edges, next_row, further = a[100], a[101], a[120]
+    binning = WoeBinning(bins=4).fit(frame, y="bank.default")
+    binning.recut({"bank.a": [edges]})
+    for attempt in (
+        lambda: binning.recut({"bank.a": [next_row]}),
+        lambda: WoeBinning(cuts={"bank.a": [next_row]}).fit(frame, y="bank.default"),
+    ):
+        with pytest.raises(Refused, match="bank does not cut 'a' there: between these edges and those") as caught:
+            attempt()
+        assert caught.value.rule == "protocols.rows_apart"
+    binning.recut({"bank.a": [edges]}).recut({"bank.a": [further]})
+    WoeBinning(cuts={"agency.c": [0.0], "bank.b": [next_row]}).fit(frame, y="bank.default")
+    with pytest.raises(Refused, match="agency does not cut 'c' there"):
+        WoeBinning(cuts={"agency.c": [0.01]}).fit(frame, y="bank.default")
+
+
 def test_another_alignment_another_table_and_another_spelling_are_the_same_rows(world: Make) -> None:
     made = world()
     model = VerticalLogisticRegression(max_iter=1).fit(made.align(), y="bank.default")
@@ -565,3 +643,62 @@ def test_what_was_used_up_stays_used_up_when_a_party_starts_again(world: Make) -
     made.start("bank")
     with pytest.raises(QuotaExceeded, match="1 alignments a day"):
         made.align()
+
+
+# ------------------------------------------------------------ what an analyst's own rules made
+
+
+def test_a_prepared_table_keeps_its_origins_label_account_and_rows(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    prepared = VerticalImputer().fit_transform(frame, y="bank.default")
+    VerticalLogisticRegression(max_iter=1).fit(prepared, y="bank.default")
+    assert made.quota.spent("bank.loans.default") == {"bank": 3, "agency": 2}
+    one_less = prepared._take(np.arange(1, ROWS), "all but one")
+    for attempt in (VerticalImputer(), VerticalScaler(), VerticalLogisticRegression(max_iter=1)):
+        with pytest.raises(Refused, match="of other rows of loans|of other rows of invoices") as caught:
+            attempt.fit(one_less, y="bank.default")
+        assert caught.value.rule == "protocols.rows_apart"
+
+
+def test_a_column_that_a_rule_made_is_no_new_label_account(world: Make) -> None:
+    made = world()
+    prepared = VerticalRatio({"bank.r": ("bank.a", "bank.b")}).fit_transform(made.align(), y="bank.default")
+    VerticalLinearRegression(max_iter=1).fit(prepared, y="bank.r")
+    assert made.quota.spent("bank.loans.default")["bank"] > 0 and not made.quota.spent("bank.loans.r")
+    VerticalLinearRegression(max_iter=1).fit(prepared, y="bank.a")
+    assert made.quota.spent("bank.loans.a")["bank"] > 0, "a name that the declared table has stands for that column"
+
+
+def test_no_rule_touches_the_label_that_an_owner_declared_whatever_the_analyst_says(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    refs = frame.refs()
+    refs["bank"] = m.DataRef(frame=frame.id, columns=["a", "default"])
+    rules: list[dict[str, Any]] = [
+        {"step": "log", "columns": {"bank": ["default"]}},
+        {"step": "ratio", "ratios": {"bank": {"x": ("default", "a")}}},
+        {"step": "ratio", "ratios": {"bank": {"b": ("a", "a")}}},  # b is not among the columns, and is not free
+    ]
+    for rule, message in zip(rules, ["is the label", "is the label", "has a column 'b' already"], strict=True):
+        with pytest.raises(DataError, match=message):
+            made.analyst.run(
+                "preparation_fit",
+                cast={"party": ["bank", "agency"], "coordinator": ["coordinator"]},
+                data=refs,
+                params={"steps": [rule], "name": "probe"},
+            )
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_statistics_of_columns_that_rules_made_are_the_owners_decision(world: Make, allowed: bool) -> None:
+    made = world({"bank": RulesConfig(cell_columns=allowed), "agency": RulesConfig(cell_columns=allowed)})
+    # what is left of a column between two close limits says how many rows are above them
+    above = VerticalWinsorizer(limits="value", lower=1.5, upper=1.5001, columns=["bank.a"])
+    prepared = VerticalImputer().fit_transform(above.fit_transform(made.align(), y="bank.default"), y="bank.default")
+    if allowed:
+        assert len(FeatureStatistics().fit(prepared).table_)
+        return
+    with pytest.raises(Refused, match="of a table that an analyst's rules made") as caught:
+        FeatureStatistics().fit(prepared)
+    assert caught.value.rule == "protocols.cell_columns"

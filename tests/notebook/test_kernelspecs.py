@@ -17,7 +17,9 @@ from fednb import cli
 from fednb.errors import ConfigError
 from fednb.federation import launch
 from fednb.notebook import kernelspecs
+from fednb.notebook.lab.owner import OWNS
 from fednb.notebook.provisioner import PartyProvisioner
+from fednb.wire.keys import enrol_all
 
 
 def installed(prefix: Path) -> KernelSpecManager:
@@ -57,6 +59,20 @@ def test_a_kernel_of_ones_own_party_names_it(tmp_path: Path, monkeypatch: pytest
     assert spec.display_name == "fednb (Bank_1)"
     provisioner = spec.metadata["kernel_provisioner"]
     assert provisioner["config"] == {"party": "Bank_1", "profile": str(tmp_path / "federation.toml")}
+
+
+def test_a_kernel_of_an_owner_opens_the_inbox_of_her_member(tmp_path: Path) -> None:
+    enrol_all(tmp_path / "homes", {"hub": "hub", "Bank_1": "party", "coordinator": "coordinator"})
+    home = tmp_path / "homes" / "Bank_1"
+    assert cli.main(["kernels", "install", "--prefix", str(tmp_path), "--owner", str(home)]) == 0
+    found = installed(tmp_path)
+    spec = found.get_kernel_spec("fednb-owner-bank_1")
+    assert spec.display_name == "fednb (owner of Bank_1)" and spec.env == {OWNS: str(home)}
+    assert "logo-svg.svg" in {path.name for path in Path(spec.resource_dir).iterdir()}
+    cli.main(["kernels", "remove", "--prefix", str(tmp_path)])
+    assert found.find_kernel_specs() == {}
+    with pytest.raises(ConfigError):
+        kernelspecs.install(prefix=str(tmp_path), owner=tmp_path / "nobody")
 
 
 def test_installing_where_it_came_from_and_twice_is_no_accident(

@@ -49,7 +49,7 @@ def test_every_rule_is_said_and_what_one_protocol_has_instead() -> None:
     assert "standard errors of models with this party's features: yes" in text
     assert "features: no" in "\n".join(rule_words.rules(RulesConfig()))
     assert "every protocol" in next(iter(rule_words.rules(RulesConfig())))
-    assert "single columns: not of tables that cells made" in text
+    assert "single columns: not of tables that cells or analysts' rules made" in text
     assert "single columns: of tables" in "\n".join(rule_words.rules(RulesConfig(cell_columns=True)))
     assert rule_words.budgets(PermitConfig()) == ""
 

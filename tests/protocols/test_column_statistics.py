@@ -23,7 +23,7 @@ RNG = np.random.default_rng(5)
 def released(levels: dict[str, Any] | None = None, **columns: np.ndarray) -> dict[str, cs.Column]:
     names = tuple(columns)
     X = np.column_stack([columns[name] for name in names]) if names else np.empty((LEAST, 0))
-    data = Dataset(X=X, columns=names, levels=levels or {})
+    data = Dataset(X=X, columns=names, unfit=levels or {})
     role = {"bank": lambda link: cs.party(link, data, cs.StatisticsParams(), RunContext())}
     out = play(role, {"party": ("bank",)})["bank"]
     travelled = msgspec.msgpack.decode(msgspec.msgpack.encode(out.public))

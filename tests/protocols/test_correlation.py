@@ -53,7 +53,7 @@ class World:
             if member != "coordinator":
                 function = correlation.party
                 part, levels = self.part.get(member, {}), self.levels.get(member, {})
-                data = Dataset(X=self.X[member], columns=self.names[member], levels=levels, part=part)
+                data = Dataset(X=self.X[member], columns=self.names[member], unfit=levels, part=part)
             return lambda link: function(Taped(self, link), data, self.params, RunContext(name=run))
 
         cast = {"party": tuple(self.members), "coordinator": ("coordinator",)}

@@ -8,8 +8,13 @@ import { look } from "./palette.js";
 const ACTIVE = new Set(["waiting", "pending", "running"]);
 const FIRST = 400; // characters of a cell that can hold its magic line: longer ones are looked at in full
 
-// The state of a cell in a few words. `passed`: seconds since the news came.
-export function summary(places, passed) {
+// The state of a cell in a few words. `passed`: seconds since the news came; `invented`: it runs on invented rows, here.
+export function summary(places, passed, invented = false) {
+  const shown = inWords(places, passed);
+  return invented ? { ...shown, text: `dry run on invented rows: ${shown.text}` } : shown;
+}
+
+function inWords(places, passed) {
   const where = (state) => places.filter((place) => place.state === state).map((place) => place.member);
   const names = (list) => list.join(", ");
   const longest = Math.max(0, ...places.map((place) => place.seconds + (ACTIVE.has(place.state) ? passed : 0)));
@@ -192,9 +197,10 @@ class Mark {
       && news.places.every((place) => this.names.includes(place.member));
     let shown = { state: "", text: "", time: "" };
     if (this.queued) shown = { state: "queued", text: "queued", time: "" };
-    else if (same) shown = summary(news.places, (performance.now() - news.at) / 1000);
+    else if (same) shown = summary(news.places, (performance.now() - news.at) / 1000, news.invented);
     this.active = ["queued", "running", "pending"].includes(shown.state);
     this._strip.dataset.state = shown.state;
+    this._strip.toggleAttribute("data-invented", Boolean(same && news.invented && !this.queued));
     const reasons = same ? news.places.filter((place) => place.reason).map((place) => `${place.member}: ${place.reason}`) : [];
     this._words.title = reasons.join("\n");
     if (this._words.textContent !== shown.text) this._words.textContent = shown.text;

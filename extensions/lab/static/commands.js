@@ -1,14 +1,13 @@
 // What the menu "Federation", the palette and the keyboard can do.
 
-import { make } from "./dom.js";
 import { FEDNB } from "./here.js";
-import { receipts } from "./sections.js";
+import { drawReport } from "./report.js";
 
 const CONNECT = "%load_ext fednb\n%fed connect";
 const DEMO = `${FEDNB} demo --members`;
 
 // `current()`: the notebook panel and link that are in front, or null.
-export function addCommands(app, { current, palette, choosePlace, showPanel, lab }) {
+export function addCommands(app, { current, inboxes, palette, choosePlace, tryCell, showPanel, lab }) {
   const { NotebookActions, Notification } = lab;
   const { commands } = app;
   const withNotebook = (action) => () => {
@@ -64,6 +63,8 @@ export function addCommands(app, { current, palette, choosePlace, showPanel, lab
 
   add("choose-member", "Choose Where the Cell Runs", "A menu of members for the selected cell", withNotebook(choosePlace));
 
+  add("dry-run", "Dry Run on Mock Data", "Run the selected cell here, on rows that its party invents", withNotebook(tryCell));
+
   add("interrupt", "Interrupt All Parties", "Interrupt this notebook's cells at every member", withNotebook(({ panel, link }) => {
     // not both: a second interrupt means that kernels are to be killed
     if (link.busy) return link.ask("interrupt");
@@ -74,27 +75,7 @@ export function addCommands(app, { current, palette, choosePlace, showPanel, lab
   add("show-sidebar", "Show the Federation", "Members, tables, runs and receipts", () => app.shell.activateById("fednb-sidebar"));
   add("refresh", "Ask Members Again", "Refresh the sidebar", withNotebook(({ link }) => link.ask("refresh")));
 
-  add("audit-report", "Open the Audit Report", "What has left members for this notebook", withNotebook(({ panel, link }) => {
-    showPanel(`fednb-report-${panel.id}`, "What left members", (node) => {
-      const draw = () => node.replaceChildren(...report(panel, link));
-      const stop = link.listen((kind) => { if (["cell", "run", "lost"].includes(kind)) draw(); });
-      draw();
-      return stop;
-    });
-  }));
-}
-
-function report(panel, link) {
-  const cells = panel.content.widgets.filter((cell) => link.cells.has(cell.model.id));
-  for (const cell of cells) {
-    for (const run of link.cells.get(cell.model.id).runs) if (!link.progress.has(run)) link.ask("look", { run });
-  }
-  const first = (cell) => cell.model.sharedModel.getSource().trim().split("\n").slice(0, 3).join("\n");
-  return [
-    make("h2", { text: `What left members for ${panel.title.label}` }),
-    make("p", { class: "muted", text: "From the receipts that came with each cell and run since the kernel started. The whole log is "
-      + "its owner's: fednb audit export HOME writes it as a page, fednb audit verify HOME checks it." }),
-    ...cells.map((cell) => make("section", {}, make("pre", { text: first(cell) }), receipts(link, cell.model.id))),
-    !cells.length && make("p", { text: "No cell of this notebook has run at a member yet." }),
-  ].filter(Boolean);
+  add("audit-report", "Open the Audit Report", "Whether your own members' logs are whole, and what left members for this notebook",
+    withNotebook(({ panel, link }) => showPanel(`fednb-report-${panel.id}`, "Audit report",
+      (node) => drawReport(node, panel, link, inboxes))));
 }

@@ -51,6 +51,8 @@ export class Link {
     this.progress = new Map(); // run -> its last news
     this.cells = new Map(); // cell -> its last news, with the time it came
     this.note = null;
+    this.inboxes = []; // of the members that this notebook's user owns
+    this.audit = null;
     this._comm = null;
     this._subshell = null;
   }
@@ -181,4 +183,8 @@ const TAKES = {
   run: (link, data) => { link.progress.set(data.run, data); },
   cell: (link, data) => { link.cells.set(data.cell, { ...data, at: performance.now() }); },
   note: (link, data) => { link.note = data; },
+  inbox: (link, data) => { link.inboxes = data.inboxes; },
+  case: () => undefined, // who listens keeps these two
+  tried: () => undefined,
+  audit: (link, data) => { link.audit = data; },
 };

@@ -29,6 +29,13 @@ export function members(magic, parties, coordinator) {
   return [...new Set(magic.names)];
 }
 
+// The cell as it is sent with one more option on its magic's line, where it has a magic and not that option.
+export function withOption(source, option) {
+  const magic = parse(source);
+  if (!magic || magic.options.split(" ").includes(option)) return source;
+  return `${source.slice(0, magic.end).trimEnd()} ${option}${source.slice(magic.end)}`;
+}
+
 // What replaces source.slice(start, end) so that the cell runs at `names`: [] is this kernel.
 export function rewritten(source, names, coordinator) {
   const magic = parse(source);

@@ -1,7 +1,7 @@
 // The cell's toolbar button: where the cell runs, and a menu to choose another place. It writes the magic's line.
 
 import { make, perFrame } from "./dom.js";
-import { members, parse, rewritten } from "./magic.js";
+import { members, parse, rewritten, withOption } from "./magic.js";
 import { look } from "./palette.js";
 
 // Where the cell runs, as the button says it.
@@ -50,8 +50,28 @@ export function choose(cell, link, anchor, { MenuSvg, CommandRegistry }) {
   menu.open(box.left, box.bottom);
 }
 
-// The toolbar's widget for a cell. `linkOf(cell)` is the link of its notebook, or null.
-export function pickerFactory(linkOf, lumino) {
+// Whether every member that the cell names invents rows to try cells on.
+export function canTry(cell, link) {
+  const magic = parse(cell.model.sharedModel.getSource());
+  if (!magic || magic.kind !== "party" || !link || !link.federation) return false;
+  const names = members(magic, link.parties, link.coordinator);
+  return names.length > 0 && names.every((name) => (link.federation.asks || []).includes(name));
+}
+
+// Run the cell on invented rows, in this notebook's kernel; its text stays as it is. What it says stands under it.
+export async function dryRun(cell, panel, { OutputArea, Notification }) {
+  const code = withOption(cell.model.sharedModel.getSource(), "--dry-run");
+  cell.outputHidden = false;
+  cell.model.trusted = true; // as with any cell that is run
+  try {
+    await OutputArea.execute(code, cell.outputArea, panel.sessionContext, { cellId: cell.model.id });
+  } catch (error) {
+    Notification.warning(`The dry run did not end: ${error.message}`, { autoClose: 8000 });
+  }
+}
+
+// The toolbar's widget for a cell. `of(cell)` is its notebook: a panel and a link, or null.
+export function pickerFactory(of, lumino) {
   const { Widget } = lumino;
   return (cell) => {
     const widget = new Widget();
@@ -61,11 +81,24 @@ export function pickerFactory(linkOf, lumino) {
     }
     const button = make("button", { class: "picker", type: "button", "aria-haspopup": "menu",
       title: "Choose where this cell runs", onclick: () => {
-        const link = linkOf(cell);
-        if (link) choose(cell, link, button, lumino);
+        const found = of(cell);
+        if (found) choose(cell, found.link, button, lumino);
       } });
+    const trial = make("button", { class: "picker", type: "button", text: "Dry run", hidden: true,
+      title: "Run the cell here, on rows that the party invents: nothing of it is real", onclick: () => {
+        const found = of(cell);
+        if (found) dryRun(cell, found.panel, lumino);
+      } });
+    let listening = null, stop = () => undefined;
     const follow = () => {
       if (widget.isDisposed) return;
+      const found = of(cell);
+      if (found && found.link !== listening) {
+        stop();
+        listening = found.link;
+        stop = listening.listen((kind) => { if (["federation", "lost"].includes(kind)) later(); });
+      }
+      trial.hidden = !canTry(cell, found && found.link);
       const text = `${place(cell)} ▾`;
       if (button.textContent === text) return;
       button.textContent = text;
@@ -75,8 +108,8 @@ export function pickerFactory(linkOf, lumino) {
     const later = perFrame(follow);
     const changed = (_, change) => { if (change.sourceChange) later(); };
     shared.changed.connect(changed);
-    widget.disposed.connect(() => shared.changed.disconnect(changed));
-    widget.node.append(button);
+    widget.disposed.connect(() => { shared.changed.disconnect(changed); stop(); });
+    widget.node.append(trial, button);
     follow();
     return widget;
   };

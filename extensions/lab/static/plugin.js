@@ -2,8 +2,9 @@
 
 import { CellMarks } from "./cells.js";
 import { addCommands } from "./commands.js";
+import { Inboxes } from "./inboxes.js";
 import { Link } from "./link.js";
-import { choose, pickerFactory } from "./picker.js";
+import { canTry, choose, dryRun, pickerFactory } from "./picker.js";
 import { drawRun } from "./run_panel.js";
 import { Sidebar } from "./sidebar.js";
 
@@ -22,8 +23,8 @@ export function supported(name, version) {
 
 export async function plugin(shared) {
   const names = ["@lumino/widgets", "@lumino/commands", "@jupyterlab/notebook", "@jupyterlab/apputils", "@jupyterlab/services",
-    "@jupyterlab/ui-components"];
-  const [widgets, lumino, notebook, apputils, services, ui] = await Promise.all(names.map(shared));
+    "@jupyterlab/ui-components", "@jupyterlab/outputarea"];
+  const [widgets, lumino, notebook, apputils, services, ui, outputs] = await Promise.all(names.map(shared));
   return [{
     id: "fednb-lab:plugin",
     description: "Cells that run at other parties, and the federation beside the notebook.",
@@ -38,13 +39,13 @@ export async function plugin(shared) {
         apputils.Notification.warning(text, { autoClose: false });
         return;
       }
-      activate(app, tracker, palette, toolbars, { ...widgets, ...lumino, ...notebook, ...apputils, ...services, ...ui });
+      activate(app, tracker, palette, toolbars, { ...widgets, ...lumino, ...notebook, ...apputils, ...services, ...ui, ...outputs });
     },
   }];
 }
 
 function activate(app, tracker, palette, toolbars, lab) {
-  const began = performance.now();
+  performance.mark("fednb-lab:activate");
   for (const name of ["style.css", "training.css"]) {
     const style = document.createElement("link");
     style.rel = "stylesheet";
@@ -59,20 +60,23 @@ function activate(app, tracker, palette, toolbars, lab) {
   // ---- panels of their own
 
   const panels = new Map();
+  const alone = app.name === "Jupyter Notebook"; // its main area has room for the notebook only
   const showPanel = (id, title, draw) => {
     if (!panels.has(id)) {
+      if (alone) for (const other of [...panels.values()]) other.dispose();
       const content = new lab.Widget();
       content.addClass("fednb-lab-panel");
       const panel = new lab.MainAreaWidget({ content });
       panel.id = id;
-      panel.title.label = title;
+      panel.title.label = panel.title.caption = title;
       panel.title.closable = true;
       panel.toolbar.hide();
       const stop = draw(content.node);
       panel.disposed.connect(() => { stop(); panels.delete(id); });
       panels.set(id, panel);
       const beside = tracker.currentWidget;
-      app.shell.add(panel, "main", beside ? { mode: "split-right", ref: beside.id } : {});
+      if (alone) app.shell.add(panel, "right");
+      else app.shell.add(panel, "main", beside ? { mode: "split-right", ref: beside.id } : {});
     }
     app.shell.activateById(id);
   };
@@ -87,7 +91,17 @@ function activate(app, tracker, palette, toolbars, lab) {
   side.node.setAttribute("role", "region");
   side.node.setAttribute("aria-label", "Federation");
   app.shell.add(side, "left", { rank: 150, type: "Federation" });
-  const sidebar = new Sidebar(side.node, {
+  const inboxes = new Inboxes(() => {
+    const count = inboxes.waiting;
+    const words = count === 1 ? "1 request waits for you" : `${count} requests wait for you`;
+    side.title.dataset = count ? { "fednb-waiting": count > 99 ? "99+" : String(count) } : {};
+    side.title.caption = count ? `Federation: ${words}` : "Federation";
+    sidebar.later();
+  }, (count) => lab.Notification.info(count === 1 ? "An analyst's request waits for you." : `${count} requests of analysts wait for you.`, {
+    autoClose: 8000,
+    actions: [{ label: "Show", caption: "Show the federation's sidebar", callback: () => app.shell.activateById(side.id) }],
+  }));
+  const sidebar = new Sidebar(side.node, inboxes, {
     connect: () => app.commands.execute("fednb:connect"),
     demo: () => app.commands.execute("fednb:start-demo"),
     refresh: () => app.commands.execute("fednb:refresh"),
@@ -95,6 +109,12 @@ function activate(app, tracker, palette, toolbars, lab) {
     show: (run, title) => {
       const found = current();
       if (found) showPanel(`fednb-run-${run}`, title, (node) => drawRun(node, found.link, run));
+    },
+    look: (link, command) => {
+      const found = [...opened.values()].find((each) => each.link === link);
+      if (!found || !/^%fed inbox [^\n]+$/.test(command)) return;
+      app.shell.activateById(found.panel.id);
+      insertAndRun(found.panel, command, lab);
     },
   });
   const selected = () => sidebar.select(tracker.activeCell ? tracker.activeCell.model.id : "");
@@ -111,6 +131,7 @@ function activate(app, tracker, palette, toolbars, lab) {
     const link = new Link(lab.KernelMessage);
     const marks = new CellMarks(panel, link);
     opened.set(panel, { panel, link, marks });
+    inboxes.add(link);
     const session = panel.sessionContext;
     const attach = () => link.attach(session.session && session.session.kernel);
     session.kernelChanged.connect(attach);
@@ -119,6 +140,7 @@ function activate(app, tracker, palette, toolbars, lab) {
     panel.disposed.connect(() => {
       marks.dispose();
       link.detach();
+      inboxes.remove(link);
       opened.delete(panel);
       follow();
     });
@@ -139,11 +161,24 @@ function activate(app, tracker, palette, toolbars, lab) {
 
   // ---- picker, commands
 
-  if (toolbars) toolbars.addFactory("Cell", "fednb-party", pickerFactory((cell) => (of(cell) || {}).link || null, lab));
+  if (toolbars) toolbars.addFactory("Cell", "fednb-party", pickerFactory(of, lab));
   const choosePlace = ({ panel, link }) => {
     const cell = panel.content.activeCell;
     if (cell && cell.model.type === "code") choose(cell, link, cell.inputArea ? cell.inputArea.node : cell.node, lab);
   };
-  addCommands(app, { current, palette, choosePlace, showPanel, lab });
-  window._JUPYTERLAB["fednb-lab"].activation = performance.now() - began; // milliseconds, for the benchmark
+  const tryCell = ({ panel, link }) => {
+    const cell = panel.content.activeCell;
+    if (cell && cell.model.type === "code" && canTry(cell, link)) return dryRun(cell, panel, lab);
+    lab.Notification.info("A dry run needs a cell with %%party NAME, of a party whose owner approves cells: those invent rows.", { autoClose: 8000 });
+    return undefined;
+  };
+  addCommands(app, { current, inboxes, palette, choosePlace, tryCell, showPanel, lab });
+  performance.measure("fednb-lab:activate", "fednb-lab:activate");
+}
+
+// A cell below the one in front, run at once.
+function insertAndRun(panel, source, { NotebookActions }) {
+  NotebookActions.insertBelow(panel.content);
+  panel.content.activeCell.model.sharedModel.setSource(source);
+  return NotebookActions.run(panel.content, panel.sessionContext);
 }

@@ -4,6 +4,17 @@
   const here = document.currentScript.src;
   let scope;
 
+  // All at once: else each is asked for only when the one that imports it is there, and JupyterLab waits for the last.
+  for (const name of [
+    "cells", "commands", "dom", "here", "inbox", "inboxes", "link", "magic", "palette", "picker", "plugin", "report",
+    "run_panel", "sections", "sidebar", "training"
+  ]) {
+    const link = document.createElement("link");
+    link.rel = "modulepreload";
+    link.href = new URL(`${name}.js`, here);
+    document.head.append(link);
+  }
+
   async function shared(name) {
     const versions = scope[name];
     if (!versions) throw new Error(`fednb: this front end does not share ${name}`);

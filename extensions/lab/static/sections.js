@@ -11,7 +11,7 @@ function name(link, member) {
     make("span", { class: "mark", text: shown.mark, "aria-hidden": "true" }), make("span", { text: member })), shown);
 }
 
-function table(heads, rows, numbers = []) {
+export function table(heads, rows, numbers = []) {
   const cell = (tag, text, i) => make(tag, { class: numbers.includes(i) ? "number" : undefined, text });
   return make("table", {},
     make("thead", {}, make("tr", {}, ...heads.map((text, i) => cell("th", text, i)))),

@@ -2,6 +2,7 @@
 // when what it shows has changed; what was unfolded stays so, and the keyboard's focus stays where it was.
 
 import { make, perFrame } from "./dom.js";
+import { InboxView } from "./inbox.js";
 import { alignments, members, receipts, runs, tables } from "./sections.js";
 
 const SECTIONS = {
@@ -21,8 +22,8 @@ const SECTIONS = {
 };
 
 export class Sidebar {
-  // `actions`: connect, demo, refresh, cancel(run), show(run, title)
-  constructor(node, actions) {
+  // `actions`: connect, demo, refresh, cancel(run), show(run, title), look(link, command)
+  constructor(node, inboxes, actions) {
     this._node = node;
     this._actions = actions;
     this._open = new Set();
@@ -34,10 +35,12 @@ export class Sidebar {
     this._body = make("div", { class: "body" });
     this._where = make("div", { class: "muted" });
     this._note = make("div", { class: "muted", role: "status" });
+    const inbox = make("div"); // first, and whatever notebook is in front: somebody waits
+    this._inbox = new InboxView(inbox, inboxes, actions);
     node.replaceChildren(
       make("div", { class: "top" }, make("h2", { text: "Federation" }),
         make("button", { class: "link end", type: "button", text: "Refresh", onclick: () => actions.refresh() })),
-      this._where, this._note, this._body);
+      this._note, inbox, this._where, this._body);
     this._shape = null; // "nothing", "away" or "connected"
     this.draw();
   }
@@ -69,8 +72,10 @@ export class Sidebar {
   }
 
   draw() {
+    this._keepingFocus(() => this._inbox.draw());
     const shape = !this._link ? "nothing" : this._link.connected ? "connected" : this._link.loaded ? "away" : "without";
-    if (shape !== this._shape) this._build(shape);
+    const advice = shape === "connected" ? "" : this._advice(shape);
+    if (shape !== this._shape || advice !== this._said) this._keepingFocus(() => this._build(shape, advice));
     if (shape !== "connected") return;
     for (const [key, section] of Object.entries(SECTIONS)) {
       const state = JSON.stringify(section.of(this._link, this._cell));
@@ -81,8 +86,15 @@ export class Sidebar {
     }
   }
 
-  _build(shape) {
+  _advice(shape) {
+    if (shape === "nothing") return "Open a notebook to see its federation.";
+    return (this._link.federation && this._link.federation.advice)
+      || (shape === "away" ? "Run %fed connect in a cell." : "Its kernel has not loaded fednb: run %load_ext fednb and %fed connect.");
+  }
+
+  _build(shape, advice) {
     this._shape = shape;
+    this._said = advice;
     this._drawn = {};
     this._where.textContent = this._link ? this._name : "";
     if (shape === "connected") {
@@ -93,15 +105,14 @@ export class Sidebar {
       }));
       return;
     }
-    const advice = shape === "nothing" ? "Open a notebook to see its federation."
-      : (this._link.federation && this._link.federation.advice)
-        || "Its kernel has not loaded fednb: run %load_ext fednb and %fed connect.";
     this._body.replaceChildren(
       make("p", {}, make("strong", { text: "Not connected" })),
       make("p", { text: advice }),
       make("div", { class: "actions" },
-        shape !== "nothing" && make("button", { class: "button", type: "button", text: "Connect", onclick: () => this._actions.connect() }),
-        make("button", { class: "button", type: "button", text: "Start the demo federation", onclick: () => this._actions.demo() })));
+        shape !== "nothing" && make("button", { class: "button", type: "button", text: "Connect", "data-key": "connect",
+          onclick: () => this._actions.connect() }),
+        make("button", { class: "button", type: "button", text: "Start the demo federation", "data-key": "demo",
+          onclick: () => this._actions.demo() })));
   }
 
   _keepingFocus(work) {

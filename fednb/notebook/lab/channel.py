@@ -48,6 +48,7 @@ class Channel:
         comm.on_msg(self._heard)
         session.log.changed = self._cell_changed
         session.connection_changed = self.feed.again
+        session.owner.changed = self.tell
         threading.Thread(target=self._repeat, name="fednb-lab-repeat", daemon=True).start()
 
     def tell(self, news: lab.Told) -> None:
@@ -60,6 +61,7 @@ class Channel:
         """Idempotent."""
         self._closed.set()
         self.feed.close()
+        self._session.owner.close()
 
     def _cell_changed(self, news: lab.CellNews) -> None:
         self.tell(news)
@@ -73,6 +75,7 @@ class Channel:
     def _tell_all(self) -> None:
         self.tell(lab.Hello(release=__version__))
         self.feed.repeat()
+        self.tell(self._session.owner.news())
         for news in self._session.log.news():
             self.tell(news)
 
@@ -101,6 +104,8 @@ class Channel:
                 self.tell(lab.Note(text=f"interrupted {count} {'cell' if count == 1 else 'cells'}"))
             elif isinstance(question, lab.Refresh):
                 self.feed.again()
+            elif isinstance(question, lab.OwnersQuestion):
+                self._session.owner.answer(question)
             elif self._session.current is not None:
                 self._session.current.cancel(question.run)
                 self.tell(lab.Note(text=f"run {plain(question.run, 64)} is being cancelled"))

@@ -49,6 +49,7 @@ class Feed:
         self._watched: Federation | None = None  # whose members call back
         self._modes: dict[str, str] = {}
         self._missing: dict[str, str] = {}
+        self._asks: list[str] = []
         self._overlaps: dict[str, lab.Overlap | None] = {}
         self._runs: dict[str, m.RunInfo] = {}
         self._followed: dict[str, Following] = {}  # oldest first
@@ -100,7 +101,7 @@ class Feed:
     def _round(self) -> None:
         federation = self._session.current
         if federation is None:
-            self._runs, self._modes, self._missing = {}, {}, {}
+            self._runs, self._modes, self._missing, self._asks = {}, {}, {}, []
             self._say(lab.FederationNews(connected=False, attached=self._session.attached, advice=self._advice()))
             self._say(lab.TablesNews(tables=[]))
             self._say(lab.RunsNews(runs=[]))
@@ -156,12 +157,14 @@ class Feed:
             parties=list(federation.parties),
             members=members,
             attached=self._session.attached,
+            asks=self._asks,
             advice="" if reached else "The hub does not answer. It is looked for; nothing needs to be done here.",
         )
 
     def _list_tables(self, federation: Federation) -> None:
         answer = federation.describe()
         self._modes, self._missing = answer.modes, answer.missing
+        self._asks = [plain(name, 64) for name in answer.asks]
         tables = [
             lab.Table(
                 member=plain(info.member, 64),

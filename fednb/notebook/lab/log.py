@@ -36,6 +36,7 @@ class _Cell:
     runs: list[str] = field(default_factory=list)
     receipts: list[Crossing] = field(default_factory=list)
     stop: Callable[[], None] | None = None
+    invented: bool = False
 
 
 class CellLog:
@@ -53,7 +54,7 @@ class CellLog:
         now = time.monotonic()
         for member in run.members:
             cell.places[member], cell.since[member] = Place(member=member, state="waiting"), now
-        cell.stop = stop
+        cell.stop, cell.invented = stop, run.invented
         self._keep(cell)
         return _Observed(self, cell, run, replay)
 
@@ -119,7 +120,13 @@ class CellLog:
             else place
             for place in cell.places.values()
         ]
-        return CellNews(cell=cell.id, places=places, runs=list(cell.runs), receipts=list(cell.receipts))
+        return CellNews(
+            cell=cell.id,
+            places=places,
+            runs=list(cell.runs),
+            receipts=list(cell.receipts),
+            invented=cell.invented,
+        )
 
     def _here(self) -> tuple[str, str]:
         """The cell that runs now, and its execution."""

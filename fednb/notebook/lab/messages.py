@@ -3,8 +3,8 @@
 Names, counts and states; never a key, a row or a value. Every message carries the version: a page and a kernel of
 different releases ignore what they do not know, and say so once.
 
-    kernel ──> page    hello, federation, tables, runs, run, cell, note
-           <────────   hello, look, cancel, interrupt, refresh
+    kernel ──> page    hello, federation, tables, runs, run, cell, note; to an owner: inbox, case, tried, audit
+           <────────   hello, look, cancel, interrupt, refresh; an owner's: open, try, approve, deny, verify
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class FederationNews(Told, frozen=True, tag="federation"):
     parties: list[str] = []
     members: list[Member] = []
     attached: str | None = None  # the member whose cells need no magic
+    asks: list[str] = []  # parties that invent rows to try cells on
     advice: str = ""  # what is wrong, and what to do
 
 
@@ -157,6 +158,7 @@ class CellNews(Told, frozen=True, tag="cell"):
     places: list[Place]
     runs: list[str] = []  # that it began
     receipts: list[Crossing] = []
+    invented: bool = False  # it ran here, on invented rows
 
 
 class Note(Told, frozen=True, tag="note"):
@@ -164,6 +166,90 @@ class Note(Told, frozen=True, tag="note"):
 
     text: str
     failed: bool = False
+
+
+# ---------------------------------------------------------------- to the owner of a party
+
+
+class Waiting(Part, frozen=True):
+    """A request in an owner's inbox: what an analyst asks for, or what it said and waits to be released."""
+
+    id: str
+    analyst: str
+    reason: str
+    state: str  # "pending", "quarantined"
+    asked: float  # unix seconds
+
+
+class OwnInbox(Part, frozen=True):
+    """The inbox of one member whose home this notebook's user opened."""
+
+    home: str  # its folder
+    member: str
+    requests: list[Waiting] = []  # oldest first
+    command: str = ""  # the magic that shows it under a cell, outputs too
+    wrong: str = ""  # why there is none
+
+
+class InboxNews(Told, frozen=True, tag="inbox"):
+    """What waits for this notebook's user as an owner."""
+
+    inboxes: list[OwnInbox]
+
+
+class CaseNews(Told, frozen=True, tag="case"):
+    """A request as an owner has to see it: all of its text, and what stands in it."""
+
+    home: str
+    request: str
+    code: str
+    before: str  # the last cell of this analyst that was approved; "": none
+    difference: list[str]  # to that one, lines of a unified difference
+    imports: list[str]
+    tables: list[str]
+    columns: list[str]
+    outputs: list[str]
+    attention: list[str]
+
+
+class TriedNews(Told, frozen=True, tag="tried"):
+    """What a request says on invented rows."""
+
+    home: str
+    request: str
+    over: bool
+    text: str = ""
+    failed: bool = False  # it could not be tried
+
+
+class Left(Part, frozen=True):
+    """What left a member, by receiver, kind and rule, over the whole log."""
+
+    to: str
+    what: str
+    rule: str
+    messages: int
+    values: int
+    bytes: int
+
+
+class CheckedLog(Part, frozen=True):
+    """What `fednb audit verify` finds in one member's log, and what the log says has left."""
+
+    home: str
+    member: str
+    entries: int = 0
+    head: str = ""  # hash of the last entry
+    notes: list[str] = []  # what was checked, in words
+    problems: list[str] = []
+    left: list[Left] = []
+
+
+class AuditNews(Told, frozen=True, tag="audit"):
+    """The audit logs of the members that this notebook's user owns."""
+
+    checked: float  # unix seconds
+    logs: list[CheckedLog]
 
 
 # ---------------------------------------------------------------- page -> kernel
@@ -199,7 +285,40 @@ class Refresh(Asked, frozen=True, tag="refresh"):
     """Ask members again."""
 
 
-Question = HelloPage | Look | Cancel | Interrupt | Refresh
+class AboutRequest(Asked, frozen=True):
+    """Base of what an owner's page asks about one request."""
+
+    home: Annotated[str, msgspec.Meta(max_length=4096)]
+    request: Id
+
+
+class Open(AboutRequest, frozen=True, tag="open"):
+    """Somebody reads this request."""
+
+
+class Try(AboutRequest, frozen=True, tag="try"):
+    """Run it on invented rows."""
+
+
+class Approve(AboutRequest, frozen=True, tag="approve"):
+    """Let it run so many times within so many days; its outputs wait to be released."""
+
+    uses: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+    days: Annotated[float, msgspec.Meta(gt=0, le=366)]
+
+
+class Deny(AboutRequest, frozen=True, tag="deny"):
+    """The analyst is told why."""
+
+    why: Annotated[str, msgspec.Meta(max_length=4000)]
+
+
+class Verify(Asked, frozen=True, tag="verify"):
+    """Check the audit logs of the members that this notebook's user owns."""
+
+
+OwnersQuestion = Open | Try | Approve | Deny | Verify
+Question = HelloPage | Look | Cancel | Interrupt | Refresh | OwnersQuestion
 
 
 def told(message: Told) -> dict[str, Any]:

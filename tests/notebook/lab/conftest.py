@@ -26,6 +26,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, 
 
 from fednb.federation import launch
 from fednb.notebook import kernelspecs, labextension
+from fednb.policy import sandbox
 
 SECONDS = 40.0
 FILE = """
@@ -49,7 +50,13 @@ path = "invoices.csv"
 id = "sme_id"
 [party.vault]
 mode = "protocol-only"
+{approval}
+[party.vault.tables.claims]
+path = "claims.csv"
+id = "sme_id"
+mock = {{ amount = [5.0, 5.0] }}
 """
+APPROVAL = any(not sandbox.missing(backend) for backend in sandbox.BACKENDS)
 CHROMIUM = [
     *("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -62,6 +69,7 @@ class Federation:
     def __init__(self, folder: Path, running: launch.Running) -> None:
         self.folder, self.running = folder, running
         self.gate = folder / "gate"
+        self.approves = APPROVAL  # whether the vault's owner can be asked
 
     def open_gate(self, upto: int) -> None:
         for step in range(1, upto + 1):
@@ -79,6 +87,9 @@ class Federation:
             yield
         finally:
             self.running._spawn("hub", ["hub", str(self.running.root / "hub"), "--bind", self.running.address])
+
+    def home(self, member: str) -> Path:
+        return Path(self.running.root) / member
 
     def close_gate(self) -> None:
         for file in self.gate.iterdir():
@@ -101,7 +112,8 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
     invoices = pd.DataFrame(X[:, 2:], columns=["turnover", "<b>late</b>"]).assign(sme_id=ids)
     invoices.iloc[50:].to_csv(folder / "invoices.csv", index=False)
     file = folder / "federation.toml"
-    file.write_text(FILE)
+    loans[["sme_id", "amount"]].to_csv(folder / "claims.csv", index=False)
+    file.write_text(FILE.format(approval="approval = true" if APPROVAL else ""))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
         patch.setenv("FEDNB_TEST_GATE", str(folder / "gate"))
@@ -289,12 +301,27 @@ class Book:
 
     def idle(self, timeout: float = 1000 * SECONDS) -> None:
         """Wait until there is a kernel, and nothing that it does."""
-        expect(self.page.locator(".jp-Toolbar-kernelName").first).not_to_have_text(re.compile("No Kernel"))
-        indicator = self.page.locator(".jp-Notebook-ExecutionIndicator")
+        name = self.page.locator(".jp-Toolbar-kernelName >> visible=true")
+        expect(name).not_to_have_text(re.compile("No Kernel"))
+        indicator = self.page.locator(".jp-Notebook-ExecutionIndicator >> visible=true")
         expect(indicator).to_have_attribute("data-status", "idle", timeout=timeout)
 
+    def beside(self, path: str) -> None:
+        """Open another notebook in the same page, in front."""
+        if not self.page.locator(".jp-DirListing").is_visible():
+            self.page.get_by_role("tab", name="File Browser").click()
+        self.page.locator(".jp-DirListing").get_by_text(path, exact=True).dblclick()
+        expect(self.page.get_by_role("tab", name=path)).to_have_attribute("aria-selected", "true")
+        self.front.locator(".jp-CodeCell .cm-content").first.wait_for()
+        self.idle()
+
+    @property
+    def front(self) -> Locator:
+        """The notebook that is shown."""
+        return self.page.locator(".jp-Notebook >> visible=true")
+
     def cell(self, number: int) -> Locator:
-        return self.page.locator(".jp-Notebook .jp-Cell").nth(number)
+        return self.front.locator(".jp-Cell").nth(number)
 
     def strip(self, number: int) -> Locator:
         """The badges above a cell."""

@@ -79,6 +79,26 @@ def test_a_magics_line_is_written_and_keeps_its_options(
 
 
 @pytest.mark.parametrize(
+    ("source", "sent"),
+    [
+        ("%%party bank\nx", "%%party bank --dry-run\nx"),
+        ("\n%%party bank --ask 'so'  \nx", "\n%%party bank --ask 'so' --dry-run\nx"),
+        ("%%party bank --dry-run\nx", "%%party bank --dry-run\nx"),
+        ("%%party bank", "%%party bank --dry-run"),
+        ("x = 1", "x = 1"),
+    ],
+)
+def test_a_dry_run_is_sent_with_its_option(module: Any, source: str, sent: str) -> None:
+    assert module("magic.js", f"m => m.withOption({source!r}, '--dry-run')") == sent
+
+
+def test_a_dry_run_is_never_just_done(module: Any) -> None:
+    places = [{"member": "bank", "state": "ok", "seconds": 1.0}]
+    found = module("cells.js", f"m => m.summary({places!r}, 0, true)")
+    assert found["text"] == "dry run on invented rows: done in"
+
+
+@pytest.mark.parametrize(
     ("states", "said", "time"),
     [
         ({"bank": ("waiting", 1)}, "queued", "3.0 s"),

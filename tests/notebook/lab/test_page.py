@@ -45,6 +45,10 @@ def test_cells_say_where_they_run_and_the_sidebar_who_is_there(
     book.cell(2).click()
     expect(book.section("receipts")).to_contain_text("bank → coordinator")
     book.page.screenshot(path=screenshots / f"tour-{front}.png")
+    book.section("runs").locator("[data-status=ok] button").first.click()
+    expect(book.page.locator(".fednb-lab-panel .fednb-run .fednb-state")).to_have_text("done")
+    expect(book.page.locator(".fednb-lab-panel")).to_be_in_viewport()
+    book.page.screenshot(path=screenshots / f"tour-{front}-run.png")
 
 
 def test_the_badge_follows_the_text_as_it_is_typed(book: Any, jupyter: Any) -> None:
@@ -232,7 +236,7 @@ def test_a_front_end_outside_the_supported_range_is_told_and_left_alone(book: An
     code = (Path(__file__).parents[3] / "extensions" / "lab" / "static" / "plugin.js").read_text()
     old = re.sub(r"JupyterLab: \[\[4, 4\], \[5, 0\]\]", "JupyterLab: [[9, 0], [10, 0]]", code)
     assert old != code
-    page.route("**/fednb-lab/static/plugin.js*", lambda route: route.fulfill(body=old, content_type="text/javascript"))
+    page.route("**/fednb-lab/static/*/plugin.js", lambda route: route.fulfill(body=old, content_type="text/javascript"))
     book.open(jupyter.lab(jupyter.notebook("old", "%%party bank\n1")))
     expect(page.get_by_text(re.compile("it stays out of the way")).first).to_be_visible()
     expect(page.locator(".fednb-lab-strip, #fednb-sidebar")).to_have_count(0)
@@ -293,6 +297,43 @@ def test_the_launcher_has_a_card_for_each_kernel_and_the_menu_names_every_comman
     } <= set(shown)
 
 
+def test_the_palette_and_the_keyboard_reach_every_command(book: Any, jupyter: Any, screenshots: Path) -> None:
+    book.open(jupyter.lab(jupyter.notebook("palette", "%fed connect", "1")))
+    book.done(0)
+    expect(book.section("members").locator("[data-member=bank]")).to_be_visible()
+    book.cell(1).locator(".cm-content").click()
+    book.page.keyboard.press("Escape")
+    palette(book, "federation")
+    shown = {text.strip() for text in book.page.locator(".lm-CommandPalette-itemLabel").all_inner_texts()}
+    assert shown >= {
+        "Connect This Notebook",
+        "Start the Demo Federation",
+        "Insert a Party Cell",
+        "Choose Where the Cell Runs",
+        "Dry Run on Mock Data",
+        "Interrupt All Parties",
+        "Show the Federation",
+        "Open the Audit Report",
+    }
+    book.page.screenshot(path=screenshots / "palette.png")
+    book.page.keyboard.press("Escape")
+    palette(book, "Insert a Party Cell")
+    book.page.keyboard.press("Enter")
+    expect(book.cell(2).locator(".cm-line").first).to_have_text("%%party agency")
+    book.page.keyboard.type("1 + 1")
+    book.page.keyboard.press("Shift+Enter")
+    expect(book.strip(2)).to_contain_text("done in")
+
+
+def palette(book: Any, text: str) -> None:
+    """Look for a command."""
+    book.page.keyboard.press("Control+Shift+c")
+    field = book.page.locator(".lm-CommandPalette-input")
+    expect(field).to_be_visible()
+    field.fill(text)
+    expect(book.page.locator(".lm-CommandPalette-itemLabel").first).to_be_visible()
+
+
 def test_the_demo_is_started_in_a_terminal(book: Any, jupyter: Any) -> None:
     page = book.page
     page.goto(jupyter.lab())
@@ -307,3 +348,51 @@ def test_the_demo_is_started_in_a_terminal(book: Any, jupyter: Any) -> None:
     page.keyboard.press("Control+c")  # stops every member
     page.keyboard.type("exit\n")
     expect(terminal).to_have_count(0)
+
+
+def test_bins_are_changed_by_hand_and_counted_anew(book: Any, jupyter: Any, screenshots: Path) -> None:
+    fit = f"{ALIGN}\nbinning = WoeBinning(bins=6, merge='none').fit(frame, y='bank.default')\nbinning.workbench()"
+    look = "%%coordinator\nbinning.bin_table('agency.turnover')"
+    book.open(jupyter.lab(jupyter.notebook("bins", "%fed connect", fit, look)))
+    book.done(0)
+    book.done(1)
+    bench = book.cell(1).locator(".fednb-bench-root")
+    note = bench.get_by_role("status")
+    features = bench.get_by_role("listbox")
+    expect(features.get_by_role("option")).to_have_count(4)
+    expect(features).to_contain_text("agency.<b>late</b>")
+    bench.get_by_role("option", name=re.compile("agency.turnover")).click()
+    table = bench.get_by_role("table")
+    expect(table.locator("tbody tr")).to_have_count(6)
+
+    # an edge is moved by a key, another taken away
+    bench.get_by_role("switch", name="edge before cell 1", exact=True).click()
+    bench.get_by_role("switch", name="edge before cell 5", exact=True).click()
+    bench.get_by_role("switch", name="edge before cell 4", exact=True).focus()
+    book.page.keyboard.press("ArrowRight")
+    expect(bench.get_by_role("switch", name="edge before cell 5", exact=True)).to_be_focused()
+    bench.get_by_role("button", name="Recount", exact=True).click()
+    expect(note).to_contain_text("agency.turnover: information value")
+    expect(table.locator("tbody tr")).to_have_count(4)
+    expect(table.locator("tbody tr td:nth-child(3)")).to_have_text(["2", "1", "2", "1"])
+    book.page.screenshot(path=screenshots / "bins.png")
+
+    # one's own feature at a value, by the keyboard alone
+    features.focus()
+    book.page.keyboard.press("End")
+    expect(bench.get_by_role("option", selected=True)).to_have_attribute("aria-label", re.compile("late"))
+    book.page.keyboard.press("Home")
+    expect(bench.get_by_role("option", selected=True)).to_have_attribute("aria-label", re.compile("bank.age"))
+    bench.get_by_label("Values at which a new bin of bank.age begins").fill("none")
+    book.page.keyboard.press("Enter")
+    expect(note).to_contain_text("write numbers with commas")
+    bench.get_by_label("Values at which a new bin of bank.age begins").fill("-0.5, 0.5")
+    book.page.keyboard.press("Enter")
+    expect(table).to_contain_text("-0.5 to below 0.5")
+
+    # what is changed here is changed there; and taken back
+    book.done(2)
+    expect(book.cell(2).locator(".jp-OutputArea tbody tr")).to_have_count(4)
+    bench.get_by_role("button", name="Undo").click()
+    expect(table.locator("tbody tr")).to_have_count(6)
+    expect(note).to_contain_text("taken back")
