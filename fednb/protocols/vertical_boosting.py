@@ -637,13 +637,8 @@ PROTOCOL = Protocol(
     },
     learns={
         "active": "sums of its gradients left of splits of unnamed features; who goes left at those it takes",
-<<<<<<< HEAD
         "passive": "which rows are in each node that it is shown, and in the sample; which of its splits were taken",
-        "coordinator": "loss by round; gain, cover and number of splits of each feature, passive ones under numbers",
-=======
-        "passive": "which rows are in each node that is looked at, and in the sample; which of its splits were taken",
         "coordinator": "loss by round; gain, cover and number of splits of each feature, passive ones under numbers; "
         "which columns have one value in all training rows, or none",
->>>>>>> main
     },
 )
