@@ -233,7 +233,8 @@ def test_boosting_cut_off_between_two_trees_resumes_to_the_same_model(
     restart(running, "agency")
     wait_until_up(federation, "agency")
     resumed = SecureBoostClassifier(**params).fit(train, y="bank.default", eval_frame=test, resume=run)
-    steps = [item.event.step for item in federation.watch(run) if is_step_of(item, "bank")]
+    seen = [item for item in federation.watch(run) if is_step_of(item, "bank")]
+    steps = [item.event.step for item in seen if "loss" in item.event.metrics]  # of whole rounds
     assert steps.count(1) == 1 and steps[-1] == 12, "it went on, it did not begin anew"
     assert resumed.history_.equals(whole.history_)
     assert sorted(resumed.feature_importances_["gain"]) == sorted(whole.feature_importances_["gain"])
