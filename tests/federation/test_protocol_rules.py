@@ -729,13 +729,15 @@ def test_statistics_of_columns_that_rules_made_are_the_owners_decision(world: Ma
     made = world({"bank": RulesConfig(cell_columns=allowed), "agency": RulesConfig(cell_columns=allowed)})
     # what is left of a column between two limits says how many rows are above them
     above = VerticalWinsorizer(limits="value", lower=0.0, upper=1.0, columns=["bank.a"])
-    prepared = VerticalImputer().fit_transform(above.fit_transform(made.align(), y="bank.default"), y="bank.default")
-    if allowed:
-        assert len(FeatureStatistics().fit(prepared).table_)
-        return
-    with pytest.raises(Refused, match="of a table that an analyst's rules made") as caught:
-        FeatureStatistics().fit(prepared)
-    assert caught.value.rule == "protocols.cell_columns"
+    frame, y = made.align(), "bank.default"
+    first, again = above.fit_transform(frame, y), above.transform(frame)
+    for prepared in (first, again, WoeBinning(bins=3).fit(again, y).transform(again)):
+        if allowed:
+            assert len(FeatureStatistics().fit(prepared).table_)
+            continue
+        with pytest.raises(Refused, match="of a table that an analyst's rules made") as caught:
+            FeatureStatistics().fit(prepared)
+        assert caught.value.rule == "protocols.cell_columns"
 
 
 def test_limits_of_an_analysts_choice_that_differ_by_a_few_rows_are_refused(world: Make) -> None:
