@@ -73,6 +73,7 @@ class OnlineDesk:
             services = list(self._services.values())
         for service in services:
             if (session := service.session_of(join)) is not None:
+                session.run = join.run
                 return session
         raise Refused(f"{self._me} has no online service that began run {join.run}.", member=self._me, rule="online")
 

@@ -194,7 +194,8 @@ class _Active(_Party):
         for member, columns in said.items():
             if (columns.rows, columns.trained) != (self.own.rows, self.trained):
                 raise DataError(f"{member} has {columns.rows} rows and {self.link.me} {self.own.rows}. Align again.")
-            if not _numbers(columns.signs, columns.kinds) or not len(columns.signs):
+            sound = _numbers(columns.signs, columns.kinds) and len(columns.signs)
+            if not sound or np.abs(columns.signs).max() > 1 or not np.isin(columns.kinds, range(MIXED + 1)).all():
                 raise UnexpectedMessage(f"{member} announced columns that cannot be read", member=member)
         # of all features, one's own first, then each passive party's
         self.widths = [len(self.own.names), *(len(columns.signs) for columns in said.values())]

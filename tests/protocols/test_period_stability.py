@@ -178,3 +178,8 @@ def test_other_rows_are_refused() -> None:
     world.X["agency"] = world.X["agency"][:500]
     with pytest.raises(DataError, match="bank 600, agency 500"):
         world.play()
+
+
+def test_features_travel_in_another_order_each_time() -> None:
+    orders = {tuple(World().play()["agency"].public["order"]) for _ in range(5)}
+    assert len(orders) > 1, "of 24 orders, five times the same"
