@@ -18,6 +18,7 @@ from fednb.models.pipeline import VerticalPipeline
 from fednb.models.poisson import VerticalPoissonRegression
 from fednb.models.profile import FeatureProfile, profile_features
 from fednb.models.regression import Withheld
+from fednb.models.reject_inference import Parcelling, parcelling
 from fednb.models.scorecard import Scorecard
 from fednb.models.scores import Scores
 from fednb.models.search import VerticalGridSearch, cross_validate
@@ -25,6 +26,7 @@ from fednb.models.segments import evaluate_by
 from fednb.models.selection import select_features
 from fednb.models.stability import feature_stability
 from fednb.models.statistics import FeatureStatistics
+from fednb.models.stepwise import ModelSelection, select_by_model
 from fednb.models.transformers import (
     VerticalDateFeatures,
     VerticalImputer,
@@ -34,6 +36,7 @@ from fednb.models.transformers import (
     VerticalScaler,
     VerticalWinsorizer,
 )
+from fednb.models.worth import partner_worth
 
 __all__ = [
     "ClassEvaluation",
@@ -46,7 +49,9 @@ __all__ = [
     "FeatureStatistics",
     "FitQuality",
     "ModelComparison",
+    "ModelSelection",
     "OwnLogisticRegression",
+    "Parcelling",
     "Scorecard",
     "Scores",
     "SecureBoostClassifier",
@@ -71,7 +76,10 @@ __all__ = [
     "cross_validate",
     "evaluate_by",
     "feature_stability",
+    "parcelling",
+    "partner_worth",
     "profile_features",
     "score_stability",
+    "select_by_model",
     "select_features",
 ]

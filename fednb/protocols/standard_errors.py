@@ -236,6 +236,7 @@ class _Party:
             "coef": np.asarray(self.data.part["coef"], dtype=np.float64),
             "columns": list(self.data.columns),
             "covariance": covariance[:d, :d],
+            "rows": self.rows,
             "std_err": np.sqrt(np.diag(covariance))[:d],
             "intercept_std_err": float(np.sqrt(covariance[-1, -1])) if self.width > d else 0.0,
         }
