@@ -263,3 +263,36 @@ def test_budgets_of_an_analyst_are_read(folder: Path) -> None:
     permit = (config.parse(text, folder / "federation.toml").parties["bank"].analysts or {})["ann"]
     assert (permit.runs_a_day, permit.decrypted) == (5, 0)
     assert "runs_a_day" in refusal(folder, text.replace("= 5", "= -5"))
+
+
+ONLINE = """[party.agency.online.bank]
+table = "invoices"
+models = ["c0ffee"]
+requests_a_day = 10
+"""
+
+
+def test_another_partys_service_may_ask_what_a_section_of_its_own_says(folder: Path) -> None:
+    def parsed(text: str) -> config.FederationConfig:
+        return config.parse(text, folder / "federation.toml")
+
+    assert parsed(GOOD).parties["agency"].online == {}
+    (permit,) = parsed(GOOD + ONLINE).parties["agency"].online.values()
+    assert (permit.table, permit.models, permit.requests_a_day, permit.reasons) == ("invoices", ("c0ffee",), 10, 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"invoices"', '"invoice"', ["party.agency.online.bank.table", "is no table of agency"]),
+        ("= 10", "= -1", ["requests_a_day", ">= 0"]),
+        ("requests_a_day = 10", "", ["requests_a_day", "is missing"]),
+        ('["c0ffee"]', '["../x"]', ["models", "neither the id of a saved model"]),
+        ("= 10", "= 10\nreasons = 5", ["reasons", "<= 4"]),
+        ("= 10", "= 10\nreason = 1", ["unknown key", "Did you mean 'reasons'?"]),
+        ("online.bank", "online.agency", ["own service needs no permit"]),
+    ],
+)
+def test_a_permit_that_is_none_is_refused(folder: Path, old: str, new: str, words: list[str]) -> None:
+    said = refusal(folder, GOOD + ONLINE.replace(old, new))
+    assert all(word in said for word in words), said

@@ -64,6 +64,7 @@ class Federation:
     def __init__(self, endpoint: Endpoint, coordinator: str, *, on_close: Callable[[], None] | None = None) -> None:
         self.endpoint = endpoint
         self.coordinator = coordinator
+        self.iterations: dict[str, int] = {}  # that fits in this session took, by what they were asked to do
         self._on_close = on_close
         self._closed = False
 

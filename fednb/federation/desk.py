@@ -109,6 +109,15 @@ class Desk:
                 rule="release",
             )
         part = self._store.load(run)
+        if "prepared" in part:
+            if self._policy.mode == "guarded":
+                raise Refused(
+                    f"{self._tables.member} shows nobody what was fitted on its columns: quantiles and categories are "
+                    "rows' own values.",
+                    member=self._tables.member,
+                    rule="mode",
+                )
+            return m.ModelPart({"prepared": list(part["prepared"])})
         if "card" in part:
             if self._policy.mode == "guarded":
                 raise Refused(

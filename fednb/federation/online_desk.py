@@ -73,6 +73,7 @@ class OnlineDesk:
             services = list(self._services.values())
         for service in services:
             if (session := service.session_of(join)) is not None:
+                session.run = join.run
                 return session
         raise Refused(f"{self._me} has no online service that began run {join.run}.", member=self._me, rule="online")
 
@@ -149,6 +150,7 @@ class OnlineDesk:
         service = Service(self._federation, self._me, request)
         with self._lock:
             self._services[service.id] = service
+        service.start()
         return OnlineServing(service.id, meaning(part), texts(part)), service
 
     def score(self, ask: OnlineAsk) -> OnlineScored:

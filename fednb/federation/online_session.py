@@ -26,6 +26,7 @@ from fednb.protocols.online_score import Absent, OnlineParams
 log = logging.getLogger("fednb.online")
 
 STUCK_SECONDS = 30.0  # without any answer, while some are waited for: the session is given up
+LOOK_UP_SECONDS = 0.5
 VERDICT_SECONDS = 5.0
 RETRY_SECONDS = (1.0, 60.0)  # after a member was lost; doubled each time
 REFUSED_SECONDS = 300.0  # after an owner's policy said no
@@ -98,9 +99,9 @@ class Session:
 
     def take(self, most: int) -> Sequence[Asked] | None:
         with self._changed:
-            while not self._waiting and not self._closing:
-                self._changed.wait()
-            if not self._waiting:
+            if not self._waiting and not self._closing:
+                self._changed.wait(LOOK_UP_SECONDS)
+            if not self._waiting and self._closing:
                 return None
             self._given = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
             return self._given
@@ -131,6 +132,9 @@ class Service:
         self._sessions: dict[str, Session] = {}
         self._closed = threading.Event()
         self._wake = threading.Event()
+
+    def start(self) -> None:
+        """Open the first session, once its run will be known for this service's."""
         threading.Thread(target=self._keep_open, name=f"fednb-online-{self.id}", daemon=True).start()
 
     def session_of(self, join: m.Join) -> Session | None:

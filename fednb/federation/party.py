@@ -377,7 +377,10 @@ class PartyService:
         return sorted(players - {self._endpoint.me, self._coordinator})
 
     def _table_of(self, ref: m.DataRef) -> str:
-        """The table that a run's rows come from, through frames and parts of earlier runs; "" where none is used."""
+        """The table that a run's rows come from, through frames and parts of earlier runs; "" where none is used.
+
+        Of a table that a run has made of it, say of weights, it is the one that was aligned: that an owner can name.
+        """
         if ref.table is not None:
             return ref.table
         for name in (ref.frame, ref.part):
@@ -385,6 +388,8 @@ class PartyService:
             while name and name not in seen:
                 seen.add(name)
                 kept = self._store.load(name)
+                if "origin" in kept:
+                    return str(kept["origin"]["table"])
                 if "table" in kept:
                     return str(kept["table"])
                 name = str(kept.get("frame") or "")

@@ -24,6 +24,7 @@ from fednb.models.scores import Scores
 from fednb.models.search import VerticalGridSearch, cross_validate
 from fednb.models.segments import evaluate_by
 from fednb.models.selection import select_features
+from fednb.models.stability import feature_stability
 from fednb.models.statistics import FeatureStatistics
 from fednb.models.stepwise import ModelSelection, select_by_model
 from fednb.models.transformers import (
@@ -35,6 +36,7 @@ from fednb.models.transformers import (
     VerticalScaler,
     VerticalWinsorizer,
 )
+from fednb.models.worth import partner_worth
 
 __all__ = [
     "ClassEvaluation",
@@ -73,7 +75,9 @@ __all__ = [
     "compare_scores",
     "cross_validate",
     "evaluate_by",
+    "feature_stability",
     "parcelling",
+    "partner_worth",
     "profile_features",
     "score_stability",
     "select_by_model",

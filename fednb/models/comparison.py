@@ -9,7 +9,7 @@ import msgspec
 
 from fednb.errors import DataError
 from fednb.federation.messages import DataRef
-from fednb.federation.views import ComparisonView, bundle
+from fednb.federation.views import ComparisonView, Estimate, EvaluationView, bundle
 from fednb.models.evaluation import Evaluation
 from fednb.models.scores import Scores
 from fednb.protocols.comparison import Compared, Difference
@@ -46,6 +46,26 @@ class Comparison:
         lines = [msgspec.structs.asdict(figure) for figure in (self.auc, self.ks, self.approved)]
         made = pd.DataFrame(lines, index=pd.Index(["auc", "ks", "approved"], name="figure"))
         return made.rename(columns={"first": self.names[0], "second": self.names[1]})
+
+    def view(self) -> ComparisonView:
+        """Both models in one figure, whose title says the changes."""
+        results = {
+            name: EvaluationView(
+                auc=Estimate(value=getattr(self.auc, which)),
+                ks=Estimate(value=getattr(self.ks, which)),
+                rows=self.rows,
+                positives=self.positives,
+            )
+            for name, which in zip(self.names, ("first", "second"), strict=True)
+        }
+        changes = ", ".join(
+            f"{name} {figure.change:+.3f} ({figure.low:+.3f} to {figure.high:+.3f})"
+            for name, figure in (("AUC", self.auc), ("KS", self.ks), ("approved", self.approved))
+        )
+        return ComparisonView(results=results, title=changes)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return bundle(self.view(), repr(self))
 
     def __repr__(self) -> str:
         said = ", ".join(

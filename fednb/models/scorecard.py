@@ -43,6 +43,7 @@ class _Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a party says of its part: points only where it may."""
 
     columns: list[str]
+    woe: list[list[float]] | None = None
     card: list[list[float]] | None = None
     base: float | None = None
     overrides: list[_Override] = []
@@ -292,6 +293,11 @@ class Scorecard(BaseEstimator):  # type: ignore[misc]
 
     def _learned(self, party: str, said: _Card) -> None:
         names = self.feature_names_in_[party]
+        if said.woe is not None and said.woe != [self._bins[f"{party}.{name}"].woe for name in names]:
+            raise DataError(
+                f"{party}'s bins have changed since the model's frame was made. Have binning.transform make it again, "
+                "and fit the model on that."
+            )
         shapes = [len(self._bins[f"{party}.{name}"].rows) for name in names]
         if tuple(said.columns) != names or (said.card is not None and [len(p) for p in said.card] != shapes):
             raise UnexpectedMessage(f"{party} released points of other bins than the binning's", member=party)

@@ -20,6 +20,17 @@ class _Released(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     psi: dict[str, float]
 
 
+class _ByTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    psi: dict[str, float]
+    numbered: dict[str, list[float]]
+    now: int
+    then: int
+
+
+class _Order(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    order: list[str]
+
+
 def compared(
     frame: VerticalFrame, refs: Mapping[str, DataRef], names: Mapping[str, Sequence[str]]
 ) -> pd.DataFrame:
@@ -44,6 +55,42 @@ def compared(
         if tuple(said) != tuple(names[party]) or not all(math.isfinite(value) for value in said.values()):
             raise UnexpectedMessage(f"{party} released indices of other features than were asked", member=party)
         found += [(party, column, value) for column, value in said.items()]
+    return _worst_first(found)
+
+
+def feature_stability(frame: VerticalFrame, by: str, since: float) -> pd.DataFrame:
+    """How much the rows from `since` on differ from those before: party, feature and psi, worst first.
+
+    `by`, "party.column", is a column of numbers without missing values, such as a year or a month as 202401: a feature
+    or a declared label of the frame, with 100 rows or more on either side of `since`. The other parties do not learn
+    which rows are of which time, nor does anybody learn their features (see `fednb.protocols.period_stability`). The
+    population stability index over tenths of all rows, missing values apart, to two digits; by custom below 0.1 is
+    stable, above 0.25 is not. Columns that are no numbers are left out.
+
+    Two frames, of whichever alignments, are compared by `FeatureStatistics().fit(then).stability(now)`.
+    """
+    party, column = frame.find_label(by)
+    passive = [other for other in frame.parties if other != party and frame.columns[other]]
+    if not passive:
+        raise DataError(f"only {party} has features in this frame; compare two frames with FeatureStatistics.")
+    refs = frame.refs(label=(party, column), drop={party: [column]})
+    result = frame.federation.run(
+        "period_stability",
+        cast={"active": [party], "passive": passive, "coordinator": [frame.federation.coordinator]},
+        data={member: refs[member] for member in (party, *passive)},
+        params={"since": float(since)},
+        title=f"Stability by {by} from {since:g} on",
+    )
+    said = result.read(party, _ByTime)
+    found = [(party, name, value) for name, value in said.psi.items()]
+    for member in passive:
+        names, values = result.read(member, _Order).order, said.numbered.get(member, [])
+        if len(names) != len(values):
+            raise UnexpectedMessage(f"{party} released indices of other features than {member}'s", member=party)
+        found += [(member, name, value) for name, value in zip(names, values, strict=True)]
+    asked = {(member, name) for member in (party, *passive) for name in refs[member].columns or ()}
+    if not {(member, name) for member, name, _ in found} <= asked or not all(math.isfinite(x) for _, _, x in found):
+        raise UnexpectedMessage("indices of other features than were asked came back", member=party)
     return _worst_first(found)
 
 

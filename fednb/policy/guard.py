@@ -113,9 +113,10 @@ class GuardedLink:
 
     def _count(self, to: str, message: Message) -> None:
         declared = message.discloses
-        if declared is not None and declared.decrypts and self._role.get(to) == KEY_HOLDER:
-            columns = {"columns": True} if declared.columns else {}
-            self._spend(self.me, entries(message), False, **columns)
+        if declared is not None and declared.columns:
+            self._spend(self.me, entries(message), False, columns=True)
+        elif declared is not None and declared.decrypts and self._role.get(to) == KEY_HOLDER:
+            self._spend(self.me, entries(message), False)
         elif declared is not None and declared.label:
             self._spend(to, 1, True)  # whoever gets it can have at least one number decrypted
         elif declared is not None and declared.answers:

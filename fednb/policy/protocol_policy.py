@@ -169,9 +169,10 @@ class ProtocolPolicy:
         iterations = max(0, int(asked.limits.get("iterations", rules.max_iterations)) - done)
 
         def spend(member: str, n: int, label: bool, columns: bool = False) -> None:
-            self._spend(asked, facts, rules, member, n, label)
+            each = -(-n // max(1, facts.features)) if columns else n  # of one column, which the label may be
+            self._spend(asked, facts, rules, member, n, label, each)
             if columns:
-                self._spend_columns(facts, rules, n)
+                self._spend_columns(facts, rules, each)
 
         def answer(n: int) -> None:
             if not self._runs.take(f"{_today()} {asked.analyst}", ANSWERS, n, self._answers_a_day(asked)):
@@ -264,7 +265,9 @@ class ProtocolPolicy:
             rule=rule,
         )
 
-    def _spend(self, asked: Asked, facts: Facts, rules: RulesConfig, member: str, n: int, label: bool) -> None:
+    def _spend(
+        self, asked: Asked, facts: Facts, rules: RulesConfig, member: str, n: int, label: bool, of_label: int
+    ) -> None:
         permit = self._analysts.get(asked.analyst)
         most = permit.decrypted if permit is not None else None
         if not label and not self._decrypted.take("analysts", asked.analyst, n, NO_LIMIT if most is None else most):
@@ -274,7 +277,7 @@ class ProtocolPolicy:
                 rule="analysts.decrypted",
             )
         limit = int(rules.decrypted_per_row * facts.rows)
-        if facts.label_set and not self._decrypted.take(facts.label_set, member, n, limit):
+        if facts.label_set and not self._decrypted.take(facts.label_set, member, of_label, limit):
             raise QuotaExceeded(
                 f"{self.member} lets {limit} numbers made of {facts.label_set} be decrypted for {member} over all "
                 "runs on so many rows, and these are used up. Use more rows, or fewer iterations from the start.",
@@ -282,9 +285,9 @@ class ProtocolPolicy:
                 rule="protocols.decrypted_per_row",
             )
 
-    def _spend_columns(self, facts: Facts, rules: RulesConfig, n: int) -> None:
+    def _spend_columns(self, facts: Facts, rules: RulesConfig, each: int) -> None:
         """As many sums over one column as there are rows would be solvable for it."""
-        each, limit = -(-n // max(1, facts.features)), int(rules.decrypted_per_row * facts.rows)
+        limit = int(rules.decrypted_per_row * facts.rows)
         if not self._decrypted.take(f"{facts.account}: columns", "sums", each, limit):
             raise QuotaExceeded(
                 f"{self.member} lets {limit} sums over each column of {facts.account} be told over all runs on so many "

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from fednb.config import PermitConfig, RulesConfig
+from fednb.config import OnlineConfig, PermitConfig, RulesConfig
 
 
 def rules(found: RulesConfig) -> Iterator[str]:
@@ -35,6 +35,19 @@ def budgets(permit: PermitConfig) -> str:
     if permit.decrypted is not None:
         said.append(f"{permit.decrypted:,} decrypted numbers in all")
     return " and ".join(said)
+
+
+def online(permits: Mapping[str, OnlineConfig]) -> Iterator[str]:
+    """Lines of text: whose services may score applicants one by one, and how often."""
+    for who, permit in permits.items():
+        models = _names(permit.models, "any model saved here")
+        reasons = f" and {permit.reasons} reasons" if permit.reasons else ""
+        yield (
+            f"{who}'s online service may ask about {permit.requests_a_day:,} applicants a day (UTC), looked up in "
+            f"{permit.table}, for {models}; it gets this party's part of each score{reasons}"
+        )
+    if not permits:
+        yield "no other party's service may score applicants here one by one"
 
 
 def _general(found: RulesConfig) -> str:

@@ -5,14 +5,17 @@ Missing values stay missing: what stands for them is `imputing`'s business.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from fednb.errors import DataError
 from fednb.protocols.features import rows_said
 from fednb.protocols.records import Table
-from fednb.protocols.transforms import ColumnName, Fitted, Step, filled
+from fednb.protocols.rows import Floats
+from fednb.protocols.transforms import ColumnName, Fitted, Step, beyond, filled
 
 
 class Winsorise(Step, frozen=True, kw_only=True, tag="winsorise"):
@@ -43,7 +46,7 @@ class Winsorise(Step, frozen=True, kw_only=True, tag="winsorise"):
                     "has one value only between these limits: too many rows are equal. Leave it out of this step, or "
                     "use wider limits",
                 )
-        return Winsorised(low=low, high=high)
+        return Winsorised(low=low, high=high, given=self.by == "value")
 
     def _limit(self, values: np.ndarray, asked: float | None, none: float) -> float:
         if asked is None:
@@ -58,6 +61,11 @@ class Winsorised(Fitted, frozen=True, kw_only=True, tag="winsorise"):
 
     low: dict[str, float]
     high: dict[str, float]
+    given: bool  # the analyst chose them, not a share of the rows
+
+    def chosen_sets(self, table: Table) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+        for name, low in self.low.items() if self.given else ():
+            yield name, beyond(table.numbers(name), low, self.high[name])
 
     def apply(self, table: Table) -> None:
         for name, low in self.low.items():
@@ -138,11 +146,16 @@ class Ratios(Fitted, frozen=True, kw_only=True, tag="ratio"):
     clip: tuple[float, float] | None
     drop: bool
 
+    def chosen_sets(self, table: Table) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
+        if self.clip is not None:
+            low, high = self.clip
+            for above, below in self.pairs.values():
+                yield f"{above} / {below}", beyond(_divided(table, above, below), low, high)
+
     def apply(self, table: Table) -> None:
         for new, (above, below) in self.pairs.items():
-            divisor = table.numbers(below)
-            zero = divisor == 0
-            found = table.numbers(above) / np.where(zero, np.nan, divisor)
+            zero = table.numbers(below) == 0
+            found = _divided(table, above, below)
             if zero.any():
                 table.notes.append(
                     f"{table.party}'s {new!r} is missing in {rows_said(int(zero.sum()))} where {below!r} is 0."
@@ -153,3 +166,9 @@ class Ratios(Fitted, frozen=True, kw_only=True, tag="ratio"):
         if self.drop:
             for name in sorted({name for pair in self.pairs.values() for name in pair}):
                 table.drop(name)
+
+
+def _divided(table: Table, above: str, below: str) -> Floats:
+    """[n] NaN where there is no ratio."""
+    divisor = table.numbers(below)
+    return table.numbers(above) / np.where(divisor == 0, np.nan, divisor)

@@ -155,11 +155,15 @@ class Coding:
 
 
 def unseen_notes(party: str, unseen: Mapping[str, int], least: int = 10) -> list[str]:
-    """What others may know of levels that a model does not know: in which columns they are, and never which."""
+    """What others may know of levels that a model does not know: in which columns ten rows or more have such.
+
+    Of fewer nothing is said: of a single applicant it would be a value.
+    """
     return [
-        f"{party}'s {name!r}: {f'{rows:,}' if rows >= least else f'fewer than {least}'} rows have a category that no "
-        "training row had; they go where rows without a value go."
+        f"{party}'s {name!r}: {least} rows or more have a category that no training row had; they go where rows "
+        "without a value go."
         for name, rows in unseen.items()
+        if rows >= least
     ]
 
 

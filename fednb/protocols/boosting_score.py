@@ -70,7 +70,7 @@ def active(link: Link, data: Dataset, params: BoostingScoreParams, run: RunConte
     if list(passives) != list(part["passives"]):
         raise DataError(f"the model was trained with {', '.join(part['passives'])} as passive parties, in this order.")
     forest, base = Forest.from_part(part), np.asarray(part["base"], dtype=np.float64)
-    X, notes = ordered(link.me, data)
+    X, notes, unseen = ordered(link.me, data)
     if params.explain and len(X) > MOST_EXPLAINED:
         raise DataError(f"contributions can be had for up to {MOST_EXPLAINED} rows at once, not for {len(X)}.")
     margins, shares = [], []
@@ -89,6 +89,7 @@ def active(link: Link, data: Dataset, params: BoostingScoreParams, run: RunConte
             "scores": p[:, 0] if len(base) == 1 else p,
             "linear": m[:, 0] if len(base) == 1 else m,
             "family": FAMILIES[part["objective"]],
+            **unseen,
         },
         public={"rows": len(X), "notes": notes} | ({"table": params.explain} if params.explain else {}),
         table=table,
@@ -96,9 +97,9 @@ def active(link: Link, data: Dataset, params: BoostingScoreParams, run: RunConte
 
 
 def passive(link: Link, data: Dataset, params: BoostingScoreParams, run: RunContext) -> Outcome:
-    X, notes = ordered(link.me, data)
+    X, notes, unseen = ordered(link.me, data)
     send_directions(link, data.part, X, run)
-    return Outcome(public={"rows": len(X), "notes": notes})
+    return Outcome(private=unseen, public={"rows": len(X), "notes": notes})
 
 
 def send_directions(link: Link, part: Mapping[str, Any], X: Floats, run: RunContext) -> None:
@@ -218,12 +219,15 @@ def _named(parties: Sequence[str], shares: Floats) -> dict[str, Floats]:
     }
 
 
-def ordered(party: str, data: Dataset) -> tuple[Floats, list[str]]:
-    """The model's columns in the model's order, where values may be missing, and notes on what the model lacks."""
+def ordered(party: str, data: Dataset) -> tuple[Floats, list[str], dict[str, Any]]:
+    """The model's columns in the model's order, notes on what the model lacks, and for its owner how many rows it does.
+
+    Values may be missing.
+    """
     coding, there = _placed(party, data)
     missing = newly_missing(party, np.asarray(there.X), data.part)
     X, unseen = coding.applied(there)
-    return X, [*missing, *unseen_notes(party, unseen)]
+    return X, [*missing, *unseen_notes(party, unseen)], {"unseen": unseen} if unseen else {}
 
 
 def coded(party: str, data: Dataset) -> tuple[Floats, dict[str, int]]:

@@ -26,7 +26,7 @@ apart.
 
 from __future__ import annotations
 
-import secrets
+import itertools
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -34,13 +34,13 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from fednb.errors import CryptoError, DataError, UnexpectedMessage
+from fednb.errors import DataError, UnexpectedMessage
 from fednb.protocols import dealt
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.collinearity import inflation, selected
-from fednb.protocols.dealt import Ring
+from fednb.protocols.dealt import Correction, Dealt, Hidden, Pair, Ring
 from fednb.protocols.outermost import LEAST, held_in, varies
-from fednb.protocols.rows import Floats, parts
+from fednb.protocols.rows import Floats
 from fednb.protocols.vertical_binning import cuts_of
 from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
@@ -69,34 +69,6 @@ class Shape(Message):
     columns: Annotated[list[str], Meta(max_length=MOST_COLUMNS)]
 
 
-class Dealt(Message):
-    discloses = Disclosure("a random seed")
-
-    seed: bytes  # 32 random bytes
-
-
-class Correction(Message):
-    """The coordinator to the later of two parties, for each earlier one in turn."""
-
-    discloses = Disclosure("random numbers", "masked", each="piece")
-
-    numbers: np.ndarray  # uint64 [d_p, d_q]: R_pᵀR_q - t
-
-
-class Pair(Message):
-    """The earlier of two parties to the later."""
-
-    discloses = Disclosure("a random seed")
-
-    seed: bytes  # 32 random bytes
-
-
-class Hidden(Message):
-    discloses = Disclosure("standardised columns", "masked", each="piece")
-
-    numbers: np.ndarray  # uint64 [m, d]: some rows of X - R
-
-
 class Own(Message):
     discloses = Disclosure("correlations of the sender's own columns")
 
@@ -111,68 +83,18 @@ class Shares(Message):
 
 def party(link: Link, data: Dataset, params: CorrelationParams, run: RunContext) -> Outcome:
     (coordinator,) = link.cast["coordinator"]
-    here, everybody = link.cast["party"].index(link.me), link.cast["party"]
     names, Z, left_out, filled = _standardised(link.me, data)
     X = dealt.encode(Z)
     link.send(coordinator, Shape(rows=len(X), columns=list(names)))
-    try:
-        shares = _shares(link, X, here, everybody, coordinator, run)
-    except CryptoError as error:
-        raise UnexpectedMessage(f"{coordinator} or another party sent {error}", member=coordinator) from None
+    shares = dealt.shares(link, X, _pairs(link), coordinator, run)
     link.send(coordinator, Own((Z.T @ Z / len(Z)).ravel()))
-    link.send(coordinator, Shares(np.concatenate([share.ravel() for share in shares] or [np.empty(0, np.uint64)])))
+    told = [shares[other].ravel() for other in link.cast["party"] if other != link.me]
+    link.send(coordinator, Shares(np.concatenate([*told, np.empty(0, np.uint64)])))
     return Outcome(public={"left_out": left_out, "filled": filled})
 
 
-def _shares(
-    link: Link, X: Ring, here: int, everybody: tuple[str, ...], coordinator: str, run: RunContext
-) -> list[Ring]:
-    """This party's share of the product with each other party's columns; [d, d_q] or, of earlier ones, [d_q, d]."""
-    seed, me = link.recv(coordinator, Dealt).seed, link.me
-    others = [member for member in everybody if member != me]
-    pair_seeds: dict[str, bytes] = {}
-    for member in everybody[here + 1 :]:
-        pair_seeds[member] = secrets.token_bytes(dealt.SEED_BYTES)
-        link.send(member, Pair(pair_seeds[member]))
-    for member in everybody[:here]:
-        pair_seeds[member] = link.recv(member, Pair).seed
-    found: dict[str, Ring] = {}
-    rows = parts(len(X))
-    for step, some in enumerate(rows):
-        own = X[some]
-        R = dealt.stream(seed, run.name, "R", step, shape=own.shape)
-        hidden = Hidden(own - R)
-        for member in others:
-            link.send(member, hidden)
-        for position, member in enumerate(everybody):
-            if member == me:
-                continue
-            theirs = link.recv(member, Hidden).numbers
-            width = found[member].shape[int(position > here)] if step else theirs.size // len(own)
-            if theirs.dtype != np.uint64 or theirs.shape != (len(own), width):
-                raise UnexpectedMessage(
-                    f"{member} sent columns for {theirs.shape} rows and columns, not for ({len(own)}, {width}). Align "
-                    "the tables again.",
-                    member=member,
-                )
-            more = dealt.product(R, theirs) if position > here else dealt.product(theirs, own)
-            found[member] = found[member] + more if step else more
-        run.progress("correlate", step + 1, len(rows))
-    for position, member in enumerate(everybody):
-        if member == me:
-            continue
-        first, second = (me, member) if position > here else (member, me)
-        shape = found[member].shape
-        m = dealt.stream(pair_seeds[member], run.name, first, second, shape=shape)
-        if position > here:
-            t = dealt.stream(seed, run.name, "t", second, shape=shape)
-            found[member] = found[member] + t + m
-        else:
-            correction = link.recv(coordinator, Correction).numbers
-            if correction.dtype != np.uint64 or correction.shape != shape:
-                raise UnexpectedMessage(f"{coordinator} dealt numbers that do not fit", member=coordinator)
-            found[member] = found[member] + correction - m
-    return [found[member] for member in others]
+def _pairs(link: Link) -> dealt.Pairs:
+    return list(itertools.combinations(link.cast["party"], 2))
 
 
 def coordinator(link: Link, data: Dataset, params: CorrelationParams, run: RunContext) -> Outcome:
@@ -185,7 +107,7 @@ def coordinator(link: Link, data: Dataset, params: CorrelationParams, run: RunCo
     n, width = rows.pop(), {member: len(shape.columns) for member, shape in shapes.items()}
     if sum(width.values()) > MOST_COLUMNS:
         raise DataError(f"{sum(width.values())} columns are too many for a matrix; {MOST_COLUMNS} is the most.")
-    _deal(link, n, width, run)
+    dealt.deal(link, n, width, _pairs(link), run)
     r = _assembled(link, n, width)
     columns = [(member, name) for member, shape in shapes.items() for name in shape.columns]
     place = {column: k for k, column in enumerate(columns)}
@@ -205,22 +127,6 @@ def coordinator(link: Link, data: Dataset, params: CorrelationParams, run: RunCo
             ],
         }
     )
-
-
-def _deal(link: Link, n: int, width: Mapping[str, int], run: RunContext) -> None:
-    everybody = list(width)
-    seeds = {member: secrets.token_bytes(dealt.SEED_BYTES) for member in everybody}
-    for member, seed in seeds.items():
-        link.send(member, Dealt(seed))
-    sums = {(p, q): np.zeros((width[p], width[q]), np.uint64) for j, q in enumerate(everybody) for p in everybody[:j]}
-    for step, some in enumerate(parts(n)):
-        run.check()
-        count = some.stop - some.start
-        R = {p: dealt.stream(seeds[p], run.name, "R", step, shape=(count, width[p])) for p in everybody}
-        for p, q in sums:
-            sums[p, q] += dealt.product(R[p], R[q])
-    for (p, q), total in sums.items():
-        link.send(q, Correction(total - dealt.stream(seeds[p], run.name, "t", q, shape=total.shape)))
 
 
 def _assembled(link: Link, n: int, width: Mapping[str, int]) -> Floats:

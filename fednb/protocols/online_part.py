@@ -67,7 +67,7 @@ def bring(party: str, data: Dataset, reasons: int) -> Brought:
     """All rows of a passive party. Raises DataError for a table that lacks what the model was trained on."""
     part = data.part
     if "ancestor" in part:
-        X, _ = ordered(party, data)
+        X, _, _ = ordered(party, data)
         bits = packed_directions(part, X)
         return Brought(bits, np.ones(len(bits), dtype=np.bool_), adds=False)
     if "card" in part:

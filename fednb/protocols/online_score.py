@@ -114,7 +114,7 @@ class Asks(typing.Protocol):
         ...
 
     def take(self, most: int) -> Sequence[Ask] | None:
-        """Waits for the next ones; None when there will be no more."""
+        """Waits a moment for the next ones; none when none came, and None when there will be no more."""
         ...
 
     def over(self, why: str) -> None:
@@ -142,7 +142,9 @@ def _serve(link: Link, part: Mapping[str, Any], params: OnlineParams, run: RunCo
     tables = {member: _receive_rows(link, member, model.width(member)) for member in passives}
     asks.opened()
     while (batch := asks.take(MOST_AT_ONCE)) is not None:
-        run.check()
+        run.check()  # also while nobody asks: another party may be gone
+        if not batch:
+            continue
         points = _opening(link, batch, tables, run)
         for ask, found in zip(batch, points, strict=True):
             try:

@@ -79,7 +79,7 @@ def fit(link: Link, data: Dataset, params: FitParams, run: RunContext) -> Outcom
     for number, step in enumerate(params.steps, 1):
         schemas.append({name: table.kind(name) for name in table.names})
         fitted = step.fit(table)
-        fitted.apply(table)
+        _apply(fitted, table, run)
         figures.append(fitted)
         columns.append(table.names)
         run.progress("prepare", number, len(params.steps))
@@ -100,7 +100,7 @@ def apply(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Ou
     table = _table(link.me, data, params.carry)
     table.check_schema(kept.schemas[params.first])
     for number, fitted in enumerate(kept.steps[params.first : params.last + 1], 1):
-        fitted.apply(table)
+        _apply(fitted, table, run)
         run.progress("prepare", number, params.last + 1 - params.first)
     _tell(link, table)
     chosen = slice(params.first, params.last + 1)
@@ -118,6 +118,12 @@ def coordinator(link: Link, data: Dataset, params: FitParams | TableParams, run:
         said = ", ".join(f"{member} {count}" for member, count in rows.items())
         raise DataError(f"the parties do not have the same rows ({said}). Align the tables again.")
     return Outcome(private={"rows": next(iter(rows.values()))})
+
+
+def _apply(fitted: Figures, table: Table, run: RunContext) -> None:
+    for column, sets in fitted.chosen_sets(table):
+        run.apart(column, sets)
+    fitted.apply(table)
 
 
 def _tell(link: Link, table: Table) -> None:

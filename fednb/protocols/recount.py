@@ -3,10 +3,11 @@
     recount        the exchange of `vertical_binning`, for the features of passive parties that change
     own_recount    the active party by itself, on its own features
 
-A passive party's bins are changed by cell: the fit cut each column into numbered cells of ten rows or more, and a bin
-begins at those cells that are named. So every recount is about unions of the same cells, whatever is asked in a row,
-and nobody needs a value. What is counted is the new bins, one encrypted sum each, against the same quota. A party of
-the run is told which cells belong together by the place of a column among those that change, not by name.
+A passive party's bins are changed by cell: the fit cut each column into numbered cells with ten rows of both
+classes, and a bin begins at those cells that are named. So every recount is about unions of the same cells: whatever is
+asked in a row, no difference is about fewer rows or one class, and nobody needs a value. What is counted is the new
+bins, one encrypted sum each, against the same quota. A party of the run is told which cells belong together by the
+place of a column among those that change, not by name.
 
 The active party's own features may be cut at values instead. Edges so close to those that somebody chose before that
 fewer than ten rows lie between are refused: the difference of two counts would tell of these rows.
@@ -33,12 +34,13 @@ from fednb.errors import DataError
 from fednb.protocols import vertical_binning
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.cuts import Cuts, Floats, Integers, fit_cuts
+from fednb.protocols.evidence import NEUTRAL
 from fednb.protocols.features import MIN_ROWS, check_label
 from fednb.protocols.vertical_binning import Feature, bins_by, cuts_of, follow, lead, positives_of
 from fednb.wire.link import Link
 
 MOST_EDGES = 100
-KEPT = ("columns", "points", "woe", "bin", "rows", "special", "given", "label")  # of a binning's part
+KEPT = ("columns", "points", "woe", "bin", "rows", "atoms", "special", "given", "label")  # of a binning's part
 
 Starts = Annotated[list[Annotated[int, Meta(ge=1, le=MOST_EDGES)]], Meta(max_length=MOST_EDGES)]
 Edges = Annotated[list[float], Meta(max_length=MOST_EDGES)]
@@ -76,7 +78,7 @@ def own(link: Link, data: Dataset, params: OwnRecountParams, run: RunContext) ->
     y = check_label(link.me, data.y, data.label, len(data.X))
     for name, feature, edges in zip(data.columns, features, params.edges, strict=True):
         if edges is not None:
-            run.apart(name, feature.apart())
+            run.apart(name, feature.cells)
     bins_of = bins_by(y, "none", MIN_ROWS, MOST_EDGES)
     all_positives = int(y.sum())
     results = [f.result(*bins_of(f.ordered, f.rows, positives_of(f, y)), len(y), all_positives) for f in features]
@@ -89,12 +91,12 @@ def _features(
 ) -> list[Feature]:
     """The columns that change, by their new bins. DataError where they cannot be."""
     part = data.part
-    if "woe" not in part or "points" not in part or "rows" not in part:
+    if "woe" not in part or "points" not in part or "atoms" not in part:
         raise DataError(f"{party} holds no binning of this run; fit one first.")
     if data.X is None or len(starts) != len(data.columns) or len(edges) != len(data.columns):
         raise DataError(f"{party} was asked for new bins of {len(starts)} features, and brought {len(data.columns)}.")
     fitted, then = cuts_of(part), dict(zip(part["columns"], part["rows"], strict=True))
-    given = set(part.get("given", ()))
+    given, parts = set(part["given"]), dict(zip(part["columns"], part["atoms"], strict=True))
     found = []
     for j, name in enumerate(data.columns):
         if name not in fitted:
@@ -109,16 +111,19 @@ def _features(
         if at is not None:
             found.append(_cut_at(party, name, x, cuts, at))
         else:
-            found.append(Feature.of(cuts, x, _units(party, name, cuts, cells or []), given=name in given))
+            atoms = np.asarray(parts[name])
+            units = _units(party, name, cuts, atoms, cells or [])
+            found.append(Feature.of(cuts, x, units, given=name in given, atoms=atoms))
     return found
 
 
-def _units(party: str, name: str, cuts: Cuts, starts: Starts) -> Integers:
+def _units(party: str, name: str, cuts: Cuts, atoms: Integers, starts: Starts) -> Integers:
     """Which new bin each cell belongs to; missing and special values stay by themselves."""
-    beyond = [str(cell) for cell in starts if cell >= cuts.ordered]
+    last = max(0, int(atoms.max(initial=NEUTRAL)))
+    beyond = [str(cell) for cell in starts if cell > last]
     if beyond:
-        raise DataError(f"{party}'s {name!r} has cells 0 to {cuts.ordered - 1}, and no {', '.join(beyond)}.")
-    joined = np.searchsorted(np.unique(np.asarray(starts, dtype=np.int64)), np.arange(cuts.ordered), side="right")
+        raise DataError(f"{party}'s {name!r} has cells 0 to {last}, and no {', '.join(beyond)}.")
+    joined = np.searchsorted(np.unique(np.asarray(starts, dtype=np.int64)), atoms, side="right")
     return np.concatenate([joined, joined[-1] + 1 + np.arange(cuts.size - cuts.ordered)]).astype(np.int64)
 
 
@@ -130,8 +135,8 @@ def _cut_at(party: str, name: str, x: Floats, before: Cuts, edges: Edges) -> Fea
     if lost:
         named = ", ".join(f"{edge:g}" for edge in lost)
         raise DataError(
-            f"between {named} and the next edge of {party}'s {name!r} lie fewer than {MIN_ROWS} rows. Use fewer edges, "
-            "or such as are further away."
+            f"{party}'s {name!r} has fewer than {MIN_ROWS} rows between {named} and a neighbouring edge or end. "
+            "Use fewer edges, or such as are further away."
         )
     return Feature.of(cuts, x, given=True)
 
@@ -143,9 +148,9 @@ def _outcome(party: str, data: Dataset, features: list[Feature], results: list[d
     changed = dict(zip(data.columns, results, strict=True))
     kept: dict[str, list[Any]] = {
         what: [changed[name][what] if name in changed else old for name, old in zip(columns, part[what], strict=True)]
-        for what in ("points", "woe", "bin", "rows")
+        for what in ("points", "woe", "bin", "rows", "atoms")
     }
-    given = set(part.get("given", ())) | {name for name, f in zip(data.columns, features, strict=True) if f.given}
+    given = set(part["given"]) | {name for name, f in zip(data.columns, features, strict=True) if f.given}
     return Outcome(
         private={**part, **kept, "given": sorted(given)},
         public={

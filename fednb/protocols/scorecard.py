@@ -71,13 +71,14 @@ def party(link: Link, data: Dataset, params: CardParams, run: RunContext) -> Out
     if absent:
         raise DataError(f"{link.me}'s model uses {', '.join(absent)}, which its binning does not have.")
     factor, scaling = params.pdo / math.log(2.0), Scaling.from_part(model)
-    card, neutral = [], []
+    card, neutral, woe = [], [], []
     for j, name in enumerate(columns):
         _, weights, bins = fitted[name]
         used = [float(weights[bins == b][0]) for b in range(int(bins.max(initial=NEUTRAL)) + 1)]
         z = (np.clip([*used, 0.0], scaling.low[j], scaling.high[j]) - scaling.centre[j]) / scaling.scale[j]
         *points, apart = np.round(-factor * float(model["coef"][j]) * z, params.digits).tolist()
         card.append(points)
+        woe.append(used)
         neutral.append(apart)
     kept = {name: [value[j] for j in _places(coding, columns)] for name, value in _by_column(coding).items()}
     private: dict[str, Any] = {
@@ -94,7 +95,7 @@ def party(link: Link, data: Dataset, params: CardParams, run: RunContext) -> Out
     }
     if "trained_on" in coding:  # its bins are those of prepared rows
         private["trained_on"] = coding["trained_on"]
-    public: dict[str, Any] = {"columns": columns}
+    public: dict[str, Any] = {"columns": columns, "woe": woe}  # as the binning released them
     if "intercept" in model:  # the active party
         base = private["offset"] - factor * float(model["intercept"])
         private["base"] = round(base, params.digits)
@@ -179,7 +180,7 @@ _LEARNS = {
 }
 PROTOCOL = Protocol(
     name="scorecard",
-    version=1,
+    version=2,
     params=CardParams,
     roles={"party": Role(party, many=True, needs=("part", "origin"))},
     learns=_LEARNS,

@@ -19,21 +19,25 @@ holder, who made the summands, cannot see of which it was made. Cut points never
 (Cheng et al. 2021, SecureBoost; Chen et al. 2021, SecureBoost+, for packing; Chen and Guestrin 2016 for the trees.)
 
 active learns
-    of each passive party its number of features; of each node and feature, under numbers that are random but the
-    same throughout, the sums of g and h left of each split on offer (with several outputs: of all of them) and whether
-    values are missing; which rows go left where it takes a split.
+    of each passive party its number of features, and which are categories; of each node and feature, under numbers
+    that are random but the same throughout, the sums of g and h left of each split on offer (of categories: of each,
+    under such numbers; with several outputs: of all of them) and whether values are missing; which rows go left where
+    it takes a split.
 passive learns
     which rows are in a round's sample, in each node that is looked at and so in its sibling (not in the leaves of the
-    last level, other than by its own splits), and which of its splits were taken; never a label, gradient or weight.
+    last level, other than by its own splits), and which of its splits were taken, of categories as a set of them;
+    never a label, gradient or weight.
 coordinator and analyst learn
     the loss by round; of each feature gain, cover and number of splits, a passive party's under those numbers; the
     first tree without cut points, rows and weights.
 
 What that comes to: rows that end together have alike labels, more so in the first trees. `active_trees` has these made
-by the active party alone, of which others see nothing; `purity` undoes splits that would leave a child of nearly one
-class; `min_leaf`, at every passive party, keeps sums and splits of fewer rows from existing. Sums over small nodes tell
-the active party much about which of few rows fall into a bin. With "goss" sampling, passive parties see which rows
-have large gradients. A feature's bins come in their order: h is positive, so shuffling them would hide nothing.
+by the active party alone, of which others see nothing; nodes below `min_shown` rows are shown to nobody; `purity`
+undoes splits that would leave a child of nearly one class; `min_leaf`, at every passive party, keeps sums and splits of
+fewer rows from existing. Sums over small nodes tell the active party much about which of few rows fall into a bin. With
+"goss" sampling, passive parties see which rows have large gradients. A feature's bins come in their order: h is
+positive, so shuffling them alone would hide nothing; `anonymous_splits` mixes those of all of a party's features
+(`menus`).
 """
 
 from __future__ import annotations
@@ -190,7 +194,8 @@ class _Active(_Party):
         for member, columns in said.items():
             if (columns.rows, columns.trained) != (self.own.rows, self.trained):
                 raise DataError(f"{member} has {columns.rows} rows and {self.link.me} {self.own.rows}. Align again.")
-            if not _numbers(columns.signs, columns.kinds) or not len(columns.signs):
+            sound = _numbers(columns.signs, columns.kinds) and len(columns.signs)
+            if not sound or np.abs(columns.signs).max() > 1 or not np.isin(columns.kinds, range(MIXED + 1)).all():
                 raise UnexpectedMessage(f"{member} announced columns that cannot be read", member=member)
         # of all features, one's own first, then each passive party's
         self.widths = [len(self.own.names), *(len(columns.signs) for columns in said.values())]
@@ -242,12 +247,13 @@ class _Active(_Party):
             self._send_gradients()
         nodes, levels = self.growth.roots, dict[str, float]()
         while nodes:
-            self.run.check()
+            self.run.progress("train", step, params.n_estimators, **levels)
             began = time.monotonic()
             nodes = self._level(nodes, last=len(levels) + 1 == params.max_depth)
             levels[f"level_{len(levels) + 1:02}_seconds"] = time.monotonic() - began
         losses = self.model.take(self.growth)
         self.run.journal.save(step + 1, self.model.state())
+        levels["round_seconds"] = sum(levels.values())
         self.run.progress("train", step + 1, params.n_estimators, **losses, **levels)
 
     def _send_gradients(self) -> None:
@@ -632,7 +638,7 @@ PROTOCOL = Protocol(
     },
     learns={
         "active": "sums of its gradients left of splits of unnamed features; who goes left at those it takes",
-        "passive": "which rows are in each node that is looked at, and in the sample; which of its splits were taken",
+        "passive": "which rows are in each node that it is shown, and in the sample; which of its splits were taken",
         "coordinator": "loss by round; gain, cover and number of splits of each feature, passive ones under numbers; "
         "which columns have one value in all training rows, or none",
     },

@@ -11,11 +11,13 @@ from typing import Annotated, Any
 import msgspec
 
 from fednb.errors import DataError
+from fednb.federation.columns import BETWEEN
 from fednb.typed import known
 
 MOST_BYTES = 1 << 16
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=200, description="the applicant's id, as tables write it")]
+Ids = Annotated[list[Id], msgspec.Meta(min_length=1, max_length=10, description="one that lies in several columns")]
 
 
 class Wrong(DataError):
@@ -40,7 +42,8 @@ def schema_of(features: Mapping[str, str], table: str | None) -> type[msgspec.St
     own: tuple[str, Any] | tuple[str, Any, Any] = ("features", Features)
     if table is not None:
         own = ("features", Features | None, None)
-    return msgspec.defstruct("Applicant", [("id", Id), own], forbid_unknown_fields=True, kw_only=True, frozen=True)
+    whole = [("id", Id | Ids), own]
+    return msgspec.defstruct("Applicant", whole, forbid_unknown_fields=True, kw_only=True, frozen=True)
 
 
 def read(body: bytes, kind: type[msgspec.Struct]) -> tuple[str, dict[str, float | str | None] | None]:
@@ -54,13 +57,14 @@ def read(body: bytes, kind: type[msgspec.Struct]) -> tuple[str, dict[str, float 
         raise _wrong(str(error)) from None
     except (ValueError, RecursionError):
         raise Wrong("the body is not JSON in UTF-8.") from None
+    id = found.id if isinstance(found.id, str) else BETWEEN.join(found.id)
     if found.features is None:
-        return found.id, None
+        return id, None
     values = msgspec.to_builtins(found.features)
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise Wrong(f"features.{name}: the number is too large.", f"features.{name}")
-    return found.id, values
+    return id, values
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pandas as pd
 import pytest
 from test_protocol_rules import World
@@ -20,7 +21,14 @@ from fednb.errors import DataError, LinkError, Refused
 from fednb.federation import messages as m
 from fednb.federation.online_session import Service
 from fednb.federation.online_words import OnlineAsk, OnlineScored, OwnModel
-from fednb.models import OwnLogisticRegression, Scorecard, VerticalLogisticRegression, WoeBinning, saved
+from fednb.models import (
+    OwnLogisticRegression,
+    Scorecard,
+    SecureBoostClassifier,
+    VerticalLogisticRegression,
+    WoeBinning,
+    saved,
+)
 from fednb.protocols import lookup
 
 PERMIT = OnlineConfig("", models=("*",), requests_a_day=5)
@@ -181,6 +189,49 @@ def test_a_session_takes_rows_anew_without_a_gap(world: Make) -> None:
     after = score(made, service)
     assert before.federated and after.federated and before.federated.value != after.federated.value
     assert after.run != before.run
+
+
+def test_a_party_that_leaves_is_missed_before_anybody_asks(world: Make) -> None:
+    made = world()
+    service = made.serve(model(made))
+    assert service.state().open
+    next(each for each in made.endpoints if each.me == "agency").close()
+    until(service, lambda: not service.state().open)
+    assert service.state().cause == "missing" and "agency" in service.state().why
+
+
+def test_without_the_coordinator_nothing_passes_for_federated(world: Make) -> None:
+    made = world()
+    service = made.serve(model(made))
+    made.service.close()
+    made.coordinator.close()
+    until(service, lambda: not service.state().open)
+    found = score(made, service)
+    assert (found.federated, found.cause) == (None, "missing")
+
+
+def test_categories_are_text_and_one_that_training_never_saw_is_named(world: Make) -> None:
+    made = world()
+    for party, table, label, column in (("bank", "loans", "default", "sector"), ("agency", "invoices", None, "region")):
+        rows = pd.read_csv(made.folder / party / f"{table}.csv")
+        rows[column] = np.where(rows.iloc[:, 1] > 0, "north", "south")
+        made.write(party, table, label, rows.to_dict("list"))
+        next(each for each in made.endpoints if each.me == party).close()
+        made.start(party)
+    frame = made.align()
+    trees = SecureBoostClassifier(n_estimators=3, max_depth=3).fit(frame, y="bank.default")
+    trees.save(made.folder / "trees.json", made.analyst)
+    trees.predict_proba(frame).save("batch")
+    batch = made.tables["bank"].read("batch").set_index("id")["score"]
+    kept = saved.read(made.folder / "trees.json", saved.Saved)
+    service = made.serve(made.folder / "trees.json")
+    row = made.tables["bank"].read("loans").set_index("id").loc["S0007", kept.features["bank"]].to_dict()
+    found = score(made, service, "S0007", **row).federated
+    assert found and found.value == pytest.approx(batch["S0007"], abs=1e-9) and found.unseen == []
+    by_table = score(made, service, "S0007").federated
+    assert by_table and by_table.value == found.value
+    strange = score(made, service, "S0007", **{**row, "sector": "west"}).federated
+    assert strange and strange.unseen == ["sector"] and strange.no_evidence == {"bank": 1}
 
 
 def test_what_cannot_be_asked_is_told(world: Make) -> None:

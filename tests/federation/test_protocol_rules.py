@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.pipeline import make_pipeline
 
 from fednb.config import OnlineConfig, PermitConfig, RulesConfig, TableConfig
 from fednb.errors import DataError, QuotaExceeded, Refused
@@ -47,7 +48,9 @@ from fednb.models import (
     WoeBinning,
     compare_scores,
     evaluate_by,
+    feature_stability,
     parcelling,
+    partner_worth,
     saved,
     score_stability,
     select_by_model,
@@ -194,6 +197,7 @@ def everything(world: World) -> None:
     train, test = frame.split(0.3, 0)
     FeatureStatistics().fit(train).stability(frame)
     FeatureCorrelation().fit(train, y="bank.default")
+    feature_stability(frame, "bank.default", since=1)
     model = VerticalLogisticRegression(max_iter=2)
     model.cost(train, y="bank.default")
     model.fit(train, y="bank.default")
@@ -207,8 +211,8 @@ def everything(world: World) -> None:
     select_by_model(VerticalLogisticRegression(penalty="l1", max_iter=1), train, "bank.default", by="l1")
     model.save(world.folder / "model.json", federation)
     VerticalLogisticRegression.load(world.folder / "model.json", federation)
-    prepared = VerticalPipeline([("fill", VerticalImputer()), ("fit", VerticalLogisticRegression(max_iter=1))])
-    prepared.fit(train, y="bank.default").evaluate(test)
+    steps = [("fill", VerticalImputer()), ("scale", VerticalScaler())]
+    VerticalPipeline(steps).fit(train, y="bank.default").transform(test)
     binning = WoeBinning(bins=3).fit(train, y="bank.default")
     binning.recut({"bank.a": [0.0]}, cells={"agency.c": [1]})
     binning.stability(frame)
@@ -597,6 +601,18 @@ def test_statistics_of_sets_that_differ_by_one_row_are_refused(world: Make) -> N
     FeatureStatistics().fit(frame._take(np.arange(ROWS - 10), "all but ten"))
 
 
+def test_points_of_time_between_which_few_rows_lie_are_not_compared(world: Make) -> None:
+    made = world()
+    frame, values = made.align(), np.sort(made.tables["bank"].read("loans")["a"].to_numpy())
+    middle = ROWS // 2
+    feature_stability(frame, "bank.a", since=values[middle])
+    feature_stability(frame, "bank.a", since=values[middle])
+    with pytest.raises(Refused, match="between these edges and those that were used before") as caught:
+        feature_stability(frame, "bank.a", since=values[middle + 1])
+    assert (caught.value.member, caught.value.rule) == ("bank", "protocols.rows_apart")
+    assert len(feature_stability(frame, "bank.a", since=values[middle + 10])) == 3
+
+
 def test_sums_over_columns_are_counted_until_they_would_be_solvable(world: Make) -> None:
     made = world({"agency": RulesConfig(decrypted_per_row=0.05)})  # 12 sums over each column
     frame = made.align(telco="calls")
@@ -608,8 +624,8 @@ def test_sums_over_columns_are_counted_until_they_would_be_solvable(world: Make)
 
 
 def test_correlations_with_a_label_count_as_numbers_made_of_it(world: Make) -> None:
-    made = world({"bank": RulesConfig(decrypted_per_row=0.02)})  # 4 numbers of 240 rows
-    with pytest.raises(QuotaExceeded, match=r"bank lets 4 numbers made of loans\.default be decrypted"):
+    made = world({"bank": RulesConfig(decrypted_per_row=0.005)})  # of 240 rows
+    with pytest.raises(QuotaExceeded, match=r"bank lets 1 numbers made of loans\.default be decrypted"):
         FeatureCorrelation().fit(made.align(), y="bank.default")
 
 
@@ -634,6 +650,24 @@ def test_each_analyst_has_runs_and_numbers_of_its_own(world: Make) -> None:
     with pytest.raises(QuotaExceeded, match="has 2 numbers decrypted in runs of intern") as caught:
         VerticalLogisticRegression(max_iter=1).fit(theirs, y="bank.default")
     assert caught.value.rule == "analysts.decrypted"
+
+
+def test_an_owner_has_its_worth_measured_on_a_sample_and_on_nothing_else(world: Make) -> None:
+    made = world(permits={"analyst": PermitConfig(("sample",), ALL, ALL)})
+    for party, table, label in (("bank", "loans", "default"), ("agency", "invoices", None)):
+        made.tables[party].save("sample", made.tables[party].read(table).head(220), ["id"], label)
+    sample = made.analyst.align({"bank": "sample", "agency": "sample"}, on="id")
+    short = make_pipeline(WoeBinning(bins=4), VerticalLogisticRegression(max_iter=2, standardize=False, clip=None))
+    worth = partner_worth(sample, "bank.default", estimator=short, test_size=0.5)
+    assert worth.rows == 110 and worth.names == ("bank alone", "with agency")
+    assert worth.auc.low < worth.auc.change < worth.auc.high
+    with pytest.raises(Refused, match="does not let analyst use the table loans; allowed are sample") as caught:
+        made.align()
+    assert caught.value.rule == "analysts.tables"
+    mine = m.DataRef(table=made.tables["agency"].describe()[-1].name, on=["id"])
+    assert mine.table.startswith("woe-")  # type: ignore[union-attr]
+    with pytest.raises(Refused, match="does not let analyst use the table woe-"):
+        made.analyst.align({"bank": "sample", "agency": str(mine.table)}, on="id")
 
 
 def test_what_was_used_up_stays_used_up_when_a_party_starts_again(world: Make) -> None:
@@ -693,12 +727,30 @@ def test_no_rule_touches_the_label_that_an_owner_declared_whatever_the_analyst_s
 @pytest.mark.parametrize("allowed", [False, True])
 def test_statistics_of_columns_that_rules_made_are_the_owners_decision(world: Make, allowed: bool) -> None:
     made = world({"bank": RulesConfig(cell_columns=allowed), "agency": RulesConfig(cell_columns=allowed)})
-    # what is left of a column between two close limits says how many rows are above them
-    above = VerticalWinsorizer(limits="value", lower=1.5, upper=1.5001, columns=["bank.a"])
-    prepared = VerticalImputer().fit_transform(above.fit_transform(made.align(), y="bank.default"), y="bank.default")
-    if allowed:
-        assert len(FeatureStatistics().fit(prepared).table_)
-        return
-    with pytest.raises(Refused, match="of a table that an analyst's rules made") as caught:
-        FeatureStatistics().fit(prepared)
-    assert caught.value.rule == "protocols.cell_columns"
+    # what is left of a column between two limits says how many rows are above them
+    above = VerticalWinsorizer(limits="value", lower=0.0, upper=1.0, columns=["bank.a"])
+    frame, y = made.align(), "bank.default"
+    first, again = above.fit_transform(frame, y), above.transform(frame)
+    for prepared in (first, again, WoeBinning(bins=3).fit(again, y).transform(again)):
+        if allowed:
+            assert len(FeatureStatistics().fit(prepared).table_)
+            continue
+        with pytest.raises(Refused, match="of a table that an analyst's rules made") as caught:
+            FeatureStatistics().fit(prepared)
+        assert caught.value.rule == "protocols.cell_columns"
+
+
+def test_limits_of_an_analysts_choice_that_differ_by_a_few_rows_are_refused(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    a = np.sort(made.tables["bank"].read("loans")["a"].to_numpy())
+
+    def cut(rows: int) -> None:
+        upper = float(a[-rows - 1 : -rows + 1].mean()) if rows else 99.0
+        VerticalWinsorizer(limits="value", lower=None, upper=upper, columns=["bank.a"]).fit(frame, "bank.default")
+
+    for rows in (0, 4, 30, 30, 60):  # beyond the limit; of four rows no figure can be
+        cut(rows)
+    with pytest.raises(Refused, match="does not cut 'a' there") as caught:
+        cut(31)
+    assert (caught.value.member, caught.value.rule) == ("bank", "protocols.rows_apart")

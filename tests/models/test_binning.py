@@ -297,6 +297,8 @@ def test_selection_looks_across_parties_and_at_what_follows_from_several() -> No
     several = report.loc[["bill", "debt", "turnover", "usage"]]
     (gone,) = several.loc[~several["kept"], "why"]
     assert gone.startswith("variance inflation ") and gone.endswith(", above 1.5") and several["vif"].max() > 1.5
+    weak = select_features(binning, frame, min_iv=float(income["iv"]), max_correlation=None, max_vif=None)
+    assert weak["kept"].sum() == (weak["iv"] >= income["iv"]).sum() < len(weak) - 2
     assert without["kept"].sum() == len(without) - 1 and without["vif"].isna().all()
     for wrong in ({"max_correlation": 0.2}, {"max_vif": 1.0}):
         with pytest.raises(DataError, match=next(iter(wrong))):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,9 +15,11 @@ from sklearn.exceptions import NotFittedError
 import fednb
 from fednb.errors import DataError
 from fednb.federation.frame import VerticalFrame
-from fednb.models import FeatureCorrelation, WoeBinning
+from fednb.models import FeatureCorrelation, FeatureStatistics, WoeBinning
+from fednb.protocols.outermost import held_in
 
 ROWS = 600
+DATA = Path(os.environ.get("FEDNB_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def tables() -> dict[str, dict[str, pd.DataFrame]]:
@@ -104,3 +108,29 @@ def test_scikit_learns_conventions_hold(frame: VerticalFrame) -> None:
         FeatureCorrelation().pairs()
     with pytest.raises(DataError, match="this frame has 99 rows; correlations need at least 100"):
         FeatureCorrelation().fit(frame._take(np.arange(99), "few"))
+
+
+def test_on_public_data_figures_are_those_of_the_joined_table() -> None:
+    files = {"bank": DATA / "default_credit_hetero_guest.csv", "agency": DATA / "default_credit_hetero_host.csv"}
+    if not all(file.exists() for file in files.values()):
+        pytest.skip(f"default_credit is not in {DATA}")
+    made = {party: pd.read_csv(file, dtype={"id": str}) for party, file in files.items()}
+    with fednb.simulate({party: {"own": table} for party, table in made.items()}) as federation:
+        frame = federation.align({"bank": "own", "agency": "own"}, on="id")
+        found = FeatureCorrelation().fit(frame, y="bank.y")
+        statistics = FeatureStatistics().fit(frame, y="bank.y")
+    both = made["bank"].merge(made["agency"], on="id", suffixes=("_bank", "_agency")).drop(columns="id")
+    joined = both.set_axis([f"{p}.{c}" for p in files for c in made[p].columns if c != "id"], axis=1)
+    truth = joined.corr().loc[found.matrix_.index, found.matrix_.index]
+    away = (joined - joined.mean()) ** 2
+    held = away.max() / away.sum() > 0.1  # columns of which one row has more than a tenth of the variance
+    plain = [name for name in truth.index if not held[name]]
+    assert 1 <= held.sum() <= 3
+    assert np.abs(found.matrix_ - truth).loc[plain, plain].to_numpy().max() < 0.0051
+    features = joined.drop(columns="bank.y").apply(lambda x: held_in(x.to_numpy()))
+    assert np.allclose(found.vif_[features.columns], np.diag(np.linalg.inv(features.corr())), rtol=0.051)
+    table = statistics.table_.set_index(statistics.table_["party"] + "." + statistics.table_["feature"])
+    plain.remove("bank.y")
+    assert np.abs(table["mean"] - joined[table.index].mean())[plain].max() < 0.01
+    assert np.abs(table["sd"] - joined[table.index].std())[plain].max() < 0.01
+    assert statistics.rate_ == pytest.approx(joined["bank.y"].mean(), abs=0.001)

@@ -15,10 +15,13 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import KFold, train_test_split
 
 import fednb
-from fednb.errors import DataError
-from fednb.federation import simulate
+from fednb.errors import DataError, Refused
+from fednb.federation import messages, simulate
+from fednb.federation.desk import Desk
+from fednb.federation.fitted import table_of
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.store import MemberStore, Part
+from fednb.federation.tables import TableStore
 from fednb.models import (
     SecureBoostClassifier,
     VerticalDateFeatures,
@@ -36,6 +39,7 @@ from fednb.models import (
     WoeBinning,
     cross_validate,
 )
+from fednb.policy.mode import MemberPolicy
 from fednb.protocols.preparation import Figures
 
 ROWS = 300
@@ -325,3 +329,37 @@ def test_steps_of_two_fits_are_not_mixed(frame: VerticalFrame) -> None:
     one, two = VerticalImputer().fit(frame, "bank.default"), VerticalScaler().fit(frame, "bank.default")
     with pytest.raises(DataError, match="were not fitted together"):
         VerticalPipeline([("fill", one), ("scale", two)]).transform(frame)
+
+
+def test_the_way_in_the_docs_runs_as_printed() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "modelling.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("cross_validate(")[0]  # what comes then is tried above
+    held = tables()
+    for parts in held.values():
+        for name, table in parts.items():
+            parts[name] = table.rename(columns={"id": "sme_id"})
+    with fednb.simulate(held, decryption_quota=5) as federation:
+        names: dict[str, Any] = {**vars(fednb.models), "fed": federation}
+        exec(compile(code, "modelling.md", "exec", dont_inherit=True), names)
+        assert names["pipeline"].model_.n_features_in_ == 13 and len(names["test"]) == 90
+
+
+def test_a_partys_own_cell_reads_what_was_fitted_and_a_guarded_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    stores: list[MemberStore] = []
+    make = MemberStore
+    monkeypatch.setattr(simulate, "MemberStore", lambda: stores.append(make()) or stores[-1])
+    with fednb.simulate(tables(), decryption_quota=5) as federation:
+        head = VerticalPipeline(steps()).fit(aligned(federation), y="bank.default")
+        (own,) = [store for store in stores if (part := store.read(head[0].run_, Part)) and "region" in str(part)]
+    bare = TableStore.of_frames("agency", {})
+    desk = Desk(bare, MemberPolicy("agency", "open"), own, lambda: None)  # type: ignore[arg-type]
+    found = table_of(desk._answer(messages.ReadModel(head[0].run_), "analyst").values["prepared"])
+    held = tables()["agency"]["invoices"]
+    counts = held["region"].value_counts()
+    categories = found[found["rule"] == "onehot"].set_index("figure")["value"]
+    assert categories["region_other"] == counts.idxmin() and set(categories) == set(counts.index)
+    scale = found[(found["rule"] == "standardise") & (found["figure"] == "centre")].set_index("column")["value"]
+    assert scale["delay"] == pytest.approx(held["delay"].mean())
+    closed = Desk(bare, MemberPolicy("agency", "guarded", ["coefficients"]), own, lambda: None)  # type: ignore[arg-type]
+    with pytest.raises(Refused, match="shows nobody what was fitted on its columns"):
+        closed._answer(messages.ReadModel(head[0].run_), "analyst")

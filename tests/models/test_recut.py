@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 import fednb
 from fednb.errors import DataError
 from fednb.federation.frame import VerticalFrame
-from fednb.models import VerticalLogisticRegression, WoeBinning
+from fednb.models import Scorecard, VerticalLogisticRegression, WoeBinning
 from fednb.models.recut import find
 
 ROWS = 400
@@ -94,6 +94,20 @@ def test_what_follows_uses_the_new_bins(frame: VerticalFrame, binning: WoeBinnin
     assert distinct() == 5, "two bins at each party make four different scores"
     binning.undo()
     assert "bank.debt" not in binning.dropped_ and distinct() > 5
+
+
+def test_a_card_is_made_of_the_bins_that_its_model_was_fitted_on(frame: VerticalFrame, binning: WoeBinning) -> None:
+    def fitted_on(coded: VerticalFrame) -> VerticalLogisticRegression:
+        return VerticalLogisticRegression(max_iter=1, standardize=False, clip=None).fit(coded, y="bank.default")
+
+    binning.recut(cells={"agency.turnover": [3]})
+    model = fitted_on(binning.transform(frame))
+    Scorecard().fit(binning, model, frame.federation)
+    binning.recut(cells={"agency.turnover": [4]})  # as many bins, elsewhere
+    with pytest.raises(DataError, match="agency's bins have changed since the model's frame was made"):
+        Scorecard().fit(binning, model, frame.federation)
+    table = Scorecard().fit(binning, fitted_on(binning.transform(frame)), frame.federation).table()
+    assert (table["feature"] == "turnover").sum() == 2
 
 
 def test_a_feature_whose_information_changes_is_dropped_or_kept_anew(binning: WoeBinning) -> None:

@@ -16,6 +16,14 @@ partners = ["agency"]
 rows_apart = 25
 [party.bank.protocols.psi]
 max_ids = 5000
+[party.bank.tables.loans]
+path = "loans.csv"
+id = "id"
+[party.bank.online.agency]
+table = "loans"
+models = ["c0ffee"]
+requests_a_day = 1234
+reasons = 3
 [party.bank.analysts.ann]
 protocols = ["psi"]
 partners = ["agency"]
@@ -56,7 +64,11 @@ def test_every_rule_is_said_and_what_one_protocol_has_instead() -> None:
 
 def test_the_command_says_the_rules_on_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "federation.toml").write_text(FILE)
+    (tmp_path / "loans.csv").write_text("id,x\n1,2\n")
     assert cli.main(["policy", "check", str(tmp_path / "federation.toml")]) == 0
     said = capsys.readouterr().out
     assert "with agency" in said and "differ by 25 rows" in said and "psi instead: max_ids = 5000" in said
+    assert "agency's online service may ask about 1,234 applicants a day (UTC), looked up in loans, for c0ffee" in said
+    assert "part of each score and 3 reasons" in said
+    assert "no other party's service" in "".join(rule_words.online({}))
     assert "7 runs a day and 1,000 decrypted numbers in all" in said and "Together with: agency" in said

@@ -70,7 +70,7 @@ def parts(table: Any) -> dict[str, Mapping[str, Any]]:
     """What each party keeps of a fit."""
     roles = {"bank": vb.active, "agency": vb.passive, "coordinator": vb.coordinator}
     both = {party: data(table, party) for party in NAMES}
-    out, _ = played(roles, both, vb.BinningParams(bins=10, **SHORT))
+    out, _ = played(roles, both, vb.BinningParams(bins=10, merge="none", **SHORT))
     return {party: out[party].private for party in NAMES}
 
 
@@ -189,7 +189,7 @@ def test_edges_are_shown_to_the_owners_rules_before_anything_is_counted(table: A
     ("starts", "edges", "message"),
     [
         ([[99]], [None], "'age' has cells 0 to 9, and no 99"),
-        ([None], [[0.0, 0.0001]], "lie fewer than 10 rows"),
+        ([None], [[0.0, 0.0001]], "fewer than 10 rows between 0.0001 and a neighbouring edge"),
         ([None], [[float("inf")]], "must be finite"),
         ([None], [None], "either by cells or by values"),
         ([[1]], [[0.0]], "either by cells or by values"),

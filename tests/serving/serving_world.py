@@ -96,7 +96,7 @@ class Served:
         assert answer.status_code == code, answer.text
         return dict(answer.json())
 
-    def until(self, status: Callable[[dict[str, Any]], bool], seconds: float = 30) -> dict[str, Any]:
+    def until(self, status: Callable[[dict[str, Any]], bool], seconds: float = 90) -> dict[str, Any]:
         """What /ready says once `status` holds of it."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

@@ -133,6 +133,8 @@ def test_a_good_request_reaches_the_agent_and_its_answer_says_it_all(door: Door)
         ({"id": "S 1"}, "features", "is missing"),
         (GOOD | {"id": ""}, "id", "length >= 1"),
         (GOOD | {"id": 7}, "id", "Expected str"),
+        (GOOD | {"id": ["DE", ""]}, "id[1]", "length >= 1"),
+        (GOOD | {"id": []}, "id", "length >= 1"),
         (GOOD | {"id": "x" * 201}, "id", "length <= 200"),
         (GOOD | {"features": GOOD["features"] | {"wages": 1}}, "features.wages", "knows no such field"),  # type: ignore
         (GOOD | {"features": {"income": 1}}, "features.PAY 0", "is missing"),
@@ -205,7 +207,8 @@ def test_a_table_makes_features_optional(door: Door) -> None:
     http, agent = door(table="loans")
     assert http.post("/v1/score", json={"id": "S 1"}).status_code == 200
     assert http.post("/v1/score", json=GOOD).status_code == 200
-    assert [features for _, features in agent.asked] == [None, GOOD["features"]]
+    assert http.post("/v1/score", json={"id": ["DE", "1"]}).status_code == 200
+    assert agent.asked == [("S 1", None), ("S 1", GOOD["features"]), ("DE\x1f1", None)]
 
 
 def test_the_documents_describe_this_model_and_load_nothing_from_elsewhere(door: Door) -> None:

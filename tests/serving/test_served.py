@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
+import ssl
 import stat
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from serving_world import Served, World, serving
 
 from fednb import cli
 from fednb.policy import audit
 
+pytestmark = pytest.mark.slow
+
 ID = "S-017"
+TOKEN = "t" * 32
 
 
 def features(world: World, id: str = ID) -> dict[str, float]:
@@ -54,9 +64,14 @@ def test_which_model_answers_can_be_asked(world: World, regression: Served) -> N
     assert model["fallback"]["kind"] == "OwnLogisticRegression" and model["label"] == "bank.default"
 
 
-def test_points_and_reasons_of_a_scorecard_and_its_overrides(world: World) -> None:
+def test_points_and_reasons_of_a_scorecard_and_its_overrides_on_another_address(world: World, tmp_path: Path) -> None:
+    """Which takes a token and a certificate."""
     files = ("--model", world.folder / "card.json", "--fallback", world.folder / "spare.json")
-    with serving(world.bank, *files, "--reasons", 1, "--log-applicants") as served:
+    door = ("--host", "0.0.0.0", *opened(tmp_path), "--token", tmp_path / "token")
+    known = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+    with serving(world.bank, *files, *door, "--reasons", 1, "--log-applicants", verify=known, token=TOKEN) as served:
+        assert served.client.base_url.scheme == "https"
+        assert served.client.get("/ready", headers={"Authorization": "Bearer wrong"}).status_code == 401
         served.until(lambda said: said["federated"])
         answer = served.score(ID, features(world))
         (entry,) = [line for line in served.log() if line.get("request_id") == answer["request_id"]]
@@ -77,6 +92,25 @@ def test_points_and_reasons_of_a_scorecard_and_its_overrides(world: World) -> No
         (override,) = served.client.get("/v1/model").json()["overrides"]
         assert (override["column"], override["points"]) == ("income", -40.0)
         assert override["reason"] == "seasonal income is understated"
+
+
+def opened(folder: Path) -> tuple[object, ...]:
+    """A token, a key and a certificate for 0.0.0.0, and the options that name the latter two."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "fednb")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    made = made.not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=1))
+    where = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("0.0.0.0"))])
+    made = made.add_extension(where, critical=False)
+    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    pem = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    plain = serialization.NoEncryption()
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    for file, content in (("cert.pem", pem), ("key.pem", secret), ("token", f"{TOKEN}\n".encode())):
+        (folder / file).write_bytes(content)
+        (folder / file).chmod(0o600)
+    return "--certificate", folder / "cert.pem", "--key", folder / "key.pem"
 
 
 def test_every_answer_is_in_the_log_with_both_scores_and_no_features(

@@ -15,6 +15,8 @@ from fednb.errors import ConfigError
 from fednb.models import saved
 from fednb.serving.run import Options, run
 
+pytestmark = pytest.mark.slow
+
 ID = "S-017"
 
 

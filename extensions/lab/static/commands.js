@@ -51,14 +51,16 @@ export function addCommands(app, { current, inboxes, palette, choosePlace, tryCe
     await commands.execute("terminal:open", { name: terminal.name });
   });
 
-  add("insert-party-cell", "Insert a Party Cell", "A cell below that runs at a party", withNotebook(({ panel, link }) => {
+  add("insert-party-cell", "Insert a Party Cell", "A cell below that runs at a party", withNotebook(async ({ panel, link }) => {
     const notebook = panel.content;
     NotebookActions.insertBelow(notebook);
-    const source = `%%party ${link.parties[0] || "NAME"}\n`;
-    notebook.activeCell.model.sharedModel.setSource(source);
+    const cell = notebook.activeCell;
+    cell.model.sharedModel.setSource(`%%party ${link.parties[0] || "NAME"}\n`);
+    await cell.ready; // until then it has no editor
+    await new Promise(requestAnimationFrame); // the palette gives the focus back when it closes
     notebook.mode = "edit";
-    const { editor } = notebook.activeCell;
-    if (editor) editor.setCursorPosition({ line: 1, column: 0 });
+    cell.editor.setCursorPosition({ line: 1, column: 0 });
+    cell.editor.focus();
   }));
 
   add("choose-member", "Choose Where the Cell Runs", "A menu of members for the selected cell", withNotebook(choosePlace));

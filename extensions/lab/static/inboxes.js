@@ -2,8 +2,10 @@
 // opened counts once. Decisions are the kernel's, which can read the member's keys; this page only names them.
 
 export class Inboxes {
-  // `changed()` after each change; `arrived(count)` when requests have come that this page had not seen
-  constructor(changed, arrived) {
+  // `changed()` after each change; `arrived(count)` when requests have come that this page had not seen; `noted(news)` for
+  // what an owner's kernel has to say
+  constructor(changed, arrived, noted = () => undefined) {
+    this._noted = noted;
     this._changed = changed;
     this._arrived = arrived;
     this._links = new Map(); // link -> how to stop listening
@@ -38,7 +40,8 @@ export class Inboxes {
     if (kind === "case") this.cases.set(key(news.home, news.request), news);
     else if (kind === "tried") this.tried.set(key(news.home, news.request), news);
     else if (kind === "inbox") this._notice();
-    else if (kind !== "lost" && kind !== "note") return;
+    else if (kind === "note" && link.inboxes.length) this._noted(news);
+    else if (kind !== "lost") return;
     this._changed();
   }
 

@@ -6,7 +6,7 @@
 
 const TARGET = "fednb.lab";
 const VERSION = 1;
-const PATIENCE = 2000; // milliseconds for a subshell, before a question goes the ordinary way
+const PATIENCE = 15000; // milliseconds for a subshell, before a question goes the ordinary way
 
 const strange = new Set();
 
@@ -160,6 +160,8 @@ export class Link {
       this._subshell = (async () => {
         await within(comm.subshellStarted, 500);
         if (comm.subshellId) return comm.subshellId;
+        const info = await within(kernel.info, 500); // a busy kernel has not told yet
+        if (info && !(info.supported_features || []).includes("kernel subshells")) return null;
         const names = { username: kernel.username, session: kernel.clientId };
         const request = this._messages.createMessage(
           { msgType: "create_subshell_request", channel: "control", ...names, content: {} });

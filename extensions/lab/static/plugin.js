@@ -23,15 +23,15 @@ export function supported(name, version) {
 
 export async function plugin(shared) {
   const names = ["@lumino/widgets", "@lumino/commands", "@jupyterlab/notebook", "@jupyterlab/apputils", "@jupyterlab/services",
-    "@jupyterlab/ui-components", "@jupyterlab/outputarea"];
-  const [widgets, lumino, notebook, apputils, services, ui, outputs] = await Promise.all(names.map(shared));
+    "@jupyterlab/ui-components", "@jupyterlab/outputarea", "@jupyterlab/application"];
+  const [widgets, lumino, notebook, apputils, services, ui, outputs, application] = await Promise.all(names.map(shared));
   return [{
     id: "fednb-lab:plugin",
     description: "Cells that run at other parties, and the federation beside the notebook.",
     autoStart: true,
     requires: [notebook.INotebookTracker],
-    optional: [apputils.ICommandPalette, apputils.IToolbarWidgetRegistry],
-    activate: (app, tracker, palette, toolbars) => {
+    optional: [apputils.ICommandPalette, apputils.IToolbarWidgetRegistry, application.ILayoutRestorer],
+    activate: (app, tracker, palette, toolbars, restorer) => {
       if (!supported(app.name, app.version)) {
         const known = Object.entries(SUPPORTED).map(([name, [from, to]]) => `${name} from ${from.join(".")}, below ${to[0]}`);
         const text = `fednb's extension knows ${known.join("; ")}. This is ${app.name} ${app.version}: it stays out of the way.`;
@@ -39,12 +39,12 @@ export async function plugin(shared) {
         apputils.Notification.warning(text, { autoClose: false });
         return;
       }
-      activate(app, tracker, palette, toolbars, { ...widgets, ...lumino, ...notebook, ...apputils, ...services, ...ui, ...outputs });
+      activate(app, tracker, { palette, toolbars, restorer }, { ...widgets, ...lumino, ...notebook, ...apputils, ...services, ...ui, ...outputs });
     },
   }];
 }
 
-function activate(app, tracker, palette, toolbars, lab) {
+function activate(app, tracker, { palette, toolbars, restorer }, lab) {
   performance.mark("fednb-lab:activate");
   for (const name of ["style.css", "training.css"]) {
     const style = document.createElement("link");
@@ -91,6 +91,7 @@ function activate(app, tracker, palette, toolbars, lab) {
   side.node.setAttribute("role", "region");
   side.node.setAttribute("aria-label", "Federation");
   app.shell.add(side, "left", { rank: 150, type: "Federation" });
+  if (restorer) restorer.add(side, side.id); // a page that is loaded again shows it where it was shown
   const inboxes = new Inboxes(() => {
     const count = inboxes.waiting;
     const words = count === 1 ? "1 request waits for you" : `${count} requests wait for you`;
@@ -100,7 +101,7 @@ function activate(app, tracker, palette, toolbars, lab) {
   }, (count) => lab.Notification.info(count === 1 ? "An analyst's request waits for you." : `${count} requests of analysts wait for you.`, {
     autoClose: 8000,
     actions: [{ label: "Show", caption: "Show the federation's sidebar", callback: () => app.shell.activateById(side.id) }],
-  }));
+  }), (news) => sidebar.say(news));
   const sidebar = new Sidebar(side.node, inboxes, {
     connect: () => app.commands.execute("fednb:connect"),
     demo: () => app.commands.execute("fednb:start-demo"),

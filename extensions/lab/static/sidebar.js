@@ -53,13 +53,16 @@ export class Sidebar {
     this._shape = null;
     this._note.textContent = "";
     this._stop = link && link.listen((kind, news) => {
-      if (kind === "note") {
-        this._note.textContent = news.text;
-        this._note.classList.toggle("fednb-lab-bad", Boolean(news.failed));
-      }
+      if (kind === "note") this.say(news);
       this.later();
     });
     this.draw();
+  }
+
+  // An answer in words.
+  say({ text, failed }) {
+    this._note.textContent = text;
+    this._note.classList.toggle("fednb-lab-bad", Boolean(failed));
   }
 
   select(cell) {

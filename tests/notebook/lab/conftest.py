@@ -307,11 +307,12 @@ class Book:
         expect(indicator).to_have_attribute("data-status", "idle", timeout=timeout)
 
     def beside(self, path: str) -> None:
-        """Open another notebook in the same page, in front."""
+        """Open another notebook in the same page, of the folder that the file browser shows; it is in front then."""
+        name = path.rpartition("/")[2]
         if not self.page.locator(".jp-DirListing").is_visible():
             self.page.get_by_role("tab", name="File Browser").click()
-        self.page.locator(".jp-DirListing").get_by_text(path, exact=True).dblclick()
-        expect(self.page.get_by_role("tab", name=path)).to_have_attribute("aria-selected", "true")
+        self.page.locator(".jp-DirListing").get_by_text(name, exact=True).dblclick()
+        expect(self.page.get_by_role("tab", name=name)).to_have_attribute("aria-selected", "true")
         self.front.locator(".jp-CodeCell .cm-content").first.wait_for()
         self.idle()
 

@@ -49,10 +49,7 @@ def test_the_demo_runs_in_the_page_and_the_sidebar_keeps_up(book: Any, jupyter: 
         end = folder / RESULT  # the last but one cell writes it
         book.idle(timeout=MINUTES)
         # beside it, another notebook of another federation: each has its own in the sidebar
-        other = jupyter.notebook("another", "%fed connect")
-        book.page.get_by_role("tab", name="File Browser").click()
-        book.page.get_by_role("button", name="/", exact=True).first.click()
-        book.beside(other)
+        book.beside(jupyter.notebook("demo/another", "%fed connect"))
         book.done(0)
         expect(book.section("members").locator("[data-member=vault]")).to_be_visible()
         book.page.get_by_role("tab", name=demo.NOTEBOOK).click()

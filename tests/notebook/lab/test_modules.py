@@ -118,6 +118,24 @@ def test_a_cells_state_is_said_in_words(
     assert (found["text"], found["time"]) == (said, time)
 
 
+def test_a_home_that_two_notebooks_opened_counts_once_and_what_came_is_told_once(module: Any) -> None:
+    code = """m => {
+        const link = (inboxes) => ({ inboxes, hear: null, listen(hear) { this.hear = hear; return () => undefined; } });
+        const asks = (home, ...ids) => ({ home, requests: ids.map(id => ({ id, state: 'pending' })) });
+        const one = link([asks('/a', 1, 2)]), two = link([asks('/a', 1, 2), asks('/b', 3)]);
+        const arrived = [], counts = [], notes = [];
+        const changed = () => counts.push(inboxes.waiting);
+        const inboxes = new m.Inboxes(changed, n => arrived.push(n), n => notes.push(n.text));
+        inboxes.add(one); inboxes.add(two);
+        one.hear('inbox', {}); two.hear('inbox', {}); two.hear('inbox', {}); one.hear('runs', {});
+        one.inboxes = [asks('/a', 2, 4)];
+        one.hear('inbox', {}); two.hear('note', { text: 'done' });
+        inboxes.remove(one); inboxes.remove(two);
+        return [arrived, counts, notes];
+    }"""
+    assert module("inboxes.js", code) == [[3, 1], [3, 3, 3, 3, 3, 3, 0], ["done"]]
+
+
 @pytest.mark.parametrize(
     ("name", "version", "known"),
     [

@@ -111,7 +111,7 @@ def test_a_page_reloaded_in_mid_run_shows_the_progress_again_and_can_cancel(
     expect(run).to_contain_text("work 2 of 10")
     book.page.reload()
     book.page.wait_for_selector(".jp-Notebook .jp-CodeCell .cm-content >> visible=true")
-    book.sidebar()
+    expect(book.page.locator("#fednb-sidebar")).to_be_visible()  # where it was
     expect(run).to_contain_text("work 2 of 10")
     gate.open_gate(2)
     expect(run).to_contain_text("work 3 of 10")
@@ -331,7 +331,8 @@ def palette(book: Any, text: str) -> None:
     field = book.page.locator(".lm-CommandPalette-input")
     expect(field).to_be_visible()
     field.fill(text)
-    expect(book.page.locator(".lm-CommandPalette-itemLabel").first).to_be_visible()
+    found = book.page.locator(".lm-CommandPalette-itemLabel")
+    expect(found.first).to_have_text(re.compile(text, re.IGNORECASE))
 
 
 def test_the_demo_is_started_in_a_terminal(book: Any, jupyter: Any) -> None:

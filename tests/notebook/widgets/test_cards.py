@@ -17,6 +17,7 @@ from fednb.federation.views import (
     BinningView,
     Calibration,
     Coefficients,
+    ComparisonView,
     EnsembleView,
     Estimate,
     EvaluationView,
@@ -121,6 +122,16 @@ VIEWS: dict[str, AnyView] = {
     "an ensemble": ensemble(history={"loss": [0.6, 0.5], "validation_loss": [0.7, 0.65]}, evaluation=evaluation()),
     "a bare ensemble": EnsembleView(title="e"),
     "a stranger's ensemble": ensemble(EVIL, EVIL, metric=EVIL, label=EVIL, notes=[EVIL], history={"loss": [1.0]}),
+    "a comparison": ComparisonView(results={"bank only": evaluation(), "federated": evaluation()}, title="t"),
+    "runs": ComparisonView(
+        results=dict.fromkeys(("a", "b", "c"), EvaluationView(auc=Estimate(value=0.7), ks=Estimate(value=None))),
+        curve="gradient norm",
+        curves={"a": [1.0, None, 0.001], "b": [], "c": [2.0]},
+    ),
+    "no runs": ComparisonView(results={}),
+    "a stranger's comparison": ComparisonView(
+        results={EVIL: evaluation(name=EVIL)}, title=EVIL, curve=EVIL, curves={EVIL: [1.0, 2.0]}
+    ),
     "bins": BinningView(
         features=[binned("bank", f"x{k}", 3 + k, dropped="one bin only" if k > 4 else "") for k in range(20)],
         label="bank.default",
