@@ -46,8 +46,10 @@ def train(rows: int) -> float:
 
     params = protocol.LogisticParams(max_iter=1, sigmoid="coarse")
     roles = {
-        member: lambda link, member=member: lr.FUNCTIONS[member](link, data[member], params, Run(name="b"))
-        for member in data
+        member: lambda link, role=protocol.PROTOCOL.roles[lr.ROLES[member]], own=own: role.play(
+            link, own, params, Run(name="b")
+        )
+        for member, own in data.items()
     }
     play(roles, lr.CAST, timeout=None)
     return time.process_time() - began[0]

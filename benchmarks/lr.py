@@ -4,20 +4,23 @@
 
 All three members run in this process over the loopback network, with the encoding, checking and decoding of every
 message. With --threads 1 seconds are those of the processor, for all members together; with more they are the wall's,
-so leave the machine alone. The generated data has 13 + 10 features; --data names a folder with FATE's default_credit
+so leave the machine alone. With N threads the process may use N cores only: the wall's seconds with one and with two
+say what a second core gains. The generated data has 13 + 10 features; --data names a folder with FATE's default_credit
 files (guest and host), trained on 21,000 rows as well.
 
 phe does the first-order iteration as its users write it, on floats: encrypt a score for each row, subtract the label's
 part, randomise, and multiply each by each feature at both parties; no packing. Its cost is the same for every row, so
-it is measured on a slice in the same run and multiplied. Ours beside it is the packed coarse iteration; a fine one
-stands in the next column. "bytes" is how many times fewer it sends than phe's two numbers a row, "same" than its own
-five numbers a row would be unpacked.
+it is measured on a slice in the same run and multiplied. Ours beside it is three: "first" is the packed first-order
+iteration, with one function of the passive party's score for each row; it sends as little as there is to send, and
+stands here as a measure only. "coarse" and "fine" are those that a fit consists of. "ratio" is how many times as long
+phe takes, and "fewer" how many times the bytes of phe's two numbers a row, for the first-order and the coarse one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import time
@@ -31,9 +34,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from fednb.crypto.backend import describe
+from fednb.protocols import four_steps
 from fednb.protocols import vertical_logistic as protocol
-from fednb.protocols.base import Dataset, Outcome, RunContext
+from fednb.protocols.base import Dataset, Outcome, Role, RunContext
 from fednb.protocols.features import Scaling
+from fednb.protocols.separable import Expansion
+from fednb.protocols.steps import Stage
 from fednb.wire.link import Link
 from fednb.wire.loopback import play
 
@@ -65,11 +71,28 @@ def default_credit(folder: Path, rows: int = 21_000) -> tuple[list[np.ndarray], 
     return [guest[order, 2:], host[order, 1:]], guest[order, 1]
 
 
+class FirstOrder(protocol.Logistic):
+    """One function of each score crosses, and what it is multiplied with."""
+
+    @staticmethod
+    def expansion(stage: Stage) -> Expansion:
+        return Expansion((0.0,))
+
+
 class Fit:
     """One fit by its three roles, on the first `rows` rows."""
 
-    def __init__(self, parts: list[np.ndarray], y: np.ndarray, rows: int, bits: int, threads: int) -> None:
-        params = protocol.LogisticParams(key_bits=bits, insecure_short_key=bits < 2048)
+    def __init__(
+        self,
+        parts: list[np.ndarray],
+        y: np.ndarray,
+        rows: int,
+        bits: int,
+        threads: int,
+        roles: dict[str, Role] = protocol.PROTOCOL.roles,
+        **options: Any,
+    ) -> None:
+        params = protocol.LogisticParams(key_bits=bits, insecure_short_key=bits < 2048, **options)
         clock = time.process_time if threads == 1 else time.perf_counter
         ticks: list[float] = []
 
@@ -79,7 +102,7 @@ class Fit:
 
         def role(member: str, data: Dataset) -> Callable[[Link], Outcome]:
             run = RunContext(threads=threads, emit=tick if member == "agency" else None)
-            return lambda link: protocol.PROTOCOL.roles[ROLES[member]].play(link, data, params, run)
+            return lambda link: roles[ROLES[member]].play(link, data, params, run)
 
         names = [tuple(f"x{j}" for j in range(X.shape[1])) for X in parts]
         data = {
@@ -88,19 +111,19 @@ class Fit:
             "coordinator": Dataset(),
         }
         record: list[tuple[str, str, str, int]] = []
-        start = clock()
+        start, wall = clock(), time.perf_counter()
         out = play({member: role(member, own) for member, own in data.items()}, CAST, record=record, timeout=None)
-        self.seconds = clock() - start
+        self.seconds, self.wall = clock() - start, time.perf_counter() - wall
         self.iterations = int(out["bank"].public["n_iter"])
         self.megabytes = sum(size for *_, size in record) / 1e6
         # the first tick is the end of the first iteration, which also fills the tables of the keys
         spent = np.diff(ticks)
-        sizes = np.array([size for _, _, kind, size in record if kind == "Residuals"])
-        fine = sizes > 1.2 * sizes[0]
+        sizes = np.array([[size for *_, kind, size in record if kind == wanted] for wanted in ("Scores", "Residuals")])
+        sent = sizes.sum(axis=0).reshape(self.iterations, -1).sum(axis=1)  # rows travel in parts
+        fine = sent > 1.2 * sent[0]
         self.coarse = float(np.median(spent[~fine[1:]]))
         self.fine = float(np.median(spent[fine[1:]])) if fine.any() else float("nan")
-        self.coarse_megabytes = sum(size for *_, kind, size in record if kind in ("Scores", "Residuals")) / 1e6
-        self.coarse_megabytes *= float(sizes[0] / sizes.sum())
+        self.coarse_megabytes = float(sent[0]) / 1e6
         self.difference = self._beside_scikit_learn(out, parts, y, rows)
 
     @staticmethod
@@ -146,38 +169,57 @@ def main() -> None:
     if options.data and (options.data / "default_credit_hetero_guest.csv").exists():
         cases.append(("default_credit", 21_000, *default_credit(options.data)))
 
+    cores = sorted(os.sched_getaffinity(0))
+    if max(options.threads) > len(cores):
+        parser.error(f"this machine has {len(cores)} cores")
+    first_order = four_steps.roles(FirstOrder)
     print(describe())
     their_key, _ = phe.generate_paillier_keypair(n_length=options.bits)
     print(
-        f"{'data':15s}{'rows':>8s}{'threads':>8s}{'fit s':>9s}{'iterations':>11s}{'MB':>8s}"
-        f"{'coarse s':>9s}{'µs/row':>8s}{'fine s':>8s}{'AUC - sklearn':>14s}"
-        f"{'phe epoch s':>12s}{'ratio':>8s}{'bytes':>8s}{'same':>8s}"
+        f"{'data':15s}{'rows':>8s}{'threads':>8s}{'fit s':>8s}{'wall s':>8s}{'iterations':>11s}{'MB':>7s}"
+        f"{'AUC - sklearn':>14s}{'phe epoch s':>12s}{'first s':>9s}{'ratio':>7s}{'fewer':>8s}"
+        f"{'coarse s':>10s}{'ratio':>7s}{'fewer':>8s}{'fine s':>8s}"
     )
     lines = []
     for name, rows, parts, y in cases:
         widths = tuple(X.shape[1] for X in parts)
+        unpacked = 2 * rows * options.bits / 4 / 1e6  # a score and a residual for each row
         for threads in options.threads:
-            fits, ratios = [], []
+            os.sched_setaffinity(0, cores[:threads])
+            rounds = []
             for _ in range(options.rounds):
-                row = phe_row(their_key, widths)
-                fits.append(Fit(parts, y, rows, options.bits, threads))
-                ratios.append(row * rows / fits[-1].coarse)
-            figures = {
-                key: statistics.median(getattr(fit, key) for fit in fits)
-                for key in ("seconds", "iterations", "megabytes", "coarse", "fine", "difference")
-            }
-            ratio = statistics.median(ratios)
-            unpacked = 2 * rows * options.bits / 4 / 1e6  # a score and a residual for each row
-            fewer = unpacked / fits[-1].coarse_megabytes
-            same = 2.5 * fewer  # the coarse iteration's own two vectors of scores and three of residuals, unpacked
+                epoch = phe_row(their_key, widths) * rows
+                first = Fit(parts, y, rows, options.bits, threads, first_order, max_iter=4, sigmoid="coarse")
+                fit = Fit(parts, y, rows, options.bits, threads)
+                rounds.append(
+                    {
+                        "seconds": fit.seconds,
+                        "wall": fit.wall,
+                        "iterations": fit.iterations,
+                        "megabytes": fit.megabytes,
+                        "difference": fit.difference,
+                        "phe": epoch,
+                        "first": first.coarse,
+                        "first_ratio": epoch / first.coarse,
+                        "first_fewer": unpacked / first.coarse_megabytes,
+                        "coarse": fit.coarse,
+                        "coarse_ratio": epoch / fit.coarse,
+                        "coarse_fewer": unpacked / fit.coarse_megabytes,
+                        "fine": fit.fine,
+                    }
+                )
+            f = {key: statistics.median(figures[key] for figures in rounds) for key in rounds[0]}
             print(
-                f"{name:15s}{rows:8,d}{threads:8d}{figures['seconds']:9.1f}{figures['iterations']:11.0f}"
-                f"{figures['megabytes']:8.1f}{figures['coarse']:9.2f}{1e6 * figures['coarse'] / rows:8.1f}"
-                f"{figures['fine']:8.2f}{figures['difference']:+14.4f}{ratio * figures['coarse']:12.0f}{ratio:7.0f}×"
-                f"{fewer:7.1f}×{same:7.1f}×",
+                f"{name:15s}{rows:8,d}{threads:8d}{f['seconds']:8.1f}{f['wall']:8.1f}{f['iterations']:11.0f}"
+                f"{f['megabytes']:7.1f}{f['difference']:+14.4f}{f['phe']:12.0f}"
+                f"{f['first']:9.2f}{f['first_ratio']:6.0f}×{f['first_fewer']:7.1f}×"
+                f"{f['coarse']:10.2f}{f['coarse_ratio']:6.0f}×{f['coarse_fewer']:7.1f}×{f['fine']:8.2f}",
                 flush=True,
             )
-            lines.append({"data": name, "rows": rows, "threads": threads, "ratio": ratio, "fewer": fewer, **figures})
+            lines.append({"data": name, "rows": rows, "threads": threads, **f})
+        alone = [line["wall"] for line in lines if line["data"] == name and line["rows"] == rows]
+        if len(alone) > 1:
+            print(f"{name}, {rows:,} rows: {alone[0] / alone[-1]:.2f} times as fast on {options.threads[-1]} cores")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:,.0f} MB")
     print(json.dumps(lines))
 

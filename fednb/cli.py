@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import os
 import signal
@@ -81,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     party.add_argument("--sockets", type=Path, help=argparse.SUPPRESS)
     party.add_argument("--managed", action="store_true", help=argparse.SUPPRESS)
 
+    _serve_arguments(command("serve", _serve, SERVE))
+
     doctor = command("doctor", _doctor, "Say which members of a federation are up, and how far away.")
     doctor.add_argument(
         "--escapes", action="store_true", help="only try every known way out of the sandbox that kernels run in"
@@ -147,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         "--witness", type=Path, action="append", default=[], metavar="FILE",
         help="verify, export: another member's audit/witnessed.jsonl, which holds heads of this log",
     )  # fmt: skip
+    audit.add_argument("--scores", action="store_true", help="the log of fednb serve instead")
     audit.add_argument("--format", choices=["html", "json"], default="html", help="export: default html")
     audit.add_argument("--output", type=Path, metavar="FILE", help="export: default standard output")
     audit.add_argument("--text", metavar="DIGEST", help="erase: which cell's text or output, as in the log")
@@ -166,6 +170,66 @@ def _parser() -> argparse.ArgumentParser:
     kernels.add_argument("--profile", default="", metavar="FILE", help="that party's federation file or home")
     kernels.add_argument("--owner", type=Path, metavar="HOME", help="also a kernel with this member's inbox")
     return parser
+
+
+SERVE = """\
+Score single applicants over HTTP, at the party with the label: POST /v1/score, described at /docs.
+It runs beside its member (fednb party, fednb up), which keeps keys, model and tables."""
+
+
+def _serve_arguments(serve: argparse.ArgumentParser) -> None:
+    serve.formatter_class = argparse.RawDescriptionHelpFormatter
+    serve.epilog = (
+        "Every answer has a status: federated (all parties took part), fallback (the own model answered) or refused.\n"
+        "Each is written to HOME/scores before it leaves; fednb audit verify HOME --scores checks that log."
+    )
+    serve.add_argument("home", type=Path, metavar="HOME", help="of the party with the label; its member must be up")
+    serve.add_argument("--model", type=Path, required=True, metavar="FILE", help="as model.save wrote it")
+    serve.add_argument("--table", metavar="NAME", help="of the party's own, for applicants without features")
+    serve.add_argument("--reasons", type=int, default=0, metavar="N", help="of a scorecard, by party, up to 4")
+    serve.add_argument("--refresh", type=float, default=60.0, metavar="MINUTES", help="others' rows anew (default: 60)")
+    missing = serve.add_argument_group("when another party is missing")
+    missing.add_argument("--fallback", type=Path, metavar="FILE", help="a model of this party alone, as save wrote it")
+    missing.add_argument(
+        "--fallback-on", metavar="CAUSES",
+        help="only for these: missing,preparing,timeout,refused,absent,data (default: all)",
+    )  # fmt: skip
+    missing.add_argument("--timeout", type=float, default=5.0, metavar="S", help="for one applicant (default: 5)")
+    callers = serve.add_argument_group("callers")
+    callers.add_argument("--host", default="127.0.0.1", help="other than loopback needs --token and --certificate")
+    callers.add_argument("--port", type=int, default=8731, help="0: any free one (default: 8731)")
+    callers.add_argument("--token", type=Path, metavar="FILE", help="mode 600; callers send what it holds")
+    callers.add_argument("--certificate", type=Path, metavar="FILE", help="PEM, with its chain")
+    callers.add_argument("--key", type=Path, metavar="FILE", help="the certificate's, PEM")
+    serve.add_argument("--log-applicants", action="store_true", help="write ids and features into the log, too")
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    from fednb.federation import process
+    from fednb.serving import run as serving
+
+    options = serving.Options(
+        home=parsed.home,
+        model=parsed.model,
+        fallback=parsed.fallback,
+        table=parsed.table,
+        reasons=parsed.reasons,
+        host=parsed.host,
+        port=parsed.port,
+        token=parsed.token,
+        certificate=parsed.certificate,
+        key=parsed.key,
+        timeout=parsed.timeout,
+        refresh=60 * parsed.refresh,
+        log_applicants=parsed.log_applicants,
+    )
+    if parsed.fallback_on is not None:
+        options = dataclasses.replace(options, falls_back_on=tuple(parsed.fallback_on.split(",")))
+
+    def ready(address: str) -> None:
+        print(f"serving at {address}, described at {address}/docs", flush=True)
+
+    return process.main(lambda: serving.run(options, ready), parsed.home.name, managed=False)
 
 
 def _demo(parsed: argparse.Namespace) -> int:
@@ -426,14 +490,15 @@ def _audit(parsed: argparse.Namespace) -> int:
     from fednb.wire.keys import MemberHome
 
     home = MemberHome.load(parsed.home)
-    folder = audited.folder(home)
+    log: audited.Log = "scores" if parsed.scores else "audit"
+    folder = audited.folder(home, log)
     if parsed.action == "erase":
         if not parsed.text or not parsed.reason:
             raise ConfigError("erasing needs --text DIGEST (as in the log) and --reason WHY, which the log will keep.")
         audit.AuditLog(folder, home.name, home.identity.sign).erase(parsed.text, parsed.reason)
         print(f"erased {parsed.text}")
         return OK
-    checked = audited.check(home, parsed.witness)
+    checked = audited.check(home, parsed.witness, log)
     found = checked.verdict
     if parsed.action == "export":
         content = (

@@ -32,6 +32,8 @@ void squares_store(context c, const uint64_t *in, uint8_t *bytes, size_t width, 
 /* out[i] = a[i]·b[index[i]], or a[i]·b[i] without an index; out may be a */
 void squares_multiply(context c, const uint64_t *a, const uint64_t *b, const int64_t *index, uint64_t *out,
                       size_t count);
+/* out[i] = the product of those values whose bit is set in i, the last value's bit being the lowest; 2**count of them */
+void squares_combine(context c, const uint64_t *values, size_t count, uint64_t *out);
 void squares_square(context c, const uint64_t *a, size_t times, uint64_t *out, size_t count);
 /* tables[lane][cells[step][lane]] *= values[starts[lane] + step]; a cell of -1 leaves its lane's table alone */
 void squares_buckets(context c, const uint64_t *values, const int64_t *starts, const int32_t *cells, size_t steps,

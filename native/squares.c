@@ -409,6 +409,23 @@ LANES void squares_multiply(context c, const uint64_t *a, const uint64_t *b, con
     }
 }
 
+LANES void squares_combine(context c, const uint64_t *values, size_t count, uint64_t *out)
+{
+    modulus q;
+    open_context(c, &q);
+    const size_t words = 2 * q.limbs;
+    v x[2 * MAX_LIMBS], y[2 * MAX_LIMBS];
+    memcpy(out, q.one, words * sizeof(uint64_t));
+    for (size_t done = 1, value = count; value-- > 0; done *= 2) {
+        spread_word(words, values + value * words, y);
+        for (size_t i = 0; i < done; i += 8) {
+            gather_rows(words, out, i, done, x);
+            multiply8(&q, x, y, x);
+            scatter_rows(words, x, out + done * words, i, done);
+        }
+    }
+}
+
 LANES void squares_square(context c, const uint64_t *a, size_t times, uint64_t *out, size_t count)
 {
     modulus q;

@@ -14,7 +14,7 @@ from fednb.version import __version__
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = "demo up hub party doctor runs kernels audit policy inbox invite join members"
+    commands = "demo up hub party doctor runs kernels audit policy inbox invite join members serve"
     for command in commands.split():
         with pytest.raises(SystemExit) as ended:
             cli.main([command, "--help"])

@@ -234,8 +234,10 @@ def test_rules_on_runs_hold_where_a_file_says_them_and_are_safe_where_it_does_no
         ("agency",),
     )
     assert rules.decrypted_per_row == parties["agency"].rules.decrypted_per_row == 2.0
-    plain = config.parse(GOOD, folder / "federation.toml").parties["bank"].rules
-    assert plain == config.RulesConfig() and plain.decrypted_per_row == 0.5 and not plain.other_ids
+    assert parties["bank"].rules.cell_columns, "its cells read every row: it is open"
+    plain = config.parse(GOOD, folder / "federation.toml").parties["agency"].rules
+    assert plain == config.RulesConfig() and not plain.cell_columns
+    assert plain.decrypted_per_row == 0.5 and not plain.other_ids
 
 
 @pytest.mark.parametrize(
@@ -261,3 +263,36 @@ def test_budgets_of_an_analyst_are_read(folder: Path) -> None:
     permit = (config.parse(text, folder / "federation.toml").parties["bank"].analysts or {})["ann"]
     assert (permit.runs_a_day, permit.decrypted) == (5, 0)
     assert "runs_a_day" in refusal(folder, text.replace("= 5", "= -5"))
+
+
+ONLINE = """[party.agency.online.bank]
+table = "invoices"
+models = ["c0ffee"]
+requests_a_day = 10
+"""
+
+
+def test_another_partys_service_may_ask_what_a_section_of_its_own_says(folder: Path) -> None:
+    def parsed(text: str) -> config.FederationConfig:
+        return config.parse(text, folder / "federation.toml")
+
+    assert parsed(GOOD).parties["agency"].online == {}
+    (permit,) = parsed(GOOD + ONLINE).parties["agency"].online.values()
+    assert (permit.table, permit.models, permit.requests_a_day, permit.reasons) == ("invoices", ("c0ffee",), 10, 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"invoices"', '"invoice"', ["party.agency.online.bank.table", "is no table of agency"]),
+        ("= 10", "= -1", ["requests_a_day", ">= 0"]),
+        ("requests_a_day = 10", "", ["requests_a_day", "is missing"]),
+        ('["c0ffee"]', '["../x"]', ["models", "neither the id of a saved model"]),
+        ("= 10", "= 10\nreasons = 5", ["reasons", "<= 4"]),
+        ("= 10", "= 10\nreason = 1", ["unknown key", "Did you mean 'reasons'?"]),
+        ("online.bank", "online.agency", ["own service needs no permit"]),
+    ],
+)
+def test_a_permit_that_is_none_is_refused(folder: Path, old: str, new: str, words: list[str]) -> None:
+    said = refusal(folder, GOOD + ONLINE.replace(old, new))
+    assert all(word in said for word in words), said

@@ -28,8 +28,9 @@ LAYERS = {
     "federation": {"wire", "policy", "protocols", "config"},
     "models": {"federation", "protocols", "config"},
     "notebook": {"models", "federation", "policy", "protocols", "crypto", "wire", "config"},
+    "serving": {"models", "federation", "policy", "wire", "config"},
     "demo": {"notebook", "models", "federation", "protocols", "wire", "config"},
-    "cli": {"demo", "notebook", "models", "federation", "policy", "protocols", "crypto", "wire", "config"},
+    "cli": {"demo", "serving", "notebook", "models", "federation", "policy", "protocols", "crypto", "wire", "config"},
     "__main__": {"cli"},
     "__init__": {"notebook", "models", "federation"},  # late and on demand only
 }
@@ -51,6 +52,8 @@ KEPT_IN = {
     "distributed": {"federation.cluster"},
     "optbinning": {"protocols.merging"},
     "mlflow": {"federation.tracking"},
+    "starlette": {"serving"},
+    "uvicorn": {"serving"},
     "asyncio": {"federation", "notebook", "demo"},
     "nbclient": {"demo"},
     "nbformat": {"demo"},

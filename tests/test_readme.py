@@ -77,9 +77,9 @@ def test_the_federation_file_in_the_docs_is_valid_and_names_every_key(tmp_path: 
 
     sections = (
         reader._Federation, reader._Party, reader._Coordinator, reader._Analyst, reader._Table, reader._Permit,
-        config.LimitsConfig,
+        reader._Online, config.LimitsConfig,
     )  # fmt: skip
-    keys = {field for section in sections for field in section.__struct_fields__} - {"analysts", "limits"}
+    keys = {field for section in sections for field in section.__struct_fields__} - {"analysts", "limits", "online"}
     assert {key for key in keys if not re.search(rf"^(# )?{key} = ", text, flags=re.M)} == set()
 
 

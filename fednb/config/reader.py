@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -29,6 +29,7 @@ from fednb.config.sections import (
     GuardConfig,
     LimitsConfig,
     Mode,
+    OnlineConfig,
     PartyConfig,
     PermitConfig,
     RulesConfig,
@@ -89,6 +90,7 @@ class _Party(msgspec.Struct, forbid_unknown_fields=True):
     tables: dict[str, dict[str, Any]] = {}
     guard: dict[str, Any] = {}
     analysts: dict[str, dict[str, Any]] = {}
+    online: dict[str, dict[str, Any]] = {}
 
 
 class _Permit(msgspec.Struct, forbid_unknown_fields=True):
@@ -98,6 +100,13 @@ class _Permit(msgspec.Struct, forbid_unknown_fields=True):
     cells: bool = False
     runs_a_day: Whole | None = None
     decrypted: Whole | None = None
+
+
+class _Online(msgspec.Struct, forbid_unknown_fields=True):
+    table: str
+    models: list[str]
+    requests_a_day: Whole
+    reasons: Annotated[int, msgspec.Meta(ge=0, le=4)] = 0
 
 
 class _Rules(RulesConfig, frozen=True, forbid_unknown_fields=True):
@@ -206,8 +215,10 @@ class _Reader:
         for index, what in enumerate(section.release):
             if what not in RELEASES:
                 self.fail((*at, "release"), f"item {index + 1}, {what!r}, is not one of {_listed(RELEASES)}.")
-        install, rules = self._rules((*at, "protocols"), section.protocols, quota)
         mode = self._mode((*at, "mode"), section.mode or ("protocol-only" if loopback else "guarded"), loopback)
+        # cells of an open party read all rows anyway
+        defaults = {"decrypted_per_row": quota, "cell_columns": mode == "open"}
+        install, rules = self._rules((*at, "protocols"), section.protocols, defaults)
         if section.approval and mode == "open":
             self.fail((*at, "approval"), 'a party in mode "open" runs every cell without asking anybody.')
         return PartyConfig(
@@ -224,19 +235,20 @@ class _Reader:
             tables={table: self._table((*at, "tables", table), table) for table in self._names((*at, "tables"))},
             guard=self._guard((*at, "guard")) if section.guard else GuardConfig(),
             analysts=self._permits((*at, "analysts"), loopback),
+            online={who: self._online((*at, "online", who), section) for who in self._names((*at, "online"))},
         )
 
     def _rules(
-        self, at: tuple[str, ...], found: list[str] | dict[str, Any], quota: float
+        self, at: tuple[str, ...], found: list[str] | dict[str, Any], defaults: dict[str, Any]
     ) -> tuple[tuple[str, ...], RulesConfig]:
         """What is installed, and the rules; a section within them is about the protocol that it names.
 
-        quota : of decryptions, as this file has the coordinator keep it: the party's own, unless it says otherwise.
+        defaults : where the section says nothing: the decryption quota is what this file has the coordinator keep.
         """
         if isinstance(found, list):
-            return self._protocols(at, found), RulesConfig(decrypted_per_row=quota)
+            return self._protocols(at, found), RulesConfig(**defaults)
         general = {key: value for key, value in found.items() if not isinstance(value, dict)}
-        section = self._values(at, {"decrypted_per_row": quota, **general}, _Rules, "of")
+        section = self._values(at, {**defaults, **general}, _Rules, "of")
         rules = RulesConfig(**{key: getattr(section, key) for key in RulesConfig.__struct_fields__})
         of = {}
         for name, value in found.items():
@@ -270,6 +282,19 @@ class _Reader:
                 decrypted=section.decrypted,
             )
         return permits
+
+    def _online(self, at: tuple[str, ...], party: _Party) -> OnlineConfig:
+        section = self._section(at, _Online)
+        if at[-1] == at[1]:
+            self.fail(at, "a party's own service needs no permit of its own; name the party whose service may ask.")
+        if section.table not in party.tables:
+            self.fail((*at, "table"), f"{section.table!r} is no table of {at[1]}; it has {_listed(party.tables)}.")
+        if not party.tables[section.table].get("id"):
+            self.fail((*at, "table"), f'{section.table!r} declares no id by which applicants are known: add id = "…".')
+        for model in section.models:
+            if model != "*" and not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", model):
+                self.fail((*at, "models"), f'{model!r} is neither the id of a saved model nor "*".')
+        return OnlineConfig(section.table, tuple(section.models), section.requests_a_day, section.reasons)
 
     def _mode(self, at: tuple[str, ...], mode: str, loopback: bool) -> Mode:
         if mode not in MODES:

@@ -49,6 +49,7 @@ class TableConfig(msgspec.Struct, frozen=True):
     separator: str = ","  # of a CSV file
     origin: str = ""  # of a derived table: the one whose rows it has, as far as is known
     of_cells: bool = False  # made by somebody's cell, or from such a table: what its columns are called says nothing
+    by_rules: bool = False  # some of its columns were made by rules that an analyst wrote
     roles: Mapping[str, ColumnConfig] = {}  # of columns, at a guarded party
     mock: Mapping[str, tuple[float | str, ...]] = {}  # of invented rows, by column: least and most, or all texts
 
@@ -82,13 +83,29 @@ class RulesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_leaf: Some = 10  # rows
     decrypted_per_row: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.5  # numbers of one label set, for each member
     rows_apart: Some = 10  # by which two sets of rows differ, if at all, of which figures leave
+    standard_errors: bool = False  # whether this party's features take part in those of everybody's coefficients
     runs_a_day: Whole = 500  # of each analyst
     alignments_a_day: Whole = 50
     of: Mapping[str, RulesConfig] = {}  # by protocol, where it has rules of its own
+    cell_columns: bool = False  # whether figures of single columns leave of tables that cells made, too
+    # of boosted trees
+    min_shown: Whole = 0  # rows of a node, if others may see which they are
+    active_trees: Whole = 0  # rounds that the label's party does alone
+    max_purity: Annotated[float, msgspec.Meta(gt=0.5, le=1)] = 1.0  # of a split's child: its share of one class
+    anonymous_splits: bool = False  # whether splits are shown without their features
 
     def on(self, protocol: str) -> RulesConfig:
         """The rules that hold for one protocol."""
         return self.of.get(protocol, self)
+
+
+class OnlineConfig(msgspec.Struct, frozen=True):
+    """What one party's online scoring service may ask of another. Nothing, unless the owner says so."""
+
+    table: str  # where applicants are looked up, by its declared id
+    models: tuple[str, ...]  # by the ids under which they were saved; "*": any that this party has a saved part of
+    requests_a_day: int  # applicants, UTC
+    reasons: int = 0  # features that cost an applicant most points, of a scorecard: as many may be named
 
 
 class LimitsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,6 +132,7 @@ class PartyConfig(msgspec.Struct, frozen=True):
     guard: GuardConfig = GuardConfig()
     analysts: Mapping[str, PermitConfig] | None = None  # by analyst; None (on loopback): everybody may do all
     rules: RulesConfig = RulesConfig()
+    online: Mapping[str, OnlineConfig] = {}  # by party whose service asks
 
 
 class CoordinatorConfig(msgspec.Struct, frozen=True):

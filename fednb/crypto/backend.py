@@ -29,6 +29,16 @@ Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 
+class Buckets(Protocol):
+    """Products of the values in each cell, by column, as values come."""
+
+    def add(self, values: Vector, cells: Indices) -> None:
+        """More values, and for each column of `cells`, [n, columns], where they belong."""
+
+    def tables(self) -> list[Vector]:
+        """For each column the products, [size]; whoever asks owns them."""
+
+
 class Ring(Protocol):
     """The integers modulo `modulus`, and vectors of them."""
 
@@ -57,14 +67,20 @@ class Ring(Protocol):
     def multiply(self, a: Vector, b: Vector) -> Vector:
         """a[i]·b[i]"""
 
+    def multiply_onto(self, a: Vector, b: Vector) -> Vector:
+        """a[i]·b[i], perhaps in the place of `a`, which the caller made and nobody else has."""
+
     def multiply_taken(self, a: Vector, table: Vector, index: Indices) -> Vector:
         """a[i]·table[index[i]]"""
 
     def multiply_into(self, a: Vector, table: Vector, index: Indices) -> Vector:
         """a[i]·table[index[i]], perhaps in the place of `a`, which the caller made and nobody else has."""
 
-    def buckets(self, values: Vector, cells: Indices, size: int) -> list[Vector]:
-        """For each column of `cells`, [n, W] in [0, size): the products of the values in each cell."""
+    def buckets(self, columns: int, size: int, rows: int) -> Buckets:
+        """For values that are put into one of `size` cells by each of some columns; about `rows` will be."""
+
+    def combine(self, values: Vector) -> Vector:
+        """The products of all subsets, [2**len(values)]: bits of the index say which, lowest: the last."""
 
     def square(self, a: Vector, times: int) -> Vector:
         """a[i]**(2**times)"""
@@ -111,17 +127,18 @@ class GmpRing:
         modulus = self._modulus
         return [x * table[i] % modulus for x, i in zip(a, index.tolist(), strict=True)]
 
+    multiply_onto = multiply
     multiply_into = multiply_taken
 
-    def buckets(self, values: list[Any], cells: Indices, size: int) -> list[list[Any]]:
+    def buckets(self, columns: int, size: int, rows: int) -> GmpBuckets:
+        return GmpBuckets([self.ones(size) for _ in range(columns)], self._modulus)
+
+    def combine(self, values: list[Any]) -> list[Any]:
         modulus = self._modulus
-        tables = []
-        for column in cells.T:
-            table = self.ones(size)
-            for value, cell in zip(values, column.tolist(), strict=True):
-                table[cell] = table[cell] * value % modulus
-            tables.append(table)
-        return tables
+        table = self.ones(1)
+        for value in reversed(values):
+            table += [entry * value % modulus for entry in table]
+        return table
 
     def square(self, a: list[Any], times: int) -> list[Any]:
         modulus = self._modulus
@@ -134,6 +151,22 @@ class GmpRing:
 
     def power_secret(self, a: list[Any], exponent: int) -> list[Any]:
         return [gmpy2.powmod_sec(x, exponent, self._modulus) for x in a]
+
+
+class GmpBuckets:
+    """One value at a time."""
+
+    def __init__(self, tables: list[list[Any]], modulus: Any) -> None:
+        self._tables, self._modulus = tables, modulus
+
+    def add(self, values: list[Any], cells: Indices) -> None:
+        modulus = self._modulus
+        for table, column in zip(self._tables, cells.T, strict=True):
+            for value, cell in zip(values, column.tolist(), strict=True):
+                table[cell] = table[cell] * value % modulus
+
+    def tables(self) -> list[list[Any]]:
+        return self._tables
 
 
 def ring(modulus: int, width: int) -> Ring:

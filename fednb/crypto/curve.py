@@ -25,6 +25,7 @@ Points = npt.NDArray[np.uint8]  # [n, 32]
 
 _P = mpz(2) ** 255 - 19
 _A = 486662
+_ORDER = 2**252 + 27742317777372353535851937790883648493  # of the large subgroup, a prime (RFC 7748, 4.1)
 _REFUSED = "a point of small order was refused: its sender is broken or dishonest"
 
 
@@ -43,6 +44,21 @@ class Scalar:
 def random_scalar() -> Scalar:
     """A new secret multiplier."""
     return Scalar(secrets.token_bytes(32))
+
+
+def blinding() -> tuple[Scalar, Scalar]:
+    """A new secret multiplier r, and the t that undoes it: t·(k·(r·P)) = k·P for every clamped k.
+
+    A clamped number is a multiple of 8 from 2**254 to 2**255. Of the eight numbers below 8·order that are 1/r modulo
+    the order of the curve's large subgroup one is a multiple of 8, and in half of all cases large enough; else r is
+    drawn again. k·P lies in that subgroup, because k is a multiple of the cofactor.
+    """
+    while True:
+        r = 8 * (secrets.randbits(251) + (1 << 251))
+        inverse = int(gmpy2.invert(r, _ORDER))
+        undone = inverse + (-inverse * pow(_ORDER, -1, 8)) % 8 * _ORDER
+        if undone >= 1 << 254:
+            return Scalar(r.to_bytes(32, "little")), Scalar(undone.to_bytes(32, "little"))
 
 
 def hash_to_curve(ids: Sequence[bytes], domain: bytes = b"", threads: int = 1) -> Points:

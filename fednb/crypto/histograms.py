@@ -83,7 +83,7 @@ def bin_sums(
     ring: Ring, values: Vector, rows: Indices, cells: Indices, sizes: Sequence[int], threads: int = 1
 ) -> Vector:
     """Sums of `values[rows]` by bin: `cells` [len(rows), G] in [0, sizes[g]), the partitions end to end; [Σ sizes]."""
-    if not len(rows):
+    if not len(rows) or not len(sizes):
         return ring.ones(int(sum(sizes)))
     return ring.join(cell_products(ring, ring.take(values, rows), cells, sizes, threads))
 

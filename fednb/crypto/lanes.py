@@ -24,7 +24,7 @@ Limbs = npt.NDArray[np.uint64]  # [n, 2·limbs]
 Residues = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.integer[Any]]
 
-VERSION = 1  # of the compiled module; an older one can be left behind by an update of the sources alone
+VERSION = 2  # of the compiled module; an older one can be left behind by an update of the sources alone
 LANES = 8
 LIMB_BITS = 52
 MAX_LIMBS = 160
@@ -119,6 +119,10 @@ class LaneRing:
         _lanes.multiply(self._context, np.ascontiguousarray(a), np.ascontiguousarray(b), out)
         return out
 
+    def multiply_onto(self, a: Limbs, b: Limbs) -> Limbs:
+        _lanes.multiply(self._context, a, np.ascontiguousarray(b), a)
+        return a
+
     def multiply_taken(self, a: Limbs, table: Limbs, index: Indices) -> Limbs:
         return self._multiply_taken(a, table, index, self._empty(len(a)))
 
@@ -130,33 +134,17 @@ class LaneRing:
         _lanes.multiply_taken(self._context, np.ascontiguousarray(a), np.ascontiguousarray(table), places, out)
         return out
 
-    def buckets(self, values: Limbs, cells: Indices, size: int) -> list[Limbs]:
-        values = np.ascontiguousarray(values)
-        found: list[Limbs] = []
-        for start in range(0, cells.shape[1], LANES):
-            found += self._eight_buckets(values, cells[:, start : start + LANES], size)
-        return found
+    def buckets(self, columns: int, size: int, rows: int) -> LaneBuckets:
+        return LaneBuckets(self, columns, size, rows)
 
-    def _eight_buckets(self, values: Limbs, cells: Indices, size: int) -> list[Limbs]:
-        """Tables for up to eight columns. Fewer leave lanes over, which take a part of the rows each."""
-        n, columns = cells.shape
-        shares = min(LANES // columns, max(1, n // (2 * size)))  # as long as rows, not tables, are what costs
-        edges = [n * share // shares for share in range(shares + 1)]
-        steps = max(b - a for a, b in zip(edges, edges[1:], strict=False))
-        starts = np.zeros(LANES, dtype=np.int64)
-        work = np.full((steps, LANES), -1, dtype=np.int32)
-        for share, (first, last) in enumerate(zip(edges, edges[1:], strict=False)):
-            lanes = slice(share * columns, (share + 1) * columns)
-            starts[lanes] = first
-            work[: last - first, lanes] = cells[first:last]
-        tables = self.ones(LANES * size)
-        _lanes.buckets(self._context, values, starts, work, tables)
-        by_lane = [tables[lane * size : (lane + 1) * size] for lane in range(shares * columns)]
-        found = by_lane[:columns]
-        for share in range(1, shares):
-            more = by_lane[share * columns : (share + 1) * columns]
-            found = [self.multiply(a, b) for a, b in zip(found, more, strict=True)]
-        return found
+    def fill(self, tables: Limbs, values: Limbs, starts: npt.NDArray[np.int64], cells: npt.NDArray[np.int32]) -> None:
+        """As `squares_buckets` in native/squares.c."""
+        _lanes.buckets(self._context, np.ascontiguousarray(values), starts, cells, tables)
+
+    def combine(self, values: Limbs) -> Limbs:
+        out = self._empty(1 << len(values))
+        _lanes.combine(self._context, np.ascontiguousarray(values), out)
+        return out
 
     def square(self, a: Limbs, times: int) -> Limbs:
         out = self._empty(len(a))
@@ -193,8 +181,46 @@ class LaneRing:
         """Rows that start where cache lines start: a row is a whole number of them."""
         words = n * self._words
         room = np.empty(words + _LINE // 8, dtype=np.uint64)
-        skip = -room.ctypes.data % _LINE // 8
+        skip = -room.__array_interface__["data"][0] % _LINE // 8
         return room[skip : skip + words].reshape(n, self._words)
+
+
+class LaneBuckets:
+    """A column for each lane. Fewer columns leave lanes over, which take a part of the rows each."""
+
+    def __init__(self, ring: LaneRing, columns: int, size: int, rows: int) -> None:
+        self._ring, self._columns, self._size = ring, columns, size
+        most = max(1, rows // (2 * size))  # as long as rows, not tables, are what costs
+        self._shares = [min(LANES // n, most) for n in self._widths()]
+        self._tables = [ring.ones(LANES * size) for _ in self._shares]
+
+    def _widths(self) -> list[int]:
+        return [min(LANES, self._columns - start) for start in range(0, self._columns, LANES)]
+
+    def add(self, values: Limbs, cells: Indices) -> None:
+        for i, (width, shares, tables) in enumerate(zip(self._widths(), self._shares, self._tables, strict=True)):
+            self._add(tables, values, cells[:, i * LANES : i * LANES + width], shares)
+
+    def _add(self, tables: Limbs, values: Limbs, cells: Indices, shares: int) -> None:
+        n, columns = cells.shape
+        edges = [n * share // shares for share in range(shares + 1)]
+        steps = max(b - a for a, b in zip(edges, edges[1:], strict=False))
+        starts = np.zeros(LANES, dtype=np.int64)
+        work = np.full((steps, LANES), -1, dtype=np.int32)
+        for share, (first, last) in enumerate(zip(edges, edges[1:], strict=False)):
+            lanes = slice(share * columns, (share + 1) * columns)
+            starts[lanes] = first
+            work[: last - first, lanes] = cells[first:last]
+        self._ring.fill(tables, values, starts, work)
+
+    def tables(self) -> list[Limbs]:
+        found: list[Limbs] = []
+        for width, shares, tables in zip(self._widths(), self._shares, self._tables, strict=True):
+            by_lane = [tables[lane * self._size : (lane + 1) * self._size] for lane in range(shares * width)]
+            for lane in range(width, shares * width):
+                self._ring.multiply_onto(by_lane[lane % width], by_lane[lane])
+            found += by_lane[:width]
+        return found
 
 
 def multiply_points(points: Residues, scalar: bytes) -> Residues:

@@ -24,8 +24,10 @@ from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector
 from fednb.crypto.products import (
     Bits,
+    Stored,
     cell_cost,
     cell_products,
+    loaded,
     product,
     subset_cost,
     subset_products,
@@ -111,7 +113,7 @@ def inner_products(
     k = packing.slots
     chosen = plan(columns, packing).columns
     ring = c.key.ring
-    values = ring.load(c.data)
+    values = Stored(ring, c.data)
     slots = [partial(_slots, columns[:, j], about, packing) for j, about in enumerate(chosen)]
     as_bits = [j for j, about in enumerate(chosen) if about.bits and about.distinct is None]
     as_cells = [j for j, about in enumerate(chosen) if about.bits and about.distinct is not None]
@@ -119,14 +121,22 @@ def inner_products(
     # for each column and slot, the product of what each bit selects: all of them in one pool, with a one at its end
     pool, total = ring.ones(0), ring.ones(0)
     if as_bits:
-        bits = spread(lambda j: _bits(slots[j](), chosen[j].bits), as_bits, threads)
-        pool, total = subset_products(ring, values, np.concatenate(bits), threads)
+        bits = np.empty((k * sum(chosen[j].bits for j in as_bits), -(-len(c) // 8)), dtype=np.uint8)
+        ends = np.cumsum([k * chosen[j].bits for j in as_bits])
+
+        def fill(i: int) -> None:
+            j = as_bits[i]
+            bits[ends[i] - k * chosen[j].bits : ends[i]] = _bits(slots[j](), chosen[j].bits)
+
+        spread(fill, range(len(as_bits)), threads)
+        pool, total = subset_products(ring, values, bits, threads)
     if as_cells:
         dictionaries = [(chosen[j], slots[j]()) for j in as_cells]
-        selected, total = _dictionary_products(ring, values, dictionaries, threads)
+        every = loaded(ring, values, slice(0, len(c)), threads)
+        selected, total = _dictionary_products(ring, every, dictionaries, threads)
         pool = ring.join([pool, *selected])
     if not len(pool):
-        total = product(ring, values)
+        total = product(ring, values[:])
     pool = ring.join([pool, ring.ones(1)])
 
     places = np.full((k, max(about.bits for about in chosen), len(chosen)), len(pool) - 1)

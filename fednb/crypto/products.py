@@ -25,14 +25,40 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from fednb.crypto.backend import Indices, Ring, Vector, slices, spread
+from fednb.crypto.backend import Buckets, Indices, Residues, Ring, Vector, slices, spread
 
 MAX_WINDOW = 16
 MAX_BLOCK = 14
 MAX_CELLS = 1 << 15
 STEM = 64
+BLOCKS_AT_ONCE = 16
+AT_ONCE = 2048  # values in the form that they are computed in; a multiple of 8
+LEAST_ROOM = 8192  # residues of tables that are small whatever stands beside them
+LOADING = 2  # multiplications that loading a value takes, nearly
 
 Bits = npt.NDArray[np.uint8]  # [T, ceil(m/8)], as numpy.packbits makes them along rows
+
+
+class Stored:
+    """Residues as they travel, loaded when some are asked for: all of them at once would be a second copy."""
+
+    def __init__(self, ring: Ring, residues: Residues) -> None:
+        self._ring, self._residues = ring, residues
+
+    def __len__(self) -> int:
+        return len(self._residues)
+
+    def __getitem__(self, rows: slice) -> Vector:
+        return self._ring.load(self._residues[rows])
+
+
+Values = Vector | Stored
+
+
+def loaded(ring: Ring, values: Values, rows: slice, threads: int) -> Vector:
+    """Some of the values, by all threads."""
+    shares = slices(rows.stop - rows.start, threads)
+    return ring.join(spread(lambda s: values[rows.start + s.start : rows.start + s.stop], shares, threads))
 
 
 def subset_cost(m: int, subsets: int) -> int:
@@ -42,15 +68,15 @@ def subset_cost(m: int, subsets: int) -> int:
     return min(_window_cost(m, subsets)[0], _block_cost(m, subsets)[0])
 
 
-def subset_products(ring: Ring, values: Vector, bits: Bits, threads: int = 1) -> tuple[Vector, Vector]:
+def subset_products(ring: Ring, values: Values, bits: Bits, threads: int = 1) -> tuple[Vector, Vector]:
     """For each row of `bits`: the product of the values whose bit is set, [T]; and the product of all, [1]."""
     m, subsets = len(values), len(bits)
     if not m or not subsets:
-        return ring.ones(subsets), product(ring, values)
-    window_cost, windows = _window_cost(m, subsets)
+        return ring.ones(subsets), product(ring, values[:])
     block_cost, blocks = _block_cost(m, subsets)
-    if window_cost < block_cost:
-        return _by_windows(ring, values, bits, windows, threads)
+    if _window_cost(m, subsets)[0] < block_cost:
+        windows, at_once = _arranged(m, subsets, ring.lanes, threads)
+        return _by_windows(ring, values, bits, windows, threads, at_once)
     return _by_blocks(ring, values, bits, blocks, threads)
 
 
@@ -78,12 +104,14 @@ def subset_products_alike(ring: Ring, vectors: list[Vector], bits: list[Bits], t
     return ring.join(spread(part, slices(len(vectors), threads), threads))
 
 
+@functools.lru_cache(maxsize=1024)
 def _window_cost(m: int, subsets: int) -> tuple[int, int]:
     """What the best number of windows costs, and that number."""
     # a bucket's first value is free, folding takes two multiplications a bucket
     return min((count * m + _powers(subsets, count), count) for count in _counts(subsets, MAX_WINDOW))
 
 
+@functools.lru_cache(maxsize=1024)
 def _block_cost(m: int, subsets: int) -> tuple[int, int]:
     """What the best number of blocks costs, and that number."""
     return min(((count - 1) * subsets + _powers(m, count), count) for count in _counts(m, MAX_BLOCK))
@@ -101,40 +129,79 @@ def _powers(n: int, count: int) -> int:
     return (count + more) << size
 
 
-def _by_windows(ring: Ring, values: Vector, bits: Bits, count: int, threads: int) -> tuple[Vector, Vector]:
-    # tables of all lanes together stay small beside the values
-    count = max(count, -(-len(bits) // (MAX_WINDOW + 1 - ring.lanes.bit_length())))
-    # no thread is left alone with the last window, and no lane is empty
-    alike = threads * ring.lanes if count > ring.lanes else threads
-    windows = slices(len(bits), -(-count // alike) * alike)
-    lanes = min(ring.lanes, -(-len(windows) // threads))
-    together = [windows[i : i + lanes] for i in range(0, len(windows), lanes)]
+def _by_windows(
+    ring: Ring, values: Values, bits: Bits, count: int, threads: int, at_once: int = 1
+) -> tuple[Vector, Vector]:
+    m = len(values)
+    windows = slices(len(bits), count)
+    by_thread = [windows[some] for some in slices(len(windows), threads)]
+    rounds = range(0, len(by_thread[-1]), ring.lanes)  # of as many windows as there are lanes, for each thread
+    found: dict[int, Vector] = {}  # by the first subset of each window
 
-    def part(some: list[slice]) -> tuple[Vector, Vector]:
-        cells = np.zeros((len(values), len(some)), dtype=np.int32)
-        for column, w in enumerate(some):
-            for place, row in enumerate(bits[w]):
-                cells[:, column] |= np.unpackbits(row, count=len(values)).astype(np.int32) << place
-        found, total = _fold(ring, ring.buckets(values, cells, 1 << max(w.stop - w.start for w in some)))
-        return ring.join([own[: w.stop - w.start] for own, w in zip(found, some, strict=True)]), total
+    def add(rows: slice, part: Vector, work: tuple[list[slice], Buckets]) -> None:
+        some, buckets = work
+        buckets.add(part, _cells(bits, some, rows))
 
-    parts = spread(part, together, threads)
-    return ring.join([found for found, _ in parts]), parts[0][1]
+    def fold(work: tuple[list[slice], Buckets]) -> Vector:
+        some, buckets = work
+        products, total = _fold(ring, buckets.tables())
+        for window, own in zip(some, products, strict=True):
+            found[window.start] = own[: window.stop - window.start]
+        return total
+
+    def together(batch: Sequence[int]) -> Vector:
+        groups = [some for first in batch for own in by_thread if (some := own[first : first + ring.lanes])]
+        work = [(some, ring.buckets(len(some), 1 << max(w.stop - w.start for w in some), m)) for some in groups]
+        for start in range(0, m, AT_ONCE):
+            rows = slice(start, min(start + AT_ONCE, m))
+            spread(partial(add, rows, loaded(ring, values, rows, threads)), work, threads)
+        return spread(fold, work, threads)[0]
+
+    total = [together(rounds[i : i + at_once]) for i in range(0, len(rounds), at_once)][0]
+    return ring.join([found[window.start] for window in windows]), total
+
+
+@functools.lru_cache(maxsize=1024)
+def _arranged(m: int, subsets: int, lanes: int, threads: int) -> tuple[int, int]:
+    """How many windows, and how many rounds of them are filled at once, so that tables stay small beside the values."""
+    room = max(m * 4 // 5 - 4 * AT_ONCE, LEAST_ROOM)  # a ciphertext takes 4/5 of a residue
+
+    def cost(count: int) -> tuple[float, int, int]:
+        each, size = -(-count // threads), 1 << -(-subsets // count)
+        full, rest = divmod(each, lanes)
+        tables = threads * lanes * size  # of a round
+        at_once = max(1, room // tables)
+        rounds = full + (rest > 0)
+        filling = lanes * full + (lanes / (lanes // rest) if rest else 0)
+        work = threads * (m * filling + 2 * lanes * size * rounds) + LOADING * m * -(-rounds // at_once)
+        return (work if tables <= room or size <= STEM else math.inf), count, at_once
+
+    return min(cost(count) for count in _counts(subsets, MAX_WINDOW))[1:]
+
+
+def _cells(bits: Bits, windows: Sequence[slice], rows: slice) -> Indices:
+    """Which of each window's buckets the rows are in, [rows, windows]; `rows` starts at a whole byte of `bits`."""
+    n = rows.stop - rows.start
+    cells = np.zeros((n, len(windows)), dtype=np.int32)
+    for column, window in enumerate(windows):
+        for place, row in enumerate(bits[window, rows.start // 8 : -(-rows.stop // 8)]):
+            cells[:, column] |= np.unpackbits(row, count=n).astype(np.int32) << place
+    return cells
 
 
 def _fold(ring: Ring, tables: list[Vector]) -> tuple[list[Vector], Vector]:
     """From buckets by k bits, of each table: the k products of the buckets with each bit set, lowest bit first.
 
-    And the product of all of one table's buckets. Down to STEM buckets one table after the other, in little memory;
-    then all of them together, so that vectors stay long.
+    And the product of all of one table's buckets. It works in the tables' place: down to STEM buckets one table after
+    the other, then all of them together, so that vectors stay long.
     """
     count, stems, high = len(tables), [], []
     for table in tables:
         rest, own = table, []
         while len(rest) > STEM:
             half = len(rest) // 2
-            own.append(_halved(ring, rest[half:], STEM))
-            rest = ring.multiply(rest[:half], rest[half:])
+            upper, rest = rest[half:], ring.multiply_onto(rest[:half], rest[half:])
+            own.append(_halved(ring, upper, STEM))
         stems.append(rest)
         high += own[::-1]
     top = len(high) // count
@@ -142,8 +209,8 @@ def _fold(ring: Ring, tables: list[Vector]) -> tuple[list[Vector], Vector]:
     rest, low = ring.weave(stems), []  # the tables' first buckets, then their second ones, ...
     while len(rest) > count:
         half = len(rest) // 2
-        low.append(_halved(ring, rest[half:], count))
-        rest = ring.multiply(rest[:half], rest[half:])
+        upper, rest = rest[half:], ring.multiply_onto(rest[:half], rest[half:])
+        low.append(_halved(ring, upper, count))
     below = ring.weave(low[::-1]) if low else ring.ones(0)  # the first table's bits, then the second's, ...
     bits = len(low)
     return [ring.join([below[i * bits : (i + 1) * bits], done[i * top : (i + 1) * top]]) for i in range(count)], rest[
@@ -152,10 +219,10 @@ def _fold(ring: Ring, tables: list[Vector]) -> tuple[list[Vector], Vector]:
 
 
 def _halved(ring: Ring, vector: Vector, count: int) -> Vector:
-    """The products of every `count`-th, of `count` times a power of two; [count]."""
+    """The products of every `count`-th, of `count` times a power of two, in its place; [count]."""
     while len(vector) > count:
         half = len(vector) // 2
-        vector = ring.multiply(vector[:half], vector[half:])
+        vector = ring.multiply_onto(vector[:half], vector[half:])
     return vector
 
 
@@ -171,18 +238,18 @@ def product(ring: Ring, vector: Vector) -> Vector:
     return vector
 
 
-def _by_blocks(ring: Ring, values: Vector, bits: Bits, count: int, threads: int) -> tuple[Vector, Vector]:
+def _by_blocks(ring: Ring, values: Values, bits: Bits, count: int, threads: int) -> tuple[Vector, Vector]:
     blocks = slices(len(values), count)
 
     def part(which: slice) -> tuple[Vector, Vector]:
         products, total = ring.ones(len(bits)), ring.ones(1)
-        for rows in blocks[which]:
-            table = ring.ones(1)
-            for i in reversed(range(rows.start, rows.stop)):  # the last row is an index's lowest bit, as in `bits`
-                same = np.full(len(table), i)
-                table = ring.join([table, ring.multiply_taken(table, values, same)])
-            products = ring.multiply_into(products, table, _columns(bits, rows))
-            total = ring.multiply(total, table[-1:])
+        for i in range(which.start, which.stop, BLOCKS_AT_ONCE):
+            some = blocks[i : min(i + BLOCKS_AT_ONCE, which.stop)]
+            first, part = some[0].start, values[some[0].start : some[-1].stop]
+            for rows in some:
+                table = ring.combine(part[rows.start - first : rows.stop - first])
+                products = ring.multiply_into(products, table, _columns(bits, rows))
+                total = ring.multiply(total, table[-1:])
         return products, total
 
     (products, total), *others = spread(part, slices(len(blocks), threads), threads)
@@ -215,12 +282,14 @@ def cell_products(ring: Ring, values: Vector, cells: Indices, sizes: Sequence[in
     together = [groups[i : i + lanes] for i in range(0, len(groups), lanes)]
 
     def tables(some: list[list[int]], rows: slice) -> list[Vector]:
-        joint = np.zeros((rows.stop - rows.start, len(some)), dtype=np.int32)
+        n = rows.stop - rows.start
+        joint = np.zeros((n, len(some)), dtype=np.int32)
         for column, group in enumerate(some):
             for g in group:
                 joint[:, column] = joint[:, column] * sizes[g] + cells[rows, g]
-        found = ring.buckets(values[rows], joint, max(math.prod(sizes[g] for g in group) for group in some))
-        return [table[: math.prod(sizes[g] for g in group)] for group, table in zip(some, found, strict=True)]
+        found = ring.buckets(len(some), max(math.prod(sizes[g] for g in group) for group in some), n)
+        found.add(values[rows], joint)
+        return [table[: math.prod(sizes[g] for g in group)] for group, table in zip(some, found.tables(), strict=True)]
 
     def margins(some: list[list[int]], found: list[Vector], threads: int = 1) -> dict[int, Vector]:
         return _margins(ring, {tuple(group): table for group, table in zip(some, found, strict=True)}, sizes, threads)

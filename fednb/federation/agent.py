@@ -21,6 +21,7 @@ from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.desk import Desk
 from fednb.federation.gate_desk import GateDesk
 from fednb.federation.kernel_host import KernelHost, Pipe
+from fednb.federation.online_desk import SOCKET, OnlineDesk
 from fednb.federation.party import PartyService
 from fednb.federation.receipts import Book
 from fednb.federation.runs import RunStore
@@ -92,10 +93,12 @@ def start_party(
         settings.accept_coordinator_at,
         settings.analysts,
         approval=settings.approval,
+        online=settings.online,
     )
     store = MemberStore(home / "runs")
     book = _book(settings.name, home, sign, mode=settings.mode, tables=sorted(settings.tables))
     cluster = Cluster(settings.name, settings.dask) if settings.dask else None
+    online = OnlineDesk(endpoint, tables, store, coordinator)
     PartyService(
         endpoint,
         tables,
@@ -106,8 +109,10 @@ def start_party(
         threads=threads,
         executor=cluster.executor if cluster else None,
         book=book,
-        rules=ProtocolPolicy(settings.name, settings.rules, settings.analysts, home / "accounts"),
+        rules=ProtocolPolicy(settings.name, settings.rules, settings.analysts, home / "accounts", settings.online),
+        asks=online.asks,
     )
+    online.serve(pipe(run_folder / SOCKET), run_folder / SOCKET, home)
     gate = GateDesk(tables, policy, settings.guard, home, book) if settings.mode == "guarded" else None
     desk = Desk(tables, policy, store, lambda: host.lock(), gate)
     host = KernelHost(
@@ -126,7 +131,7 @@ def start_party(
     asks = _asks(endpoint, policy, tables, sandbox, book, settings, home, run_folder)
 
     def close(lost: str) -> None:
-        for each in (asks, cluster, gate):
+        for each in (online, asks, cluster, gate):
             if each is not None:
                 each.close()
 

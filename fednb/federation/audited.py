@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from fednb.errors import ConfigError
 from fednb.policy import audit
@@ -35,23 +36,31 @@ class Checked:
         return lines
 
 
-def folder(home: MemberHome) -> Path:
+Log = Literal["audit", "scores"]  # of cells and runs, or of what an online service answered
+
+
+def folder(home: MemberHome, log: Log = "audit") -> Path:
     """Where the log lies. Raises ConfigError when there is none yet."""
-    found = home.folder / "audit"
+    found = home.folder / log
     if not (found / "log.jsonl").exists() and not (found / "head").exists():
-        raise ConfigError(f"{home.folder} holds no audit log; it begins when {home.name} first starts.")
+        what, begins = (
+            ("audit log", f"{home.name} first starts")
+            if log == "audit"
+            else ("log of scores", "`fednb serve` gives its first one")
+        )
+        raise ConfigError(f"{home.folder} holds no {what}; it begins when {begins}.")
     return found
 
 
-def check(home: MemberHome, witnesses: Iterable[Path] = ()) -> Checked:
+def check(home: MemberHome, witnesses: Iterable[Path] = (), log: Log = "audit") -> Checked:
     """Read the whole log. `witnesses`: other members' `witnessed.jsonl`, of which heads that were signed here count.
 
     Raises ConfigError when there is no log, or a file is damaged.
     """
-    log = folder(home)
+    found = folder(home, log)
     heads = [head for file in witnesses for head in audit.witnessed(file) if head.member == home.name]
     signed = [head for head in heads if _signed(home, head)]
-    return Checked(log, audit.verify(log, home.name, signed), len(heads) - len(signed))
+    return Checked(found, audit.verify(found, home.name, signed), len(heads) - len(signed))
 
 
 def _signed(home: MemberHome, head: Head) -> bool:

@@ -19,8 +19,9 @@ from fednb.federation.alignment import check_method, described, figures, id_colu
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.leaving import leaving
 from fednb.federation.prepared import PreparedFigures, PreparedSet
-from fednb.federation.progress import follow
+from fednb.federation.progress import RunProgress, follow
 from fednb.federation.result import RunResult, rebuilt
+from fednb.federation.views import ComparisonView, bundle
 from fednb.text import plain
 from fednb.wire.endpoint import Conversation, Endpoint, Presence
 from fednb.wire.message import Message
@@ -34,7 +35,24 @@ log = logging.getLogger("fednb.client")
 
 STATUS_SECONDS = 5.0  # a question about the state of things is answered by then, or not
 TRAININGS = ("vertical_logistic", "vertical_linear", "vertical_poisson")  # protocols whose cost is worth a table
+FITS = (*TRAININGS, "vertical_boosting", "own_logistic")  # what is compared and tracked
 RECONNECT_SECONDS = 60.0  # how long to look for a coordinator that went away while a run is watched
+
+
+class RunsFigure:
+    """Fits beside each other, as a notebook with fednb loaded draws them."""
+
+    def __init__(self, view: ComparisonView) -> None:
+        self._view = view
+
+    def view(self) -> ComparisonView:
+        return self._view
+
+    def __repr__(self) -> str:
+        return self._view.plain()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return bundle(self._view)
 
 
 class Federation:
@@ -46,6 +64,7 @@ class Federation:
     def __init__(self, endpoint: Endpoint, coordinator: str, *, on_close: Callable[[], None] | None = None) -> None:
         self.endpoint = endpoint
         self.coordinator = coordinator
+        self.iterations: dict[str, int] = {}  # that fits in this session took, by what they were asked to do
         self._on_close = on_close
         self._closed = False
 
@@ -300,7 +319,31 @@ class Federation:
         """
         from fednb.federation.compared import table
 
-        return table(self._ask(m.ListRuns(limit=1_000), m.Runs).runs, runs, TRAININGS)
+        return table(self._ask(m.ListRuns(limit=1_000), m.Runs).runs, runs, FITS)
+
+    def runs_figure(self, runs: Sequence[str] = ()) -> RunsFigure:
+        """The same fits in one figure, in a notebook: AUC and KS with their intervals, and progress by iteration."""
+        from fednb.federation.compared import chosen_of, view
+
+        known = self._ask(m.ListRuns(limit=1_000), m.Runs).runs
+        chosen = chosen_of(known, runs, FITS)
+        if not chosen:
+            raise DataError("there is no fit yet to be shown.")
+        progress = {info.run: self._progress(info.run) for info in chosen if info.status != "running"}
+        names = [name for each in progress.values() if (name := each.curve())]
+        curve = max(sorted(set(names)), key=names.count, default="")
+        curves = {
+            run: [value for _, value in next(iter(each.curves.get(curve, {"": []}).values()))]
+            for run, each in progress.items()
+        }
+        return RunsFigure(view(known, runs, FITS, curves, curve.replace("_", " ")))
+
+    def _progress(self, run: str) -> RunProgress:
+        found = RunProgress(run)
+        for message in self.watch(run):
+            if isinstance(message, m.RunEvent):
+                found.add(message)
+        return found
 
     def export_mlflow(
         self, runs: Sequence[str] = (), *, experiment: str = "fednb", tracking_uri: str | None = None
@@ -314,7 +357,7 @@ class Federation:
         from fednb.federation.tracking import export
 
         known = self._ask(m.ListRuns(limit=1_000), m.Runs).runs
-        ended = [info.run for info in known if info.protocol in TRAININGS and info.status != "running"]
+        ended = [info.run for info in known if info.protocol in FITS and info.status != "running"]
         return export(self, known, runs or ended, experiment, tracking_uri)
 
     def receipts(self, run: str | None = None) -> pd.DataFrame:

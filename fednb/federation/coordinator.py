@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 
 from fednb.errors import DataError, FednbError, LinkError, PeerLost, Refused, RunCancelled
+from fednb.federation import digests
 from fednb.federation import messages as m
 from fednb.federation.cast import check_cast, check_params
 from fednb.federation.placement import exposure
@@ -129,10 +130,11 @@ class CoordinatorService:
     def _client(self, talk: Conversation, by: str | None) -> None:
         who = by or talk.peer.partition("#")[0]
         known = self._endpoint.members().get(who)
-        if by is None and (known is None or known.kind != "analyst"):
+        kind = "analyst" if by is not None else known.kind if known is not None else ""
+        request = talk.recv(m.StartRun, m.ResumeRun, m.WatchRun, m.CancelRun, m.ListRuns, m.ListTables, m.AskPlacement)
+        if kind != "analyst" and not (kind == "party" and self._may_serve(request, who)):
             talk.close(f"{who} is not an analyst of this federation; only analysts start runs.")
             return
-        request = talk.recv(m.StartRun, m.ResumeRun, m.WatchRun, m.CancelRun, m.ListRuns, m.ListTables, m.AskPlacement)
         try:
             self._answer(talk, request, who)
         except LinkError:
@@ -148,6 +150,18 @@ class CoordinatorService:
                     rule=getattr(error, "rule", ""),
                 )
             )
+
+    def _may_serve(self, request: Message, who: str) -> bool:
+        """Whether a party asks for what concerns its own service: a run that its role begins, or one that it began."""
+        try:
+            if isinstance(request, m.StartRun):
+                protocol = self._lookup(request.protocol)
+                return bool(protocol.begun_by) and request.cast.get(protocol.begun_by) == [who]
+            if isinstance(request, m.WatchRun | m.CancelRun):
+                return self._runs.get(request.run).info.by == who
+        except DataError:
+            return False
+        return False
 
     def _answer(self, talk: Conversation, request: Any, who: str) -> None:
         if isinstance(request, m.StartRun):
@@ -222,6 +236,8 @@ class CoordinatorService:
     def start(self, request: m.StartRun, *, by: str) -> str:
         """Check the request, begin the run on a thread of its own, and return its id."""
         protocol = self._lookup(request.protocol)
+        if protocol.begun_by and request.cast.get(protocol.begun_by) != [by]:
+            raise Refused(f"{protocol.name} is begun by its {protocol.begun_by} party's own service.", rule="begun by")
         self._check_cast(request, protocol)
         check_params(request.params, protocol, self._endpoint.me)
         info = m.RunInfo(
@@ -347,6 +363,7 @@ class CoordinatorService:
             else:
                 steps.append(answer.steps)
                 run.label_sets[player] = answer.label_set
+                run.record.made_of(player, answer.data, answer.code)
                 if answer.head is not None:
                     run.heads.append(msgspec.structs.replace(answer.head, member=player))
         if run.failures:
@@ -401,6 +418,7 @@ class CoordinatorService:
             ref = run.request.data.get(self._endpoint.me, m.DataRef())
             part = self._store.load(ref.part) if ref.part and "part" in run.protocol.roles[role].needs else {}
             self._book.run_begins(join)
+            run.record.made_of(self._endpoint.me, "", digests.of_code(run.protocol))
             outcome, result = run.seat.play(Dataset(part=part))
         except Exception as error:
             if not isinstance(error, FednbError):

@@ -109,6 +109,15 @@ class Desk:
                 rule="release",
             )
         part = self._store.load(run)
+        if "prepared" in part:
+            if self._policy.mode == "guarded":
+                raise Refused(
+                    f"{self._tables.member} shows nobody what was fitted on its columns: quantiles and categories are "
+                    "rows' own values.",
+                    member=self._tables.member,
+                    rule="mode",
+                )
+            return m.ModelPart({"prepared": list(part["prepared"])})
         if "card" in part:
             if self._policy.mode == "guarded":
                 raise Refused(
@@ -120,4 +129,5 @@ class Desk:
             return m.ModelPart({name: part[name] for name in CARD if name in part})
         if "coef" not in part or "columns" not in part:
             raise DataError(f"{self._tables.member} holds no coefficients of run {run}, and no scorecard.")
-        return m.ModelPart({"coef": np.asarray(part["coef"], dtype=np.float64), "columns": list(part["columns"])})
+        found = {name: np.asarray(part[name], dtype=np.float64) for name in ("coef", "std_err") if name in part}
+        return m.ModelPart({**found, "columns": list(part["columns"])})

@@ -103,6 +103,34 @@ class VerticalFrame:
         made._positions = together
         return made
 
+    def without(self, features: Sequence[str]) -> VerticalFrame:
+        """The same rows without some features, written "party.column"; a party whose last one goes is left out.
+
+        DataError for what is no feature here, or when features of fewer than two parties would be left.
+        """
+        gone: dict[str, set[str]] = {}
+        for feature in features:
+            party, _, column = feature.partition(".")
+            if column not in self.columns.get(party, ()):
+                raise DataError(f"{feature!r} is no feature of this frame.")
+            gone.setdefault(party, set()).add(column)
+        columns = {
+            party: tuple(name for name in names if name not in gone.get(party, ()))
+            for party, names in self.columns.items()
+        }
+        parties = [party for party, names in columns.items() if names or self.labels.get(party)]
+        if len(parties) < 2:
+            raise DataError(
+                f"without {', '.join(features)} no two parties have anything left in this frame. A model of one "
+                "party's own features needs no partner (OwnLogisticRegression)."
+            )
+        made = self._take(np.arange(len(self), dtype=np.int64), self.part)
+        made._positions = self._positions
+        made.tables = {party: self.tables[party] for party in parties}
+        made.columns = {party: columns[party] for party in parties}
+        made.labels = {party: names for party, names in self.labels.items() if party in parties}
+        return made
+
     def refs(
         self,
         *,

@@ -22,6 +22,7 @@ from fednb.federation import messages as m
 from fednb.federation import text_progress
 from fednb.federation.arrow import from_arrow, to_arrow
 from fednb.federation.card import PartyCard
+from fednb.federation.fitted import table_of
 from fednb.federation.guarded_frame import GuardedFrame
 from fednb.policy import plan as p
 from fednb.policy.answer import Answer
@@ -128,6 +129,29 @@ class PartyFed:
         if "coef" not in values:
             raise DataError(f"run {run} made a scorecard; fed.scorecard({run!r}) shows this party's points.")
         return pd.Series(np.asarray(values["coef"], dtype=np.float64), index=list(values["columns"]), name=run)
+
+    def standard_errors(self, run: str) -> pd.DataFrame:
+        """This party's own coefficients and their standard errors, by column; `run` is the id of the run of these.
+
+        In the unit that the model was trained in: of a linear regression, standard deviations of the label.
+        """
+        import pandas as pd
+
+        values = self._ask(m.ReadModel(run), m.ModelPart).values
+        if "std_err" not in values:
+            raise DataError(f"run {run} made no standard errors.")
+        found = {name: np.asarray(values[name], dtype=np.float64) for name in ("coef", "std_err")}
+        return pd.DataFrame(found, index=list(values["columns"]))
+
+    def preparation(self, run: str) -> pd.DataFrame:
+        """What was fitted on this party's own columns, a line a figure: step, rule, column, figure and value.
+
+        `run` is a transformer's `run_`. Of categories, the figure is the new column and the value what it stands for.
+        """
+        values = self._ask(m.ReadModel(run), m.ModelPart).values
+        if "prepared" not in values:
+            raise DataError(f"run {run} fitted no preparation.")
+        return table_of(values["prepared"])
 
     def scorecard(self, run: str) -> PartyCard:
         """This party's own part of a scorecard: its points as a table, as JSON, and as a Python function."""

@@ -36,6 +36,7 @@ Text = Annotated[str, msgspec.Meta(max_length=1 << 24)]
 Word = Annotated[str, msgspec.Meta(max_length=200)]
 # of one event: the coordinator keeps many of them, so none may be large
 Figures = Annotated[dict[Word, float], msgspec.Meta(max_length=100)]
+Intervals = Annotated[dict[Word, tuple[float, float]], msgspec.Meta(max_length=100)]
 Counts = Annotated[dict[Word, int], msgspec.Meta(max_length=100)]
 
 
@@ -374,6 +375,9 @@ class RunInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     figures: Figures = {}  # single numbers that members made public, once it ended well
     follows: Word = ""  # the run whose part this one used: a fit is followed by its scores, these by an evaluation
     version: Word = ""  # of fednb at the coordinator
+    intervals: Intervals = {}  # of those figures that have one
+    data: dict[Word, Word] = {}  # member -> digest of the table that it used; the same for the same content only
+    code: dict[Word, Word] = {}  # member -> digest of the code that played there
 
 
 class Runs(Message):
@@ -410,6 +414,8 @@ class Joined(Message):
 
     steps: list[int] = []  # of a run to be resumed: where this member could continue from
     head: Head | None = None
+    data: Word = ""  # digest of the table that it uses, keyed with a secret of its own
+    code: Word = ""  # digest of the code that plays here
     label_set: Word = ""  # where it holds the label: "loans.default", whatever was derived from that table since
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fednb.errors import DataError, FednbError, LinkError, Refused
+from fednb.federation import digests
 from fednb.federation import messages as m
 from fednb.federation.cast import check_cast
 from fednb.federation.columns import Ids
+from fednb.federation.online_words import check_declared
 from fednb.federation.receipts import Book
 from fednb.federation.scored import ScoredRows
 from fednb.federation.seat import Seat, explain
@@ -29,6 +31,8 @@ from fednb.policy.protocol_policy import ProtocolPolicy
 from fednb.protocols.base import Dataset
 from fednb.protocols.base import Protocol as RunProtocol
 from fednb.protocols.executor import Executor
+from fednb.protocols.online_score import Asks
+from fednb.protocols.records import Records
 from fednb.protocols.vertical_score import measure
 from fednb.wire.codec import encode
 from fednb.wire.endpoint import Conversation, Endpoint
@@ -54,6 +58,7 @@ class Tables(Origins, Protocol):
         missing: bool = False,
         parts: bool = False,
         levels: dict[str, tuple[str, ...]] | None = None,
+        without: Container[str] = (),
     ) -> tuple[Any, tuple[str, ...]]:
         """[len(rows), d], with `parts` perhaps in a file, and the names of the d columns.
 
@@ -61,14 +66,38 @@ class Tables(Origins, Protocol):
         """
         ...
 
+    def unfit(
+        self, name: str, columns: Sequence[str] | None, rows: npt.NDArray[np.int64] | None
+    ) -> Mapping[str, tuple[str, npt.NDArray[np.int64]]]:
+        """Of those columns that are no numbers: as `Dataset.unfit`."""
+        ...
+
     def label(self, name: str, column: str | None, rows: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float64]: ...
+
+    def records(self, name: str, columns: Sequence[str] | None, rows: npt.NDArray[np.int64] | None) -> Records:
+        """Columns as they are, whatever is in them."""
+        ...
+
+    def label_of(self, name: str) -> str | None:
+        """The label that was declared for a table, or for the one that it comes from."""
+        ...
+
+    def derived(self, name: str) -> bool:
+        """Whether it was made of another table."""
+        ...
 
     def digest(self, name: str) -> str:
         """Changes when the table's rows change."""
         ...
 
     def save_rows(
-        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[np.float64]]
+        self,
+        name: str,
+        source: str,
+        rows: npt.NDArray[np.int64],
+        columns: Mapping[str, npt.NDArray[Any]],
+        *,
+        by_rules: bool = False,
     ) -> None:
         """Make a derived table: the ids of `source`'s `rows` and new columns beside them."""
         ...
@@ -93,6 +122,10 @@ class RunPolicy(Protocol):
 
     def check_analyst(self, analyst: str, protocol: str, table: str, partners: Iterable[str]) -> None:
         """Raises Refused unless this analyst may run this, on this table, with these parties."""
+        ...
+
+    def online(self, asker: str, model: str, reasons: int) -> str:
+        """The table in which applicants of `asker`'s online service are looked up. Raises Refused."""
         ...
 
     def most_models(self, features: int) -> int | None:
@@ -121,9 +154,11 @@ class PartyService:
         executor: Executor | None = None,
         rules: ProtocolPolicy | None = None,
         guarded: bool = True,
+        asks: Callable[[m.Join], Asks] | None = None,
     ) -> None:
         """`rules` are the owner's on runs; without them those hold that hold where a file says nothing.
 
+        asks : gives the applicants of this member's own online service; without it there is none.
         guarded : False where one process holds everybody's rows anyway (simulation); no rules hold then.
         """
         self._admission = Admission(endpoint.me, rules or ProtocolPolicy(endpoint.me) if guarded else None, tables)
@@ -136,6 +171,7 @@ class PartyService:
         self._threads = threads
         self._book = book or Book(endpoint.me)
         self._executor = executor
+        self._asks = asks
         self._scored = ScoredRows(store, endpoint.me)
         endpoint.listen("member/", self._serve)
 
@@ -153,8 +189,9 @@ class PartyService:
             protocol = self._lookup(request.protocol)
             self._admit(request, protocol)
             self._once(request)
-            data = self._dataset(request.data, protocol.roles[request.role].needs)
-            terms = self._admission.agree(request, protocol, self._partners(request), data, self._used(request, data))
+            data = self._online(request, protocol) or self._dataset(request.data, protocol.roles[request.role].needs)
+            used = self._used(request, data)
+            terms = self._admission.agree(request, protocol, self._partners(request), data, used)
             self._count_models(request, protocol, data)
             self._book.run_begins(request)
         except Exception as error:
@@ -167,7 +204,15 @@ class PartyService:
             return
         journal = self._store.journal(request.run)
         steps = journal.steps() if request.resume else []
-        talk.send(m.Joined(steps=steps, head=self._book.head(), label_set=terms.label_set))
+        talk.send(
+            m.Joined(
+                steps=steps,
+                head=self._book.head(),
+                data=digests.of_data(self._store, self._tables.digest(used.table)) if used is not None else "",
+                code=digests.of_code(protocol),
+                label_set=terms.label_set,
+            )
+        )
         try:
             order = talk.recv(m.Go, m.Cancel)
         except LinkError:
@@ -187,17 +232,50 @@ class PartyService:
             journal=journal,
             threads=self._threads,
             executor=self._executor,
+            apart=terms.apart,
         )
         self._play(seat, talk, data, request, terms)
 
     def _count_models(self, join: m.Join, protocol: RunProtocol, data: Dataset) -> None:
         """Before somebody learns a sum over features of each row: how many such sums there have been."""
-        if not protocol.roles[join.role].scores or "columns" not in data.part:
+        adds = "coef" in data.part or "measure" in data.part
+        if not protocol.roles[join.role].scores or not adds or "columns" not in data.part:
             return
         most = self._policy.most_models(len(data.part["columns"]))
         if most is not None:
+            if protocol.begun_by:  # any of its rows may be asked about, and nobody can tell which are
+                keys = self._tables.own_keys(self._online_table(join), (), None)
+                self._scored.count(keys, measure(data.part), most)
+                return
             table, on, rows = self._origin(join.data)
-            self._scored.count(self._tables.own_keys(table, on, rows), measure(data.part), most)
+            model, recipe = measure(data.part), self._recipe(join.data)
+            if recipe != data.part.get("trained_on", ""):
+                # the same model of rows that were prepared in another way tells something else of them
+                model = hashlib.sha256(f"{model} {recipe}".encode()).hexdigest()
+            self._scored.count(self._tables.own_keys(table, on, rows), model, most)
+
+    def _online(self, join: m.Join, protocol: RunProtocol) -> Dataset | None:
+        """What a role needs in a run that serves applicants one by one; None in any other."""
+        if not protocol.begun_by:
+            return None
+        part = self._store.load(join.data.part or "")
+        if "asks" in protocol.roles[join.role].needs:
+            if self._asks is None:
+                raise Refused(f"no online service runs at {self._endpoint.me}.", member=join.by, rule="online")
+            return Dataset(part=part, asks=self._asks(join))
+        check_declared(self._endpoint.me, part)
+        table, levels = self._online_table(join), None if "levels" not in part else dict[str, tuple[str, ...]]()
+        X, columns = self._tables.features(table, part.get("columns"), None, missing=True, levels=levels)
+        return Dataset(ids=self._tables.ids(table, ()), X=X, columns=columns, part=part, levels=levels or {})
+
+    def _online_table(self, join: m.Join) -> str:
+        return self._policy.online(join.by, join.data.part or "", int(join.params.get("reasons", 0)))
+
+    def _recipe(self, ref: m.DataRef) -> str:
+        """Names how a frame's rows were made of those that their owner declared; "": not at all."""
+        frame = self._store.load(str(ref.frame))
+        table = str(frame["table"])
+        return str(frame.get("recipe") or (self._tables.digest(table) if self._tables.derived(table) else ""))
 
     def _origin(self, ref: m.DataRef) -> tuple[str, list[str], npt.NDArray[np.int64]]:
         """The table that was aligned, its id columns, and the positions there of a frame's rows."""
@@ -284,7 +362,13 @@ class PartyService:
         check_cast(join.cast, protocol, self._endpoint.members(), self._coordinator)
         self._policy.check_run(join)
         partners = self._partners(join)
-        self._policy.check_analyst(join.by, join.protocol, self._table_of(join.data), partners)
+        if protocol.begun_by and join.cast[protocol.begun_by] != [join.by]:
+            text = f"{me} takes part in {join.protocol} only when its {protocol.begun_by} party begins it."
+            raise Refused(text, member=me, rule="cast")
+        if "online" in protocol.roles[join.role].needs:
+            self._online_table(join)
+        if not protocol.begun_by:
+            self._policy.check_analyst(join.by, join.protocol, self._table_of(join.data), partners)
         self._admission.check(join, protocol, partners)
 
     def _partners(self, join: m.Join) -> list[str]:
@@ -293,7 +377,10 @@ class PartyService:
         return sorted(players - {self._endpoint.me, self._coordinator})
 
     def _table_of(self, ref: m.DataRef) -> str:
-        """The table that a run's rows come from, through frames and parts of earlier runs; "" where none is used."""
+        """The table that a run's rows come from, through frames and parts of earlier runs; "" where none is used.
+
+        Of a table that a run has made of it, say of weights, it is the one that was aligned: that an owner can name.
+        """
         if ref.table is not None:
             return ref.table
         for name in (ref.frame, ref.part):
@@ -301,6 +388,8 @@ class PartyService:
             while name and name not in seen:
                 seen.add(name)
                 kept = self._store.load(name)
+                if "origin" in kept:
+                    return str(kept["origin"]["table"])
                 if "table" in kept:
                     return str(kept["table"])
                 name = str(kept.get("frame") or "")
@@ -322,18 +411,35 @@ class PartyService:
         features: Any = None
         columns: tuple[str, ...] = ()
         levels: dict[str, tuple[str, ...]] = {}
+        unfit = self._tables.unfit(table, ref.columns, rows) if "unfit" in needs else {}
         if "X" in needs:
             wanted = levels if "levels" in needs else None
             features, columns = self._tables.features(
-                table, ref.columns, rows, missing="missing" in needs, parts="parts" in needs, levels=wanted
+                table,
+                ref.columns,
+                rows,
+                missing="missing" in needs,
+                parts="parts" in needs,
+                levels=wanted,
+                without=unfit,
             )
+        if "records" in needs:
+            records = self._tables.records(table, ref.columns, rows)
+            return Dataset(records=records, columns=records.columns, label=self._tables.label_of(table), part=part)
         label = None
         if "y" in needs:
             if not ref.label:
                 raise DataError(f"{self._endpoint.me} was given the label's role without the name of a label.")
             label = self._tables.label(table, ref.label, rows)
         return Dataset(
-            X=features, y=label, columns=columns, label=ref.label, part=part, parts=parts, levels=levels
+            X=features,
+            y=label,
+            columns=columns,
+            label=ref.label,
+            part=part,
+            parts=parts,
+            levels=levels,
+            unfit=unfit,
         )
 
     def _used(self, join: m.Join, data: Dataset) -> Used | None:
@@ -385,15 +491,20 @@ class PartyService:
             name, columns = outcome.table
             table, rows = self.rows(ref)
             origin, on, index = self._origin(ref)
-            self._tables.save_rows(name, table, rows, columns)
+            self._tables.save_rows(name, table, rows, columns, by_rules=outcome.by_rules)
             # its rows are the frame's, in their order: an aligned frame on the new table, under this run's id
             private |= {"table": name, "index": np.arange(len(rows)), "digest": self._tables.digest(name)}
             private["origin"] = {"table": origin, "on": on, "index": index}
+            made = b"".join(encode(Part(values=dict(outcome.private))))
+            private["recipe"] = hashlib.sha256(self._recipe(ref).encode() + made).hexdigest()
+        elif ref.frame is not None and (recipe := self._recipe(ref)):
+            private["trained_on"] = recipe
         self._store.save(join.run, private)
         public = dict(result.public)
         if self._policy.releases("coefficients"):
-            if "coef" in private:
-                public["coef"] = np.asarray(private["coef"], dtype=np.float64)
+            for name in ("coef", "std_err"):
+                if name in private:
+                    public[name] = np.asarray(private[name], dtype=np.float64)
             if "card" in private:
                 public["card"] = private["card"]
         return m.MemberResult(

@@ -32,6 +32,7 @@ def explain(federation: FederationConfig) -> Iterator[str]:
         yield from _kernels(party)
         yield from _analysts(party.analysts)
         yield from (f"  {line}" for line in rule_words.rules(party.rules))
+        yield from (f"  {line}" for line in rule_words.online(party.online))
         if party.mode == "guarded":
             yield from _rules(party.guard)
         for table in party.tables.values():

@@ -11,9 +11,11 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Self, TextIO
 
 from fednb.errors import LinkError
 from fednb.federation.messages import Event, RunEnded, RunEvent
@@ -183,6 +185,20 @@ class Following:
         return bundle(self.view)
 
 
+# by thread, so that a widget's own runs show in the widget and nobody else's do
+_TELL: ContextVar[Callable[[RunProgress], None] | None] = ContextVar("fednb-tell", default=None)
+
+
+@contextmanager
+def told(tell: Callable[[RunProgress], None]) -> Iterator[None]:
+    """Runs that this thread follows meanwhile are told to `tell`, event by event, and shown nowhere else."""
+    before = _TELL.set(tell)
+    try:
+        yield
+    finally:
+        _TELL.reset(before)
+
+
 def follow(
     run: str, title: str, events: Iterable[RunEvent | RunEnded], federation: object = None
 ) -> RunEnded:
@@ -190,12 +206,13 @@ def follow(
 
     federation : whose run it is, for a notebook that shows it by itself.
 
-    Raises LinkError when the events stop without an end.
+    Within `told(...)` nothing is shown: that is told instead. Raises LinkError when the events stop without an end.
     """
-    if _in_notebook_kernel():
+    tell = _TELL.get()
+    screen: Bar | None = None
+    if tell is None and _in_notebook_kernel():
         _display(Following(TrainingView(run=run, title=title), federation))
-        screen: Bar | None = None
-    else:
+    elif tell is None:
         screen = Bar(sys.stderr) if sys.stderr.isatty() else None
     progress = RunProgress(run, title)
     try:
@@ -204,6 +221,8 @@ def follow(
                 progress.end(message)
                 return message
             progress.add(message)
+            if tell:
+                tell(progress)
             if screen:
                 screen.draw(progress)
     finally:
@@ -263,6 +282,67 @@ class Bar:
     def _write(self, text: str) -> None:
         self.stream.write(f"\r\x1b[K{text}")
         self.stream.flush()
+
+
+class Steps:
+    """One line on work of many runs: how many are done, what goes on, how long it may still take. A context manager.
+
+    It shows on a terminal and in a notebook, where runs that this thread follows meanwhile show nothing of their own.
+    """
+
+    def __init__(self, title: str, total: int, stream: TextIO | None = None) -> None:
+        self.title = title
+        self.total = total
+        self._stream = sys.stderr if stream is None else stream
+        self._shown = self._stream.isatty() or _in_notebook_kernel()
+        self._began = time.monotonic()
+        self._done, self._text, self._next = 0, "", 0.0
+        self._quiet = told(self._tell)
+
+    def __enter__(self) -> Self:
+        if self._shown:
+            self._quiet.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._shown:
+            self._quiet.__exit__(None, None, None)
+            took = format_seconds(time.monotonic() - self._began)
+            self._write(f"{self.title} · {self._done} of {self.total} done in {took}", end="\n")
+
+    def begin(self, text: str) -> None:
+        """What goes on now."""
+        self._text = text
+        self._draw("")
+
+    def done(self) -> None:
+        """It is done."""
+        self._done += 1
+
+    def skip(self, number: int) -> None:
+        """So many need not be done."""
+        self.total -= number
+
+    def _tell(self, progress: RunProgress) -> None:
+        if time.monotonic() >= self._next:
+            of = f"/{progress.total}" if progress.total else ""
+            self._draw(f": {printable(progress.phase)} {progress.step}{of}")
+
+    def _draw(self, detail: str) -> None:
+        if not self._shown:
+            return
+        so_far = time.monotonic() - self._began
+        self._next = time.monotonic() + 5 * REDRAW
+        parts = [f"{self.title} {self._done}/{self.total}", f"{self._text}{detail}", f"{format_seconds(so_far)} so far"]
+        if self._done:
+            left = so_far / self._done * (self.total - self._done)
+            parts.append(f"about {format_seconds(left)} left")
+        self._write(" · ".join(parts))
+
+    def _write(self, text: str, end: str = "") -> None:
+        width = max(40, shutil.get_terminal_size().columns - 1)
+        self._stream.write(f"\r{printable(text)[:width]:<{width}}{end}")
+        self._stream.flush()
 
 
 def format_bytes(count: float) -> str:

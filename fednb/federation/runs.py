@@ -54,9 +54,20 @@ class RunRecord:
                 error=ended.error,
                 bytes=sent,
                 figures=_figures(ended.results.values()),
+                intervals=_intervals(ended.results.values()),
             )
             self._changed.notify_all()
         self._write()
+
+    def made_of(self, member: str, data: str, code: str) -> None:
+        """Note digests of what a member brings to the run."""
+        with self._changed:
+            info = self.info
+            self.info = msgspec.structs.replace(
+                info,
+                data={**info.data, **({member: data} if data else {})},
+                code={**info.code, **({member: code} if code else {})},
+            )
 
     def reopen(self) -> None:
         """The run goes on: it is being resumed. Raises DataError when there is nothing to resume."""
@@ -175,9 +186,25 @@ def _figures(results: Iterable[MemberResult]) -> dict[str, float]:
     for result in results:
         for name, said in result.public.items():
             value = said.get("value", said.get("change")) if isinstance(said, Mapping) else said
-            fits = isinstance(value, bool | int | float) and len(str(name)) <= MOST_TEXT and len(found) < MOST_FIGURES
-            if fits and name not in found:
-                found[str(name)] = float(value)
+            # a difference of two models is no figure of either
+            called = f"{name}_change" if isinstance(said, Mapping) and "change" in said else str(name)
+            fits = isinstance(value, bool | int | float) and len(called) <= MOST_TEXT and len(found) < MOST_FIGURES
+            if fits and called not in found:
+                found[called] = float(value)
+    return found
+
+
+def _intervals(results: Iterable[MemberResult]) -> dict[str, tuple[float, float]]:
+    """Of those figures that have one."""
+    found: dict[str, tuple[float, float]] = {}
+    for result in results:
+        for name, said in result.public.items():
+            if not isinstance(said, Mapping) or "value" not in said:
+                continue
+            low, high = said.get("low"), said.get("high")
+            fits = len(str(name)) <= MOST_TEXT and len(found) < MOST_FIGURES and name not in found
+            if fits and isinstance(low, int | float) and isinstance(high, int | float):
+                found[str(name)] = float(low), float(high)
     return found
 
 

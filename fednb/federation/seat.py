@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from fednb.errors import FednbError, LinkError, RunCancelled, UnexpectedMessage
 from fednb.federation.messages import Crossing, Event, Join, MemberResult
@@ -68,6 +70,7 @@ class Seat:
         journal: Journal | None = None,
         threads: int = 1,
         executor: Executor | None = None,
+        apart: Callable[[str, npt.NDArray[np.int64]], None] | None = None,
     ) -> None:
         self._protocol = protocol
         self._join = join
@@ -78,6 +81,7 @@ class Seat:
         self._threads = threads
         self._executor = executor
         self._guard = guard
+        self._apart = apart
         self._cancelled: str | None = None
         self._link: RunLink | None = None
         self._watched: WatchedLink | None = None
@@ -100,6 +104,7 @@ class Seat:
             check=self._check,
             threads=self._threads,
             executor=self._executor,
+            apart=self._apart,
         )
         pulse = threading.Thread(target=self._pulse, name=f"fednb-pulse-{join.run}", daemon=True)
         pulse.start()

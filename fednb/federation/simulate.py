@@ -7,10 +7,11 @@ thing, down to the encoded messages, so that what works here works between organ
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fednb.errors import DataError
+from fednb.errors import DataError, Refused
+from fednb.federation.card import CARD, PartyCard
 from fednb.federation.client import Federation
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.messages import Join
@@ -21,6 +22,7 @@ from fednb.federation.tables import TableStore
 from fednb.policy.quota import QuotaLedger
 from fednb.protocols import lookup
 from fednb.protocols.base import Protocol
+from fednb.wire.endpoint import Endpoint
 from fednb.wire.loopback import Network
 
 if TYPE_CHECKING:
@@ -28,6 +30,33 @@ if TYPE_CHECKING:
 
 COORDINATOR = "coordinator"
 ANALYST = "analyst"
+
+
+class Simulation(Federation):
+    """A simulated federation. Who holds all tables may look at what is each party's own, too."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        coordinator: str,
+        stores: Mapping[str, MemberStore],
+        *,
+        on_close: Callable[[], None],
+    ) -> None:
+        super().__init__(endpoint, coordinator, on_close=on_close)
+        self._stores = stores
+
+    def scorecard(self, party: str, run: str) -> PartyCard:
+        """A party's own part of a scorecard, as `fed.scorecard(run)` gives it in that party's cells.
+
+        `run` : `card.runs_[party]`. Raises DataError where the party has no part of it.
+        """
+        if party not in self._stores:
+            raise DataError(f"there is no party {party!r} here; there are {', '.join(sorted(self._stores))}.")
+        part = self._stores[party].load(run)
+        if "card" not in part:
+            raise DataError(f"run {run} made no scorecard.")
+        return PartyCard(party, {name: part[name] for name in CARD if name in part})
 
 
 class _Lenient:
@@ -44,6 +73,10 @@ class _Lenient:
     def check_analyst(self, analyst: str, protocol: str, table: str, partners: Iterable[str]) -> None:
         """There is one analyst, who holds all tables anyway."""
 
+    def online(self, asker: str, model: str, reasons: int) -> str:
+        """A simulation serves nobody."""
+        raise Refused("a simulation has no online service; start the members with fednb up.", rule="online")
+
     def most_models(self, features: int) -> int | None:
         """Any number: whoever simulates holds all rows anyway."""
         return None
@@ -58,7 +91,7 @@ def simulate(
     release: Mapping[str, Sequence[str]] | None = None,
     protocols: Sequence[Protocol] = (),
     decryption_quota: float = 0.5,
-) -> Federation:
+) -> Simulation:
     """A federation of parties that hold DataFrames, with a coordinator added, on threads of this process.
 
     Parameters
@@ -88,7 +121,7 @@ def simulate(
         lookup=find,
         threads=threads,
     )
-    endpoints = [coordinator]
+    endpoints, stores = [coordinator], {party: MemberStore() for party in tables}
     for party, frames in tables.items():
         endpoint = network.endpoint(party)
         endpoints.append(endpoint)
@@ -97,7 +130,7 @@ def simulate(
             endpoint,
             store,
             _Lenient((release or {}).get(party, ())),
-            MemberStore(),
+            stores[party],
             coordinator=COORDINATOR,
             lookup=find,
             threads=threads,
@@ -109,5 +142,5 @@ def simulate(
         for endpoint in endpoints:
             endpoint.close()
 
-    return Federation(network.endpoint(ANALYST), COORDINATOR, on_close=close)
+    return Simulation(network.endpoint(ANALYST), COORDINATOR, stores, on_close=close)
 

@@ -40,6 +40,7 @@ class _Saved(msgspec.Struct, forbid_unknown_fields=True):
     label: str | None = None
     origin: str = ""
     of_cells: bool = True
+    by_rules: bool = False
 
 
 def header(table: TableConfig) -> list[str] | None:
@@ -99,7 +100,7 @@ def save(file: Path, frame: pd.DataFrame, table: TableConfig) -> None:
             f"table {table.name!r} cannot be saved: a column holds values of mixed or unknown types "
             f"({type(error).__name__}). Give every column one type."
         ) from None
-    meta = msgspec.json.encode(_Saved(table.id, table.label, table.origin, table.of_cells))
+    meta = msgspec.json.encode(_Saved(table.id, table.label, table.origin, table.of_cells, table.by_rules))
     arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), _META: meta})
     draft = file.with_suffix(".draft")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
@@ -113,7 +114,14 @@ def saved(name: str, file: Path) -> TableConfig:
 
     meta = (pyarrow.parquet.read_schema(file).metadata or {}).get(_META, b"{}")
     found = msgspec.json.decode(meta, type=known(_Saved))
-    return TableConfig(name=name, id=found.id, label=found.label, origin=found.origin, of_cells=found.of_cells)
+    return TableConfig(
+        name=name,
+        id=found.id,
+        label=found.label,
+        origin=found.origin,
+        of_cells=found.of_cells,
+        by_rules=found.by_rules,
+    )
 
 
 def content_digest(columns: Columns) -> str:

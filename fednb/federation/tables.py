@@ -12,9 +12,9 @@ import hashlib
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ from fednb.errors import ConfigError, DataError
 from fednb.federation import sources, staging
 from fednb.federation.columns import Columns, Ids, InMemory, kind_of
 from fednb.federation.messages import ColumnInfo, Name, TableInfo
+from fednb.federation.records import TableRecords
 from fednb.federation.row_keys import keys_of
 from fednb.federation.spill import FileMatrix
 from fednb.typed import known
@@ -34,6 +35,14 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 1 << 30
 FEATURES_IN_MEMORY = 1 << 26  # bytes of features of one run, beyond which they are kept in a file
+_ENCODE = {
+    "feature": "Encode it with VerticalOneHotEncoder, or leave the column out.",
+    "label": "Save a table whose label is a number, and align that.",
+}
+_FILL = {
+    "feature": "Fill them with VerticalImputer, bin them with WoeBinning, or leave the column out.",
+    "label": "Save a table without these rows, and align that.",
+}
 OF_CELLS = "tables of cells"  # the origin of those whose rows are in no declared table
 
 
@@ -140,8 +149,9 @@ class TableStore:
         missing: bool = False,
         parts: bool = False,
         levels: dict[str, tuple[str, ...]] | None = None,
+        without: Container[str] = (),
     ) -> tuple[Any, tuple[str, ...]]:
-        """[len(rows), d] and the names of the d columns; `columns=None`: all but ids and label.
+        """[len(rows), d] and the names of the d columns; `columns=None`: all but ids and label; none of `without`.
 
         An array; with `parts` a `Matrix`, which lies in a file when it is large.
 
@@ -149,11 +159,8 @@ class TableStore:
         `missing` such values come as NaN. Where `levels` are wanted, text is allowed: they get its different values,
         in order, and the array has the place of each row's.
         """
-        table = self.table(name)
-        found = self._columns(name)
-        if columns is None:
-            columns = [c for c in found.names if c not in table.id and c != table.label]
-        self._require(name, found, columns)
+        table, found, columns = self._features(name, columns)
+        columns = [column for column in columns if column not in without]
         shape = found.rows if rows is None else len(rows), len(columns)
         large = parts and 8 * shape[0] * shape[1] > FEATURES_IN_MEMORY and self._folder is not None
         X: Any = FileMatrix(self._folder, shape) if large and self._folder else np.empty(shape, dtype=np.float64)
@@ -167,6 +174,46 @@ class TableStore:
             else:
                 X[:, j] = self._numbers(name, series, rows, "feature", missing=missing)
         return X, tuple(columns)
+
+    def unfit(
+        self, name: str, columns: Sequence[str] | None = None, rows: npt.NDArray[np.int64] | None = None
+    ) -> dict[str, tuple[str, npt.NDArray[np.int64]]]:
+        """Of those columns that `features` would refuse: why ("text", "date", "mixed" with numbers, "infinite"), and
+        [len(rows)] the place of each value among the column's, -1 where it is missing."""
+        import pandas as pd
+
+        _, found, columns = self._features(name, columns)
+        described = {}
+        for column in columns:
+            series = found.series(column)
+            kind = _unfit(series if rows is None else series.iloc[rows])
+            if kind:
+                codes = pd.factorize(series if rows is None else series.iloc[rows])[0]
+                described[column] = kind, codes.astype(np.int64)
+        return described
+
+    def _features(self, name: str, columns: Sequence[str] | None) -> tuple[TableConfig, Columns, Sequence[str]]:
+        """The table, and its columns that are asked for; None: all but ids and label."""
+        table, found = self.table(name), self._columns(name)
+        if columns is None:
+            columns = [c for c in found.names if c not in table.id and c != table.label]
+        self._require(name, found, columns)
+        return table, found, columns
+
+    def records(
+        self, name: str, columns: Sequence[str] | None = None, rows: npt.NDArray[np.int64] | None = None
+    ) -> TableRecords:
+        """Columns as they are, whatever is in them; `columns=None`: all but ids. DataError for an unknown one."""
+        table, found = self.table(name), self._columns(name)
+        if columns is None:
+            columns = [c for c in found.names if c not in table.id]
+        self._require(name, found, columns)
+        for column in columns:
+            if column in table.id:
+                raise DataError(f"column {column!r} of table {name!r} of {self.member} is an id, not a feature.")
+        origin = self.origin(name)
+        taken = {*found.names, *(self._columns(origin).names if origin in self.names() else ())}
+        return TableRecords(found, columns, rows, taken)
 
     def label(
         self, name: str, column: str | None = None, rows: npt.NDArray[np.int64] | None = None
@@ -191,8 +238,23 @@ class TableStore:
         """Whether a cell made this table, or the one that it comes from."""
         return self.table(name).of_cells
 
+    def by_rules(self, name: str) -> bool:
+        """Whether rules that an analyst wrote made columns of this table."""
+        return self.table(name).by_rules
+
+    def has_column(self, name: str, column: str) -> bool:
+        return name in self.names() and column in self._columns(name).names
+
     def declared_label(self, name: str) -> str | None:
         return self._declared[name].label if name in self._declared else None
+
+    def label_of(self, name: str) -> str | None:
+        """The label that somebody declared for a table, or for the one that it comes from."""
+        return self.table(name).label or self.declared_label(self.origin(name))
+
+    def derived(self, name: str) -> bool:
+        """Whether it was made of another one."""
+        return self.table(name).origin not in ("", name)
 
     def declared_id(self, name: str) -> tuple[str, ...]:
         """The columns that the owner declared as a table's id; none where she did not, or the table is not hers."""
@@ -211,10 +273,17 @@ class TableStore:
         return keys if rows is None else keys[rows]
 
     def save(
-        self, name: str, frame: pd.DataFrame, id: Iterable[str], label: str | None, source: str | None = None
+        self,
+        name: str,
+        frame: pd.DataFrame,
+        id: Iterable[str],
+        label: str | None,
+        source: str | None = None,
+        by_rules: bool = False,
     ) -> None:
         """Keep a derived table under a name that no declared table has; a derived one of that name is replaced.
 
+        by_rules : an analyst's rules say what is in its columns.
         source : the table that its rows come from; None: a cell made it, from what looks most like it.
         """
         try:
@@ -238,7 +307,9 @@ class TableStore:
             origin, of_cells = self._find_origin(frame, ids), True
         else:
             origin, of_cells = self.origin(source), self.of_cells(source)
-        self._keep(TableConfig(name=name, id=ids, label=label, origin=origin, of_cells=of_cells), frame)
+            by_rules = by_rules or self.by_rules(source)
+        table = TableConfig(name=name, id=ids, label=label, origin=origin, of_cells=of_cells, by_rules=by_rules)
+        self._keep(table, frame)
 
     def _keep(self, table: TableConfig, frame: pd.DataFrame) -> None:
         name = table.name
@@ -250,7 +321,13 @@ class TableStore:
                 sources.save(self._folder / f"{name}.parquet", frame, table)
 
     def save_rows(
-        self, name: str, source: str, rows: npt.NDArray[np.int64], columns: Mapping[str, npt.NDArray[np.float64]]
+        self,
+        name: str,
+        source: str,
+        rows: npt.NDArray[np.int64],
+        columns: Mapping[str, npt.NDArray[Any]],
+        *,
+        by_rules: bool = False,
     ) -> None:
         """Make a derived table: the ids of `source`'s `rows`, and new columns beside them.
 
@@ -265,7 +342,7 @@ class TableStore:
             raise DataError(f"{self.member} has a table {name!r} already, with other columns; save under another name.")
         frame = self.read(source, ids).iloc[rows].reset_index(drop=True)
         frame = frame.assign(**{str(column): values for column, values in columns.items()})
-        self.save(name, frame, ids, None, source)
+        self.save(name, frame, ids, None, source, by_rules)
 
     def _find_origin(self, frame: pd.DataFrame, ids: Sequence[str]) -> str:
         """The declared table that has most of these rows, whatever a cell calls them; "" where none is declared."""
@@ -328,7 +405,13 @@ class TableStore:
     # ------------------------------------------------------------ values
 
     def _numbers(
-        self, name: str, series: pd.Series, rows: npt.NDArray[np.int64] | None, use: str, *, missing: bool = False
+        self,
+        name: str,
+        series: pd.Series,
+        rows: npt.NDArray[np.int64] | None,
+        use: Literal["feature", "label"],
+        *,
+        missing: bool = False,
     ) -> npt.NDArray[np.float64]:
         import pandas as pd
 
@@ -339,24 +422,20 @@ class TableStore:
             series = series.astype(series.dtype.categories.dtype)
         kind = kind_of(series)
         if kind == "date":
-            raise DataError(
-                f"{where} is a date. Turn it into a number (days since a fixed day, say) and fed.save that."
-            )
+            raise DataError(f"{where} is a date. Turn it into numbers with VerticalDateFeatures, or leave it out.")
         if kind == "text":
             numbers = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
             bad = int((np.isnan(numbers) & series.notna().to_numpy(dtype=bool)).sum())
             if bad:
                 raise DataError(
-                    f"{where} is text: {bad:,} of {len(series):,} values are not numbers. Encode it "
-                    "(pandas.get_dummies, say) and fed.save the result, or leave the column out."
+                    f"{where} is text: {bad:,} of {len(series):,} values are not numbers. {_ENCODE[use]}"
                 )
         else:
             numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
         absent = int(np.isnan(numbers).sum())
         if absent and not missing:
             raise DataError(
-                f"{where} has {absent:,} missing values in {len(numbers):,} rows. Fill or drop them at "
-                f"{self.member} (fed.load, fillna, fed.save), or leave the column out."
+                f"{where} has {absent:,} missing values in {len(numbers):,} rows. {_FILL[use]}"
             )
         infinite = int(np.isinf(numbers).sum())
         if infinite:
@@ -415,6 +494,26 @@ class _Snapshot:
         if not isinstance(self.columns, InMemory):
             self.columns = InMemory(self.columns.frame())
         return self.columns.frame()
+
+
+def _unfit(series: pd.Series) -> str:
+    """Why a column cannot be numbers; "" where it can."""
+    import pandas as pd
+
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        series = series.astype(series.dtype.categories.dtype)
+    kind = kind_of(series)
+    if kind == "date":
+        return kind
+    if kind == "text":
+        there = series.notna().to_numpy(dtype=bool)
+        numbers = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        text = there & np.isnan(numbers)
+        if text.any():
+            return "mixed" if 2 * (there & ~text).sum() >= text.sum() else "text"
+    else:
+        numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    return "infinite" if np.isinf(numbers).any() else ""
 
 
 def _listed(names: Iterable[object]) -> str:

@@ -40,6 +40,12 @@ class Origins(Protocol):
         """Whether a cell made this table, or the one that it comes from."""
         ...
 
+    def by_rules(self, name: str) -> bool:
+        """Whether rules that an analyst wrote made columns of this table."""
+        ...
+
+    def has_column(self, name: str, column: str) -> bool: ...
+
     def declared_label(self, name: str) -> str | None: ...
 
     def declared_id(self, name: str) -> tuple[str, ...]: ...
@@ -52,6 +58,7 @@ class Terms:
     guard: Callable[[int], Callable[[Link], Link]] = lambda done: lambda link: link
     keep: Mapping[str, Any] = field(default_factory=dict)
     label_set: str = ""
+    apart: Callable[[str, npt.NDArray[np.int64]], None] | None = None  # notes sets of rows, by column
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,12 @@ class Admission:
         self._rules.begin(ask, facts)
         rules = self._rules
         keep = {} if facts.keys is None or facts.ids is not None else {"keys": facts.keys, "account": facts.account}
-        return Terms(lambda done: rules.guard(ask, facts, done), keep, facts.label_set)
+        return Terms(
+            lambda done: rules.guard(ask, facts, done),
+            keep,
+            facts.label_set,
+            lambda column, sets: rules.apart(ask, facts, column, sets),
+        )
 
     def _facts(self, join: m.Join, data: Dataset, used: Used | None) -> Facts:
         if used is None:  # of an earlier run's part, or of nothing
@@ -112,6 +124,7 @@ class Admission:
             account=self._tables.origin(used.table),
             keys=keys,
             of_cells=self._tables.of_cells(used.table),
+            by_rules=self._tables.by_rules(used.table),
             other_ids=self._other_ids(used),
             label_set=self._label_set(join, used),
         )
@@ -122,12 +135,13 @@ class Admission:
         return bool(declared) and bool(used.on) and tuple(used.on) != declared
 
     def _label_set(self, join: m.Join, used: Used | None) -> str:
-        """What a cell made counts as its origin's label: how it is called there is somebody's choice."""
+        """What a cell or a rule made counts as its origin's label: how it is called there is somebody's choice."""
         label = join.data.label
         if used is None or not label:
             return ""
         origin = self._tables.origin(used.table)
-        if self._tables.of_cells(used.table):
+        new = self._tables.by_rules(used.table) and not self._tables.has_column(origin, label)
+        if new or self._tables.of_cells(used.table):
             label = self._tables.declared_label(origin) or ANY_LABEL
         return f"{origin}.{label}"[:200]
 
@@ -143,7 +157,9 @@ def asked(join: m.Join, protocol: RunProtocol, partners: Sequence[str], member: 
         partners=partners,
         aligns=any("ids" in role.needs for role in protocol.roles.values()),
         figures=protocol.roles[join.role].figures,
-        limits={what: int(value) for what, value in limits.items() if value is not None},
+        columns=protocol.roles[join.role].columns,
+        limits={what: float(value) for what, value in limits.items() if value is not None},
         sends=protocol.sends,
         resumed=join.resume,
+        online="online" in protocol.roles[join.role].needs,
     )

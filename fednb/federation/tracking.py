@@ -53,6 +53,8 @@ def _write(client: Any, home: str, info: m.RunInfo, figures: dict[str, float], r
     began = int(1000 * info.started)
     members = ", ".join(player for players in info.cast.values() for player in players)
     tags = {TAG: info.run, "fednb.version": info.version, "fednb.members": members, "fednb.protocol": info.protocol}
+    for what, digests in (("data", info.data), ("code", info.code)):
+        tags |= {_named(f"fednb.{what}.{member}"): digest for member, digest in digests.items()}
     tags = {name: plain(value, 500) for name, value in tags.items()}
     run = client.create_run(home, start_time=began, tags=tags, run_name=plain(info.title, 200)).info.run_id
     for name, value in info.params.items():

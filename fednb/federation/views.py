@@ -161,6 +161,7 @@ class EvaluationView(View, frozen=True, tag="evaluation"):
     ks: Estimate
     gini: Estimate | None = None
     log_loss: Estimate | None = None
+    brier: Estimate | None = None  # mean squared difference of probability and label
     name: Label = ""  # "test"
     member: Label = ""  # who holds scores and label
     label: Label = ""
@@ -174,6 +175,7 @@ class EvaluationView(View, frozen=True, tag="evaluation"):
         lines = [f"AUC {self.auc.text()}", f"KS {self.ks.text()}"]
         lines += [f"Gini {self.gini.text()}"] if self.gini else []
         lines += [f"log loss {self.log_loss.text()}"] if self.log_loss else []
+        lines += [f"Brier {self.brier.text()}"] if self.brier else []
         return f"Evaluation{' on ' + self.name if self.name else ''}: {', '.join(lines)}; {self.rows:,} rows"
 
 
@@ -266,6 +268,67 @@ class EnsembleView(View, frozen=True, tag="ensemble"):
         return "\n".join(lines)
 
 
+class ComparisonView(View, frozen=True, tag="comparison"):
+    """Several models' figures beside each other."""
+
+    results: Annotated[dict[Label, EvaluationView], Meta(max_length=100)]
+    title: Label = ""
+    curve: Label = ""  # what `curves` show: "gradient norm"
+    curves: Annotated[dict[Label, Numbers], Meta(max_length=100)] = {}  # by iteration, of those that have one
+
+    def _text(self) -> str:
+        lines = [self.title or "Comparison"]
+        lines += [f"  {name}: AUC {found.auc.text()}, KS {found.ks.text()}" for name, found in self.results.items()]
+        return "\n".join(lines)
+
+
+class BinnedFeature(Part, frozen=True):
+    """One feature's bins, in the order of its values; lists are by bin."""
+
+    party: Label
+    feature: Label
+    own: bool  # of the label's party, so that it may be cut at values
+    holds: Names
+    cells: Annotated[list[Count], Meta(max_length=1_000)]  # of the fit that each bin joins
+    rows: Annotated[list[Count], Meta(max_length=1_000)]
+    positives: Annotated[list[Count], Meta(max_length=1_000)]
+    woe: Numbers
+    iv: Numbers
+    edges: Numbers = []  # between bins of ordinary values, where the analyst chose them
+    dropped: Sentence = ""  # why it is left out
+
+    @property
+    def name(self) -> str:
+        return f"{self.party}.{self.feature}"
+
+    @property
+    def information(self) -> float:
+        """In nats."""
+        return sum(value or 0.0 for value in self.iv)
+
+
+class BinningView(View, frozen=True, tag="binning"):
+    """Bins of all features, the most informative feature first."""
+
+    features: Annotated[list[BinnedFeature], Meta(max_length=20_000)]
+    label: Label = ""  # "bank.default"
+    rows: Count = 0
+    notes: Annotated[list[Sentence], Meta(max_length=1_000)] = []
+    handle: Annotated[str, Meta(pattern="^[0-9a-f]{0,64}$")] = ""  # by which its kernel finds the binning
+    steps: Count = 0  # recounts that can be taken back
+    edit: bool = False  # a workbench, where bins are changed
+
+    def _text(self) -> str:
+        lines = [f"WoeBinning for {self.label} on {self.rows:,} rows: {len(self.features)} features"]
+        lines += [
+            f"  {f.name}: information value {f.information:.4f}, {len(f.rows)} bins"
+            + (f" (left out: {f.dropped})" if f.dropped else "")
+            for f in self.features[:30]
+        ]
+        lines += [f"  and {len(self.features) - 30} more"] if len(self.features) > 30 else []
+        return "\n".join(lines)
+
+
 class ScoresView(View, frozen=True, tag="scores"):
     """A handle on scores that stay at the active party."""
 
@@ -282,7 +345,62 @@ class ScoresView(View, frozen=True, tag="scores"):
         return f"Scores of {self.rows:,} rows at {self.member}{saved}" + (f": {summary}" if summary else "")
 
 
-AnyView = AlignmentView | FrameView | TrainingView | ModelView | EnsembleView | EvaluationView | ScoresView
+class FeatureLine(Part, frozen=True):
+    """What is known of one feature, as far as it was released and asked for."""
+
+    party: Label
+    feature: Label
+    kind: Label = "number"  # else why it has no figures
+    note: Sentence = ""  # the same in words
+    missing: Number = None  # share of the rows
+    mean: Number = None
+    sd: Number = None
+    edges: Numbers = []  # of its histogram: [bars + 1]
+    counts: Annotated[list[Count], Meta(max_length=1_000)] = []
+    iv: Number = None
+    label: Number = None  # r with the label
+    psi: Number = None
+    vif: Number = None
+    nearest: Label = ""  # the feature that it goes with most, "party.column" ...
+    near: Number = None  # ... and r
+
+
+class ProfileView(View, frozen=True, tag="profile"):
+    """Features of all parties, best first: each one's distribution, and what it has to do with the others."""
+
+    features: Annotated[list[FeatureLine], Meta(max_length=20_000)] = []
+    members: Names = []
+    rows: Count = 0
+    part: Label = ""
+    label: Label = ""  # "bank.default"
+    rate: Number = None  # of positives
+    newer: Count = 0  # rows that psi compares with
+    ranked: Label = ""  # by what
+    notes: Annotated[list[Sentence], Meta(max_length=50)] = []
+
+    def _text(self) -> str:
+        told = f"{self.rows:,} rows{f' ({self.part})' if self.part else ''}"
+        lines = [f"Profile of {len(self.features)} features at {', '.join(self.members)}, {told}"]
+        for line in self.features[:20]:
+            figures = {"IV": line.iv, "r with label": line.label, "PSI": line.psi, "VIF": line.vif}
+            said = [f"{name} {format_number(value)}" for name, value in figures.items() if value is not None]
+            lines.append(f"  {line.party}.{line.feature}: {', '.join(said) or line.note or line.kind}")
+        lines += [f"  and {len(self.features) - 20} more"] if len(self.features) > 20 else []
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+
+AnyView = (
+    AlignmentView
+    | FrameView
+    | ProfileView
+    | TrainingView
+    | ModelView
+    | EnsembleView
+    | EvaluationView
+    | ComparisonView
+    | BinningView
+    | ScoresView
+)
 
 
 def bundle(view: AnyView, text: str | None = None) -> dict[str, Any]:
@@ -318,14 +436,23 @@ def _check_lengths(view: AnyView) -> None:
     pairs: list[tuple[str, int, int]] = []
     if isinstance(view, ScoresView) and view.counts:
         pairs.append(("edges and counts", len(view.edges), len(view.counts) + 1))
+    if isinstance(view, BinningView):
+        for f in view.features:
+            pairs += [(f.name, len(f.rows), len(each)) for each in (f.holds, f.cells, f.positives, f.woe, f.iv)]
+    if isinstance(view, ProfileView):
+        pairs += [("edges and counts", len(f.edges), len(f.counts) + 1) for f in view.features if f.counts]
     if isinstance(view, ModelView):
         pairs += [(p.member, len(p.columns), len(p.values)) for p in view.parts if p.values is not None]
     if isinstance(view, EnsembleView) and not all(
         i < node.left < len(view.tree) - 1 for i, node in enumerate(view.tree) if node.party
     ):
         raise ValueError("not a view that can be drawn: a tree whose nodes are not in order")
-    evaluation = view.evaluation if isinstance(view, ModelView | EnsembleView) else view
-    if isinstance(evaluation, EvaluationView):
+    evaluations: list[object] = [view.evaluation if isinstance(view, ModelView | EnsembleView) else view]
+    if isinstance(view, ComparisonView):
+        evaluations = [*view.results.values()]
+    for evaluation in evaluations:
+        if not isinstance(evaluation, EvaluationView):
+            continue
         roc, calibration = evaluation.roc, evaluation.calibration
         if roc is not None:
             pairs.append(("fpr and tpr", len(roc.fpr), len(roc.tpr)))

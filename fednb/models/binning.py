@@ -17,9 +17,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.federation.frame import VerticalFrame
+from fednb.federation.messages import DataRef
 from fednb.federation.result import RunResult
+from fednb.federation.views import BinningView, bundle
 from fednb.models import saved
 from fednb.models.bins import Bins, Count
+from fednb.models.recut import Recutting
+from fednb.models.stability import check_has, compared
+from fednb.models.workbench import Workbench, view_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,15 +43,12 @@ class _Coded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     notes: list[str]
 
 
-class _Stability(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    psi: dict[str, float]
-
-
-class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class WoeBinning(Recutting, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Bins of every party's features, their weight of evidence and information value; fitted on the frame's rows only.
 
     `transform` codes values as weights. Each party keeps the coded table and its cut points; what comes back is a frame
-    on these tables, to train a scorecard's regression on. Works as a step of scikit-learn's `Pipeline`.
+    on these tables, to train a scorecard's regression on. Works as a step of scikit-learn's `Pipeline`. `recut`, `join`
+    and `split` change bins afterwards, and `workbench()` does so by hand in a notebook.
 
     Parameters
     ----------
@@ -109,6 +111,7 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             title=f"{type(self).__name__} on {', '.join(frame.parties)}",
         )
         self._learned(frame, result, active, label)
+        self._frame, self._before = frame, []
         return self
 
     def transform(self, frame: VerticalFrame, name: str | None = None) -> VerticalFrame:
@@ -125,13 +128,12 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             )
         name = name or f"woe-{secrets.token_hex(6)}"
         with_label = label in (*frame.labels.get(active, ()), *frame.columns[active])
-        refs = frame.refs(part=self.run_)
         refs = {
             party: msgspec.structs.replace(
                 ref,
                 columns=[*self._kept(party), *([label] if party == active and with_label else [])],
             )
-            for party, ref in refs.items()
+            for party, ref in self._refs(frame).items()
             if self._kept(party) or party == active
         }
         result = frame.federation.run(
@@ -154,13 +156,12 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         )
 
     def bin_table(self, feature: str) -> pd.DataFrame:
-        """The bins of "party.column": holds, rows, positives, rate, woe and iv, in the order of the values.
+        """The bins of "party.column": holds, cells, rows, positives, rate, woe and iv, in the order of the values.
 
-        Where the bins are cut, only the feature's owner knows.
+        Where the bins are cut, only the feature's owner knows, unless somebody else gave the cut points.
         """
         check_is_fitted(self, "run_")
-        if feature not in self._bins:
-            raise DataError(f"there are no bins of {feature!r}; there are bins of {', '.join(self._bins)}.")
+        self._known_feature(feature)
         return self._bins[feature].table()
 
     def stability(self, frame: VerticalFrame) -> pd.DataFrame:
@@ -169,38 +170,40 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         The population stability index over the bins, Σ (share now - share then) · ln(share now / share then). By custom
         below 0.1 is stable, above 0.25 is not. Each party computes its own; labels are not needed.
         """
-        import pandas as pd
-
         self._check_frame(frame)
-        refs = {
-            party: msgspec.structs.replace(ref, columns=[*self.feature_names_in_[party]])
-            for party, ref in frame.refs(part=self.run_).items()
-            if self.feature_names_in_.get(party)
-        }
-        result = frame.federation.run(
-            "bin_stability",
-            cast={"party": list(refs)},
-            data=refs,
-            title=f"Stability of {self.n_features_in_} features",
-        )
-        found = []
-        for party in refs:
-            said = result.read(party, _Stability).psi
-            if tuple(said) != self.feature_names_in_[party]:
-                raise UnexpectedMessage(f"{party} released indices of other features than were asked", member=party)
-            found += [{"party": party, "feature": column, "psi": value} for column, value in said.items()]
-        return (
-            pd.DataFrame(found, columns=["party", "feature", "psi"])
-            .sort_values("psi", ascending=False, kind="stable")
-            .reset_index(drop=True)
-        )
+        return compared(frame, self._refs(frame), self.feature_names_in_)
+
+    def workbench(self) -> Workbench:
+        """The bins in a notebook, to look at and to change: what is changed there is changed here."""
+        check_is_fitted(self, "run_")
+        return Workbench(self)
+
+    @property
+    def federation(self) -> Federation | None:
+        """Where it was fitted; None before, and after `load`."""
+        frame = getattr(self, "_frame", None)
+        return None if frame is None else frame.federation
+
+    def view(self, *, edit: bool = False) -> BinningView:
+        """The bins for a front end."""
+        check_is_fitted(self, "run_")
+        return view_of(self, edit=edit)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        if not hasattr(self, "run_"):
+            return super()._repr_mimebundle_(**kwargs)
+        return bundle(self.view())
 
     def save(self, path: str | Path, federation: Federation) -> Self:
         """Write what you may know of the binning to a file; each party puts its own part (cut points, weights)
         aside."""
+        saved.write(Path(path), self._saved(federation))
+        return self
+
+    def _saved(self, federation: Federation) -> saved.SavedBinning:
         check_is_fitted(self, "run_")
-        run, seals = saved.keep(federation, {p: self.run_ for p, names in self.feature_names_in_.items() if names})
-        kept = saved.SavedBinning(
+        run, seals = saved.keep(federation, {p: self._runs[p] for p, names in self.feature_names_in_.items() if names})
+        return saved.SavedBinning(
             params=self.get_params() | {"special_values": list(self.special_values), "cuts": self._plain_cuts()},
             run=run,
             label=self.label_,
@@ -211,15 +214,19 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             rows=self.n_rows_,
             notes=self._fit_notes,
         )
-        saved.write(Path(path), kept)
-        return self
 
     @classmethod
     def load(cls, path: str | Path, federation: Federation) -> Self:
         """The binning that `save` wrote, to code new rows. DataError when the file or a party's part has changed."""
         kept = saved.read(Path(path), saved.SavedBinning)
-        binning = saved.made(cls, kept, path)
         saved.check(federation, kept)
+        return cls._loaded(kept, path)
+
+    @classmethod
+    def _loaded(cls, kept: saved.SavedBinning, path: str | Path) -> Self:
+        """The binning of what was saved."""
+        binning = saved.made(cls, kept, path)
+        binning._frame, binning._before = None, []
         binning._known(kept.run, kept.label, {p: tuple(names) for p, names in kept.features.items()}, kept.bins)
         binning.n_rows_, binning.dropped_ = kept.rows, dict(kept.dropped)
         binning._fit_notes, binning.notes_ = [*kept.notes], [*kept.notes]
@@ -230,10 +237,7 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _check_frame(self, frame: VerticalFrame) -> None:
         check_is_fitted(self, "run_")
-        for party, names in self.feature_names_in_.items():
-            missing = [column for column in names if column not in frame.columns.get(party, ())]
-            if missing:
-                raise DataError(f"the binning was fitted on {party}'s {', '.join(missing)}, which this frame lacks.")
+        check_has(frame, self.feature_names_in_, "the binning was fitted on")
 
     def _kept(self, party: str) -> list[str]:
         return [column for column in self.feature_names_in_[party] if f"{party}.{column}" not in self.dropped_]
@@ -278,12 +282,7 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self._known(result.run, f"{active}.{label}", names, bins)
         self.n_rows_ = len(frame)
         self.dropped_ = {}
-        for name, feature in bins.items():
-            iv = float(np.sum(feature.iv))
-            if len(set(feature.woe)) < 2:
-                self.dropped_[name] = "one bin only"
-            elif iv < self.min_iv:
-                self.dropped_[name] = f"information value {iv:.4f}, below min_iv={self.min_iv:g}"
+        self._set_bins(bins, changed=bins)
         self._fit_notes = notes
         self.notes_ = [*notes]
         self.seconds_ = result.seconds
@@ -291,13 +290,30 @@ class WoeBinning(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.operations_ = result.operations
 
     def _known(self, run: str, label: str, names: dict[str, tuple[str, ...]], bins: dict[str, Bins]) -> None:
-        import pandas as pd
-
         self.run_ = run
+        self.handle_ = secrets.token_hex(8)  # by which a front end finds it
+        self._runs = dict.fromkeys(names, run)
         self.label_ = label
         self.feature_names_in_ = names
         self.n_features_in_ = sum(len(columns) for columns in names.values())
+        self._set_bins(bins, changed={})
+
+    def _refs(self, frame: VerticalFrame) -> dict[str, DataRef]:
+        """The frame's rows, with each party's part of the binning as it is now."""
+        return {party: msgspec.structs.replace(ref, part=self._runs[party]) for party, ref in frame.refs().items()}
+
+    def _set_bins(self, bins: dict[str, Bins], changed: Mapping[str, Bins]) -> None:
+        import pandas as pd
+
         self._bins = bins
+        for name, feature in changed.items():
+            self.dropped_.pop(name, None)
+            iv = float(np.sum(feature.iv))
+            if len(set(feature.woe)) < 2:
+                self.dropped_[name] = "one bin only"
+            elif iv < self.min_iv:
+                self.dropped_[name] = f"information value {iv:.4f}, below min_iv={self.min_iv:g}"
+        names = self.feature_names_in_
         self.iv_ = (
             pd.DataFrame(
                 {

@@ -5,7 +5,7 @@ Trained as XGBoost's `hist` would be on the joined table: see `fednb.protocols.v
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from fednb.federation.client import Federation
 
 Count = Annotated[int, Meta(ge=0)]
+
+
+class _Noticed(msgspec.Struct, frozen=True):
+    notes: list[str] = []
 
 
 class _Released(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,10 +80,14 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         scale_pos_weight: float = 1.0,
         base_score: float | None = None,
         monotone_constraints: Mapping[str, int] | None = None,
+        categorical: Mapping[str, Literal["onehot", "partition", "ordered"]] | None = None,
+        max_cat_to_onehot: int = 4,
         early_stopping_rounds: int | None = None,
         min_leaf: int = 10,
-        purity: float | None = None,
+        min_shown: int = 0,
+        purity: float = 1.0,
         active_trees: int = 0,
+        anonymous_splits: bool = False,
         random_state: int = 0,
         warm_start: bool = False,
         key_bits: int = 2048,
@@ -102,10 +110,14 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         self.scale_pos_weight = scale_pos_weight
         self.base_score = base_score
         self.monotone_constraints = monotone_constraints
+        self.categorical = categorical
+        self.max_cat_to_onehot = max_cat_to_onehot
         self.early_stopping_rounds = early_stopping_rounds
         self.min_leaf = min_leaf
+        self.min_shown = min_shown
         self.purity = purity
         self.active_trees = active_trees
+        self.anonymous_splits = anonymous_splits
         self.random_state = random_state
         self.warm_start = warm_start
         self.key_bits = key_bits
@@ -164,9 +176,13 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
 
         `load` puts them together again: in another session, and on new rows after a fresh alignment.
         """
+        saved.write(Path(path), self._saved(federation))
+        return self
+
+    def _saved(self, federation: Federation) -> saved.SavedBoosting:
         check_is_fitted(self, "run_")
         run, seals = saved.keep(federation, dict.fromkeys(self.feature_names_in_, self.run_))
-        model = saved.SavedBoosting(
+        return saved.SavedBoosting(
             estimator=type(self).__name__,  # type: ignore[arg-type]
             params=saved.plain_params(self.get_params()),
             run=run,
@@ -180,24 +196,27 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
             history={str(name): self.history_[name].astype(float).tolist() for name in self.history_},
             importance=self._importances(),
             rows=self.n_rows_,
-            notes=self.notes_,
+            notes=self._fit_notes,
             seconds=self.seconds_,
             bytes=self.bytes_,
             operations=self.operations_,
         )
-        saved.write(Path(path), model)
-        return self
 
     @classmethod
     def load(cls, path: str | Path, federation: Federation) -> Self:
         """The model that `save` wrote. DataError when the file or a party's part is not as it was saved."""
-        import pandas as pd
-
         kept = saved.read(Path(path), saved.SavedBoosting)
         if kept.estimator != cls.__name__:
             raise DataError(f"{path} holds a {kept.estimator}: use {kept.estimator}.load.")
-        model = saved.made(cls, kept, path)
         saved.check(federation, kept)
+        return cls._loaded(kept, path)
+
+    @classmethod
+    def _loaded(cls, kept: saved.SavedBoosting, path: str | Path) -> Self:
+        """The estimator of what was saved."""
+        import pandas as pd
+
+        model = saved.made(cls, kept, path)
         model.run_, model.label_, model.objective_ = kept.run, kept.label, kept.objective
         if kept.classes:
             model.classes_ = np.array(kept.classes)
@@ -207,7 +226,7 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         model.history_ = pd.DataFrame(kept.history).astype({"round": int})
         model.feature_importances_ = _importance_table(kept.importance)
         model.tree_ = []
-        model.notes_ = [*kept.notes]
+        model._fit_notes, model.notes_ = [*kept.notes], [*kept.notes]
         model.seconds_, model.bytes_, model.operations_ = kept.seconds, kept.bytes, dict(kept.operations)
         model.n_rows_ = kept.rows
         return model
@@ -218,7 +237,7 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
             missing = [name for name in names if name not in frame.columns.get(party, ())]
             if missing:
                 raise DataError(f"the model was trained on {party}'s {', '.join(missing)}, which this frame lacks.")
-        active, _ = frame.find_label(self.label_)
+        active = self.label_.partition(".")[0]  # the label itself is not needed: new rows may have none yet
         drop = {
             party: [name for name in names if name not in self.feature_names_in_[party]]
             for party, names in frame.columns.items()
@@ -231,6 +250,7 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
             params={"explain": explain},
             title=f"{'Explaining' if explain else 'Scoring'} {len(frame)} rows",
         )
+        self.notes_ = [*self._fit_notes, *_notes(result, self.feature_names_in_)]
         return Scores(frame, result.run, active)
 
     def _params(self, frame: VerticalFrame, validation: int, *, warm: bool) -> dict[str, Any]:
@@ -238,17 +258,13 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         objective = self.objective or self._objective
         if objective not in self._objectives:
             raise DataError(f"{type(self).__name__} knows {', '.join(self._objectives)}, not {objective!r}.")
-        monotone: dict[str, dict[str, int]] = {}
-        for feature, sign in (self.monotone_constraints or {}).items():
-            party, _, column = feature.partition(".")
-            if column not in frame.columns.get(party, ()):
-                raise DataError(f"a monotone constraint names {feature!r}, which is no party.column of this frame.")
-            monotone.setdefault(party, {})[column] = int(sign)
+        signs = {feature: int(sign) for feature, sign in (self.monotone_constraints or {}).items()}
         own = {name: value for name, value in self.get_params().items() if name != "warm_start"}
         return {
             **{name: _plain(value) for name, value in own.items()},
             "objective": objective,
-            "monotone_constraints": monotone,
+            "monotone_constraints": _by_party(frame, "a monotone constraint", signs),
+            "categorical": _by_party(frame, "categorical", self.categorical or {}),
             "validation": validation,
             "warm_start": warm,
         }
@@ -283,7 +299,8 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         self.history_: pd.DataFrame = pd.DataFrame(said.history).astype({"round": int})
         self.feature_importances_ = _importance_table(said.importance)
         self.tree_ = said.tree
-        self.notes_ = [*result.notices, *said.notes]
+        self._fit_notes = [*result.notices, *_notes(result, columns)]
+        self.notes_ = [*self._fit_notes]
         self.seconds_, self.bytes_, self.operations_ = result.seconds, result.bytes, result.operations
         self.n_rows_ = len(frame)
         self.__dict__.pop("evaluation_", None)
@@ -325,6 +342,11 @@ class _SecureBoost(BaseEstimator):  # type: ignore[misc]
         return bundle(self.view())
 
 
+def _notes(result: RunResult, parties: Iterable[str]) -> list[str]:
+    """What each party noticed in a run."""
+    return [note for party in parties for note in result.read(party, _Noticed).notes]
+
+
 _DOC = """{what}, whose features and label lie at different parties.
 
     Parameters
@@ -334,12 +356,20 @@ _DOC = """{what}, whose features and label lie at different parties.
     objective : {objectives}.
     max_bin : bins of each feature, by its quantiles; its values where they are as few. Missing values need none.
     monotone_constraints : {{"party.column": 1 or -1}}. All members of the run see them.
+    categorical : {{"party.column": how}}, for columns of categories, in text or in numbers. "onehot": a split is one
+        category against the others; "partition": it is any set of them against the others, as in XGBoost; "ordered":
+        each becomes the mean of the label over earlier rows in a random order (CatBoost), at the party of the label
+        only, because another one would learn its labels. Text that is not named is "onehot" below `max_cat_to_onehot`
+        categories, and otherwise "partition". A category that no training row had goes where missing values go.
     early_stopping_rounds : stop when the loss of `eval_frame` has not fallen for so many rounds; the best one counts.
     sampling_method : "uniform", by `subsample`, or "goss": the share `top_rate` of rows with the largest gradients and
         a random share `other_rate` of all. Passive parties then see which rows have large gradients.
     min_leaf : rows on either side of any split; every passive party sees to it. 1 gives XGBoost's own trees.
+    min_shown : passive parties see which rows are in a node only where these are as many; smaller ones are split by the
+        active party's features alone.
     purity : undo splits with a child that has more than this share of one class, 0.5 to 1.
     active_trees : first rounds that the active party makes alone, and shows nobody.
+    anonymous_splits : passive parties show all their splits mixed, so that nobody sees which are of one feature.
     random_state : of sampling, the same at all members.
     warm_start : go on from the trees of this object's last fit, up to `n_estimators` rounds in all.
     key_bits : size of the Paillier key, 2048 at least.
@@ -350,7 +380,8 @@ _DOC = """{what}, whose features and label lie at different parties.
         first; a passive party's features as "#3", numbers that it alone can resolve.
     history_ : DataFrame of round, loss and, with `eval_frame`, validation_loss; n_rounds_ : int, rounds that count;
     tree_ : nodes of the first tree, without cut points; run_ : the run's id; label_ : "bank.default";
-    feature_names_in_ : dict of party to names; notes_ : list of str; classes_ : ndarray, the label's, for classes.
+    feature_names_in_ : dict of party to names; notes_ : list of str, of the fit and the last scoring;
+        classes_ : ndarray, the label's, for classes.
     """
 
 
@@ -388,6 +419,17 @@ def _features(frame: VerticalFrame, active: str, label: str) -> dict[str, tuple[
         party: tuple(name for name in frame.columns[party] if (party, name) != (active, label))
         for party in frame.parties
     }
+
+
+def _by_party(frame: VerticalFrame, what: str, by_feature: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Of "party.column"; DataError where the frame has none."""
+    found: dict[str, dict[str, Any]] = {}
+    for feature, value in by_feature.items():
+        party, _, column = feature.partition(".")
+        if column not in frame.columns.get(party, ()):
+            raise DataError(f"{what} names {feature!r}, which is no party.column of this frame.")
+        found.setdefault(party, {})[column] = value
+    return found
 
 
 def _importance_table(rows: list[Importance]) -> pd.DataFrame:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from fednb.errors import DataError
 from fednb.federation.messages import DataRef
+from fednb.federation.views import ComparisonView, Estimate, EvaluationView, bundle
+from fednb.models.evaluation import Evaluation
 from fednb.models.scores import Scores
 from fednb.protocols.comparison import Compared, Difference
 
@@ -44,12 +47,72 @@ class Comparison:
         made = pd.DataFrame(lines, index=pd.Index(["auc", "ks", "approved"], name="figure"))
         return made.rename(columns={"first": self.names[0], "second": self.names[1]})
 
+    def view(self) -> ComparisonView:
+        """Both models in one figure, whose title says the changes."""
+        results = {
+            name: EvaluationView(
+                auc=Estimate(value=getattr(self.auc, which)),
+                ks=Estimate(value=getattr(self.ks, which)),
+                rows=self.rows,
+                positives=self.positives,
+            )
+            for name, which in zip(self.names, ("first", "second"), strict=True)
+        }
+        changes = ", ".join(
+            f"{name} {figure.change:+.3f} ({figure.low:+.3f} to {figure.high:+.3f})"
+            for name, figure in (("AUC", self.auc), ("KS", self.ks), ("approved", self.approved))
+        )
+        return ComparisonView(results=results, title=changes)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return bundle(self.view(), repr(self))
+
     def __repr__(self) -> str:
         said = ", ".join(
             f"{name} {figure.change:+.4f} ({figure.low:+.4f} to {figure.high:+.4f})"
             for name, figure in (("AUC", self.auc), ("KS", self.ks), ("approved", self.approved))
         )
         return f"<Comparison of {self.names[1]} with {self.names[0]}: {said}; {self.rows:,} rows>"
+
+
+class ModelComparison:
+    """Several models' evaluations beside each other: a table, and in a notebook one figure."""
+
+    def __init__(self, evaluations: Mapping[str, Evaluation]) -> None:
+        self.evaluations = dict(evaluations)
+
+    def table(self) -> pd.DataFrame:
+        """A line a model: auc, ks, gini, log_loss and brier, each with low and high, and the rows."""
+        import pandas as pd
+
+        lines = {}
+        for name, found in self.evaluations.items():
+            line: dict[str, float] = {}
+            for figure in ("auc", "ks", "gini", "log_loss", "brier"):
+                line[figure] = getattr(found, figure)
+                line[f"{figure}_low"], line[f"{figure}_high"] = getattr(found, f"{figure}_interval")
+            lines[name] = line | {"rows": found.rows, "positives": found.positives}
+        return pd.DataFrame.from_dict(lines, orient="index")
+
+    def view(self) -> ComparisonView:
+        """The figure for a front end."""
+        return ComparisonView(results={name: found.view() for name, found in self.evaluations.items()})
+
+    def __repr__(self) -> str:
+        return self.view().plain()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return bundle(self.view())
+
+
+def compare_models(evaluations: Mapping[str, Evaluation]) -> ModelComparison:
+    """Evaluations by name, such as {"bank only": own.evaluate(test), "federated": model.evaluate(test)}, in one figure.
+
+    Intervals are each model's own. Whether two models on the same rows differ, `compare_scores` tells with more power.
+    """
+    if not evaluations or not all(isinstance(found, Evaluation) for found in evaluations.values()):
+        raise DataError("give evaluations by name, such as {'bank only': own.evaluate(test), ...}.")
+    return ModelComparison(evaluations)
 
 
 def compare_scores(

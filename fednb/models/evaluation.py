@@ -140,6 +140,17 @@ class Evaluation:
             }
         )
 
+    def precision_at(self, cutoff: float) -> float:
+        """Share of positives among the rows that score `cutoff` or more, at the nearest released point of the curve.
+
+        Raises DataError for a cut-off outside the scores, or where no cut-offs were released.
+        """
+        table = self.cutoffs().dropna(subset="cutoff")
+        if not len(table) or not table["cutoff"].min() <= cutoff <= table["cutoff"].max():
+            ends = f"{table['cutoff'].min():.4f} to {table['cutoff'].max():.4f}" if len(table) else "none"
+            raise DataError(f"no precision is known at {cutoff:g}; released cut-offs are {ends}.")
+        return float(table["precision"].iloc[int((table["cutoff"] - cutoff).abs().argmin())])
+
     def at_bad_rate(self, limit: float) -> float:
         """The largest share of rows that can be approved with a share of positives among them of at most `limit`."""
         table = self.cutoffs().dropna(subset="bad_rate")
@@ -176,6 +187,8 @@ class Evaluation:
             name: Estimate(value=figure.value, low=figure.low, high=figure.high)
             for name, figure in (("auc", said.auc), ("ks", said.ks), ("gini", said.gini), ("log_loss", said.log_loss))
         }
+        if said.brier is not None:
+            figures["brier"] = Estimate(value=said.brier.value, low=said.brier.low, high=said.brier.high)
         bins = said.calibration
         return EvaluationView(
             **figures,

@@ -34,6 +34,7 @@ class VerticalLinearRegression(VerticalRegression):
     """
 
     protocol = "vertical_linear"
+    family = "linear"
     kept = saved.SavedLinear
 
     def __init__(
@@ -55,6 +56,9 @@ class VerticalLinearRegression(VerticalRegression):
 
     def _params(self) -> dict[str, Any]:
         return super()._params() | {"alpha": float(self.alpha)}
+
+    def _penalty(self, rows: int) -> float:
+        return float(self.alpha)
 
     def predict(self, frame: VerticalFrame) -> Scores:
         """What the model expects of the frame's rows. The values stay at the active party; this is a handle on them."""

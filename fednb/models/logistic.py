@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 import numpy as np
@@ -19,9 +19,6 @@ from fednb.models.regression import VerticalRegression
 from fednb.models.scores import Scores
 from fednb.protocols.vertical_logistic import LogisticParams
 from fednb.typed import known
-
-if TYPE_CHECKING:
-    from fednb.federation.client import Federation
 
 Interval = tuple[float | None, float | None]
 
@@ -61,9 +58,12 @@ class VerticalLogisticRegression(VerticalRegression):
     intercept_ : float; n_iter_ : int; converged_ : bool; history_ : DataFrame, one row an iteration;
     run_ : the run's id; feature_names_in_ : dict of party to names; label_ : "bank.default";
     cost_ : the last estimate by `cost`, where it was asked.
+    standard_errors_ : dict as `coef_`, after `add_standard_errors(train)`; None before, and where an owner does not
+        agree: `no_standard_errors_` says why. `summary()` shows them with tests and intervals.
     """
 
     protocol = "vertical_logistic"
+    family = "logistic"
     kept = saved.SavedLogistic
 
     def __init__(
@@ -105,19 +105,28 @@ class VerticalLogisticRegression(VerticalRegression):
         """
         self._bounds: dict[str, dict[str, Interval]] = self._bounds_of(frame, y)
         self._positive = None if positive is None else float(positive)
-        return super().fit(frame, y, resume=resume)
+        super().fit(frame, y, resume=resume)
+        frame.federation.iterations[self._alike(frame, y)] = self.n_iter_
+        return self
 
     def cost(self, frame: VerticalFrame, y: str) -> Cost:
         """What `fit(frame, y)` would take: minutes, bytes and who spends them, before anything is trained.
 
         Every member that would take part measures its own machine for about a second; it also shows how fast its
         machine is, and nothing of its data. Kept as `cost_`: the next fit of as many rows notes what it came to.
+        The number of iterations is what a fit with the same features took before, in this session, or else a guess.
         """
         active, label = frame.find_label(y)
         self._bounds, self._positive = self._bounds_of(frame, y), None
         params = msgspec.convert(self._params(), known(LogisticParams))
-        self.cost_ = estimate(frame, self._features(frame, active, label), active, params)
+        taken = frame.federation.iterations.get(self._alike(frame, y))
+        self.cost_ = estimate(frame, self._features(frame, active, label), active, params, taken=taken)
         return self.cost_
+
+    def _alike(self, frame: VerticalFrame, y: str) -> str:
+        """The same for fits that take about as many iterations: all but the rows and the penalty's strength."""
+        features = self._features(frame, *frame.find_label(y))
+        return msgspec.json.encode([y, features, {**self._params(), "C": None}], order="deterministic").decode()
 
     def _params(self) -> dict[str, Any]:
         """As the protocol takes them."""
@@ -129,6 +138,21 @@ class VerticalLogisticRegression(VerticalRegression):
             "bounds": self._bounds,
             "positive": self._positive,
         }
+
+    def _penalty(self, rows: int) -> float:
+        return 1.0 / float(self.C)
+
+    def _no_errors(self) -> str:
+        if _l1_ratio(self.penalty, self.l1_ratio):
+            return "what L1 sets to zero has no standard error; fit what is left with penalty='l2'"
+        if self.bounds is not None:
+            return "coefficients that may end at a bound have no standard errors; fit without bounds"
+        if self.class_weight is not None:
+            return "with class weights a fit is no maximum of a likelihood; fit without class_weight"
+        return ""
+
+    def _error_params(self) -> dict[str, Any]:
+        return {"positive": getattr(self, "_positive", None)}
 
     def predict_proba(self, frame: VerticalFrame) -> Scores:
         """Score the frame's rows. The scores stay at the active party; this is a handle on them."""
@@ -146,8 +170,8 @@ class VerticalLogisticRegression(VerticalRegression):
         self.classes_ = np.array([0, 1])
 
     @classmethod
-    def load(cls, path: str | Path, federation: Federation) -> Self:
-        model = super().load(path, federation)
+    def _loaded(cls, kept: Any, path: str | Path) -> Self:
+        model = super()._loaded(kept, path)
         model.classes_ = np.array([0, 1])
         return model
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 import numpy as np
@@ -12,9 +13,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.federation.frame import VerticalFrame
+from fednb.models import saved
 from fednb.models.evaluation import Evaluation, evaluate
 from fednb.models.logistic import class_weight_of
 from fednb.models.scores import Scores
+
+if TYPE_CHECKING:
+    from fednb.federation.client import Federation
 
 
 class _Fitted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,3 +107,36 @@ class OwnLogisticRegression(BaseEstimator):  # type: ignore[misc]
     def evaluate(self, frame: VerticalFrame) -> Evaluation:
         """AUC, KS and the rest on the frame's rows, released as aggregates."""
         return evaluate(self.predict_proba(frame), self.label_)
+
+    def save(self, path: str | Path, federation: Federation) -> Self:
+        """Write the model to a file; its party puts its part aside. `fednb serve` can fall back to it."""
+        check_is_fitted(self, "run_")
+        ((party, names),) = self.feature_names_in_.items()
+        run, seals = saved.keep(federation, {party: self.run_})
+        kept = saved.SavedOwn(
+            params=saved.plain_params(self.get_params()),
+            run=run,
+            label=self.label_,
+            features={party: list(names)},
+            seals=seals,
+            coef=self.coef_.tolist(),
+            intercept=self.intercept_,
+            rows=self.n_rows_,
+        )
+        saved.write(Path(path), kept)
+        return self
+
+    @classmethod
+    def load(cls, path: str | Path, federation: Federation) -> Self:
+        """The model that `save` wrote. DataError when the file or the party's part is not as it was saved."""
+        import pandas as pd
+
+        kept = saved.read(Path(path), saved.SavedOwn)
+        model = saved.made(cls, kept, path)
+        saved.check(federation, kept)
+        ((party, names),) = kept.features.items()
+        model.run_, model.label_, model.classes_ = kept.run, kept.label, np.array([0, 1])
+        model.feature_names_in_ = {party: tuple(names)}
+        model.coef_ = pd.Series(kept.coef, index=names, name=party)
+        model.intercept_, model.n_rows_ = kept.intercept, kept.rows
+        return model

@@ -17,7 +17,8 @@ from fednb.errors import DataError
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.result import RunResult
 from fednb.federation.views import Coefficients, ModelView, bundle
-from fednb.models import saved
+from fednb.models import coefficients, saved
+from fednb.models.coefficients import CoefficientSummary, Errors
 from fednb.models.cost import Cost
 from fednb.models.scores import Scores
 
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
 
 
 class Withheld:
-    """Stands where a party's coefficients would: only that party sees them."""
+    """Stands where a party's coefficients would, or their standard errors: only that party sees them."""
 
-    def __init__(self, party: str, columns: tuple[str, ...]) -> None:
+    def __init__(self, party: str, columns: tuple[str, ...], what: str = "coefficients") -> None:
         self.party = party
         self.columns = columns
+        self._what = what
 
     reason = "only this party sees them"
 
@@ -40,14 +42,16 @@ class Withheld:
         return len(self.columns)
 
     def __repr__(self) -> str:
-        return f"<{len(self)} coefficients of {self.party}: {self.reason}>"
+        return f"<{len(self)} {self._what} of {self.party}: {self.reason}>"
 
 
 class VerticalRegression(BaseEstimator):  # type: ignore[misc]
     """Base of the regressions; a subclass says its protocol and parameters."""
 
     protocol: ClassVar[str]
+    family: ClassVar[str]
     kept: ClassVar[type[saved.SavedRegression]]
+    _errors: Errors | None
 
     def fit(self, frame: VerticalFrame, y: str, *, resume: str | None = None) -> Self:
         """Train on the frame's rows; `y` is the label, written "party.column".
@@ -91,10 +95,84 @@ class VerticalRegression(BaseEstimator):  # type: ignore[misc]
             "key_bits": int(self.key_bits),
         }
 
+    def add_standard_errors(self, frame: VerticalFrame) -> Self:
+        """Have the members compute standard errors of all coefficients together; `frame` has the rows of the fit.
+
+        They invert the information of all parties' features, encrypted: see `fednb.protocols.standard_errors`. Every
+        owner must have agreed (`standard_errors = true` in its rules on runs); else `standard_errors_` stays None and
+        `no_standard_errors_` says why. The label's party learns each row's score, as by `predict_proba`. With a penalty
+        they are those of the penalised fit, (X'WX + P)^-1. Raises DataError, QuotaExceeded, Refused, RunFailed.
+        """
+        check_is_fitted(self, "run_")
+        self._check_frame(frame)
+        why = self._no_errors()
+        if why:
+            self.no_standard_errors_ = why
+            return self
+        active, label = frame.find_label(self.label_)
+        columns = {party: (*names, *self._beside(party)) for party, names in self.feature_names_in_.items()}
+        params = {"family": self.family, "penalty": self._penalty(len(frame)), "key_bits": int(self.key_bits)}
+        scale = self._figures.get("label_scale", 1.0)
+        found = coefficients.ask(frame, (active, label), columns, self.run_, params | self._error_params(), scale)
+        self._without_errors()
+        if isinstance(found, str):
+            self.no_standard_errors_ = found
+            return self
+        self._errors, self.no_standard_errors_ = found, ""
+        if not self.converged_:
+            self.no_standard_errors_ = "the fit ended before the optimum, so they are those of a point near it"
+        return self
+
+    @property
+    def standard_errors_(self) -> dict[str, pd.Series | Withheld] | None:
+        """By party, in units of `coef_`; None, for the reason that `no_standard_errors_` says, where there are none."""
+        import pandas as pd
+
+        if self._errors is None:
+            return None
+        return {
+            party: Withheld(party, names, "standard errors")
+            if (own := self._errors.by_party.get(party)) is None
+            else pd.Series(own, index=list(names), name=party)
+            for party, names in self.feature_names_in_.items()
+        }
+
+    def summary(self) -> CoefficientSummary:
+        """Coefficients with standard errors, tests and intervals, where `add_standard_errors` had them computed."""
+        check_is_fitted(self, "run_")
+        withheld = {
+            party: f"withheld: {coef.reason}" for party, coef in self.coef_.items() if isinstance(coef, Withheld)
+        }
+        freedom = None
+        if self.family == "linear" and self._errors:
+            freedom = self._errors.rows - self._errors.parameters
+        active, _, _ = self.label_.partition(".")
+        found = coefficients.table(
+            self.coef_, (active, self.intercept_), self._errors, withheld, self.feature_names_in_, freedom=freedom
+        )
+        notes = [f"standard errors: {self.no_standard_errors_}"] if self.no_standard_errors_ else []
+        return CoefficientSummary(type(self).__name__, self.label_, found, self._errors, notes)
+
+    def _penalty(self, rows: int) -> float:
+        """Of squared coefficients, beside the sum of the rows' losses: loss + penalty/2·|w|²."""
+        raise NotImplementedError
+
+    def _no_errors(self) -> str:
+        """Why a model with these parameters has no standard errors; "" where it has."""
+        return ""
+
+    def _error_params(self) -> dict[str, Any]:
+        """What the protocol needs to know of the fit besides."""
+        return {}
+
+    def _beside(self, party: str) -> tuple[str, ...]:
+        """Columns of a party that the fit used and that are no features."""
+        return ()
+
     def _predict(self, frame: VerticalFrame) -> Scores:
         check_is_fitted(self, "run_")
         self._check_frame(frame)
-        active, _ = frame.find_label(self.label_)
+        active = self.label_.partition(".")[0]  # the label itself is not needed: new rows may have none yet
         passive = [party for party in frame.parties if party != active]
         result = frame.federation.run(
             "vertical_score",
@@ -109,9 +187,13 @@ class VerticalRegression(BaseEstimator):  # type: ignore[misc]
 
         `load` puts them together again: in another session, and on new rows after a fresh alignment.
         """
+        saved.write(Path(path), self._saved(federation))
+        return self
+
+    def _saved(self, federation: Federation) -> saved.SavedRegression:
         check_is_fitted(self, "run_")
         run, seals = saved.keep(federation, dict.fromkeys(self.feature_names_in_, self.run_))
-        model = self.kept(
+        return self.kept(
             params=saved.plain_params(self.get_params()),
             run=run,
             label=self.label_,
@@ -129,17 +211,20 @@ class VerticalRegression(BaseEstimator):  # type: ignore[misc]
             bytes=self.bytes_,
             operations=self.operations_,
         )
-        saved.write(Path(path), model)
-        return self
 
     @classmethod
     def load(cls, path: str | Path, federation: Federation) -> Self:
         """The model that `save` wrote. DataError when the file or a party's part is not as it was saved."""
+        kept = saved.read(Path(path), cls.kept)
+        saved.check(federation, kept)
+        return cls._loaded(kept, path)
+
+    @classmethod
+    def _loaded(cls, kept: Any, path: str | Path) -> Self:
+        """The estimator of what was saved."""
         import pandas as pd
 
-        kept = saved.read(Path(path), cls.kept)
         model = saved.made(cls, kept, path)
-        saved.check(federation, kept)
         model.run_ = kept.run
         model.label_ = kept.label
         model.feature_names_in_ = {party: tuple(names) for party, names in kept.features.items()}
@@ -157,6 +242,7 @@ class VerticalRegression(BaseEstimator):  # type: ignore[misc]
         model.notes_ = [*kept.notes]
         model.seconds_, model.bytes_, model.operations_ = kept.seconds, kept.bytes, dict(kept.operations)
         model.n_rows_ = kept.rows
+        model._without_errors()
         return model
 
     def _earlier(self, frame: VerticalFrame, y: str) -> str | None:
@@ -208,7 +294,12 @@ class VerticalRegression(BaseEstimator):  # type: ignore[misc]
         self.bytes_ = result.bytes
         self.operations_ = result.operations
         self.n_rows_ = len(frame)
+        self._without_errors()
         self.__dict__.pop("evaluation_", None)
+
+    def _without_errors(self) -> None:
+        self._errors = None
+        self.no_standard_errors_ = self._no_errors() or coefficients.NOT_ASKED
 
     def _refs(self, frame: VerticalFrame) -> Mapping[str, Any]:
         drop = {

@@ -17,7 +17,7 @@ import msgspec
 
 from fednb.errors import DataError
 from fednb.federation.views import Importance
-from fednb.models.bins import Bins
+from fednb.models.bins import Bins, Count
 from fednb.typed import known
 from fednb.version import __version__
 
@@ -85,6 +85,14 @@ class SavedPoisson(SavedRegression, frozen=True, kw_only=True, tag="VerticalPois
     """A `VerticalPoissonRegression` as it is saved."""
 
 
+class SavedOwn(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="OwnLogisticRegression"):
+    """An `OwnLogisticRegression` as it is saved."""
+
+    coef: list[float]
+    intercept: float
+    rows: int
+
+
 class SavedBinning(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="WoeBinning"):
     """A `WoeBinning` as it is saved."""
 
@@ -103,9 +111,45 @@ class SavedCard(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, ta
     overrides: list[dict[str, Any]]
 
 
+class SavedPreparation(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="Preparation"):
+    """A transformer of raw columns as it is saved; several that were fitted together share a run."""
+
+    estimator: str
+    made: dict[str, list[str]]
+    carried: dict[str, list[str]]
+    place: Count  # among those that were fitted together
+    rows: Count
+    notes: list[str]
+
+
+Single = (
+    SavedLogistic
+    | SavedLinear
+    | SavedPoisson
+    | SavedBoosting
+    | SavedOwn
+    | SavedBinning
+    | SavedCard
+    | SavedPreparation
+)
+
+
+class SavedStep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of a pipeline's."""
+
+    name: str
+    model: Single
+
+
+class SavedPipeline(Saved, frozen=True, forbid_unknown_fields=True, kw_only=True, tag="VerticalPipeline"):
+    """A `VerticalPipeline` as it is saved; its parts lie under its steps' runs."""
+
+    steps: list[SavedStep]
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checksum: str
-    model: SavedLogistic | SavedLinear | SavedPoisson | SavedBoosting | SavedBinning | SavedCard
+    model: Single | SavedPipeline
 
 
 S = TypeVar("S", bound=Saved)
@@ -149,7 +193,7 @@ def write(path: Path, saved: Saved) -> None:
     """Only its owner can read the file; what was there is replaced in one step."""
     draft = path.with_name(path.name + ".draft")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode({"checksum": _checksum(saved), "model": saved}), indent=2))
+        file.write(msgspec.json.format(msgspec.json.encode({"checksum": checksum(saved), "model": saved}), indent=2))
         file.flush()
         os.fsync(file.fileno())
     os.replace(draft, path)
@@ -167,14 +211,15 @@ def read(path: Path, kind: type[S]) -> S:
         file = msgspec.json.decode(content, type=known(_File))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no model that fednb {__version__} can read: {error}") from None
-    if not hmac.compare_digest(file.checksum.encode(), _checksum(file.model).encode()):
+    if not hmac.compare_digest(file.checksum.encode(), checksum(file.model).encode()):
         raise DataError(f"{path} was changed since it was saved: its checksum does not fit. Save the model again.")
     if not isinstance(file.model, kind):
         raise DataError(f"{path} holds a {_named(type(file.model))}, not a {_named(kind)}; load it as what it is.")
     return file.model
 
 
-def _checksum(saved: Saved) -> str:
+def checksum(saved: Saved) -> str:
+    """64 hexadecimal digits, over all that the file holds."""
     return hashlib.sha256(msgspec.json.encode(saved, order="deterministic")).hexdigest()
 
 
@@ -201,6 +246,8 @@ def plain_params(params: Mapping[str, Any]) -> dict[str, Any]:
 def real_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """The other way round: a class weight's keys are numbers."""
     return {
-        name: {int(key): item for key, item in value.items()} if isinstance(value, dict) else value
+        name: {int(key): item for key, item in value.items()}
+        if name == "class_weight" and isinstance(value, dict)
+        else value
         for name, value in params.items()
     }

@@ -22,6 +22,7 @@ from fednb.models import saved
 from fednb.models.binning import WoeBinning
 from fednb.models.evaluation import Evaluation, evaluate
 from fednb.models.logistic import VerticalLogisticRegression
+from fednb.models.own import OwnLogisticRegression
 from fednb.models.scores import Scores
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class _Card(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a party says of its part: points only where it may."""
 
     columns: list[str]
+    woe: list[list[float]] | None = None
     card: list[list[float]] | None = None
     base: float | None = None
     overrides: list[_Override] = []
@@ -83,8 +85,12 @@ class Scorecard(BaseEstimator):  # type: ignore[misc]
         self.pdo = pdo
         self.digits = digits
 
-    def fit(self, binning: WoeBinning, model: VerticalLogisticRegression, federation: Federation) -> Self:
+    def fit(
+        self, binning: WoeBinning, model: VerticalLogisticRegression | OwnLogisticRegression, federation: Federation
+    ) -> Self:
         """Make the card of a `model` that was fitted on a frame of weights that `binning` gave.
+
+        The card of an `OwnLogisticRegression` has the active party's features alone: what `fednb serve` falls back to.
 
         Raises DataError when the model was fitted on anything else.
         """
@@ -287,6 +293,11 @@ class Scorecard(BaseEstimator):  # type: ignore[misc]
 
     def _learned(self, party: str, said: _Card) -> None:
         names = self.feature_names_in_[party]
+        if said.woe is not None and said.woe != [self._bins[f"{party}.{name}"].woe for name in names]:
+            raise DataError(
+                f"{party}'s bins have changed since the model's frame was made. Have binning.transform make it again, "
+                "and fit the model on that."
+            )
         shapes = [len(self._bins[f"{party}.{name}"].rows) for name in names]
         if tuple(said.columns) != names or (said.card is not None and [len(p) for p in said.card] != shapes):
             raise UnexpectedMessage(f"{party} released points of other bins than the binning's", member=party)
@@ -298,5 +309,5 @@ class Scorecard(BaseEstimator):  # type: ignore[misc]
             self._overrides = [msgspec.structs.asdict(entry) for entry in said.overrides]
 
 
-def _active(model: VerticalLogisticRegression) -> str:
+def _active(model: VerticalLogisticRegression | OwnLogisticRegression) -> str:
     return str(model.label_).partition(".")[0]

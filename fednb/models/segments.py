@@ -21,7 +21,8 @@ class _Segments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def evaluate_by(scores: Scores, y: str, by: str) -> pd.DataFrame:
     """How well scores separate in each segment: a line a value of `by` ("bank.region"), a column of the label's party.
 
-    Columns: segment, rows, positives, rate, auc, ks, mean_score (beside rate: calibration). Values with fewer than ten
+    Columns: segment, rows, positives, rate, auc and ks, each with low and high (DeLong's interval, a bootstrap's), and
+    mean_score (beside rate: calibration). Values with fewer than ten
     rows of a class are pooled in the last line. The column may be no feature of the model, but must be one of the
     frame.
     """
@@ -44,8 +45,11 @@ def evaluate_by(scores: Scores, y: str, by: str) -> pd.DataFrame:
             "rows": said.rows,
             "positives": said.positives,
             "rate": said.positives / max(said.rows, 1),
-            "auc": said.auc,
-            "ks": said.ks,
+            **{
+                f"{name}{end}": value
+                for name, figure in (("auc", said.auc), ("ks", said.ks))
+                for end, value in (("", figure.value), ("_low", figure.low), ("_high", figure.high))
+            },
             "mean_score": said.mean_score,
         }
         for said in result.read(party, _Segments).segments

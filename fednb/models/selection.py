@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sklearn.utils.validation import check_is_fitted
 
-from fednb.errors import DataError, UnexpectedMessage
+from fednb.errors import DataError
 from fednb.federation.frame import VerticalFrame
 from fednb.models.binning import WoeBinning
+from fednb.models.correlation import matrix, references
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class _Pairs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    pairs: list[tuple[str, str, float]]
 
 
 def select_features(
@@ -26,14 +23,16 @@ def select_features(
     *,
     min_iv: float = 0.02,
     max_missing: float = 0.95,
-    max_correlation: float = 0.8,
+    max_correlation: float | None = 0.8,
+    max_vif: float | None = 10.0,
     newer: VerticalFrame | None = None,
     max_psi: float = 0.25,
 ) -> pd.DataFrame:
     """Have `binning.transform` leave features out, and say why: a line a feature, best first.
 
     Columns: party, feature, iv, missing (share of the rows of the fit), psi (on `newer`), correlation (the largest |r|
-    with a feature of the same party that was kept), kept, why.
+    with a feature, of any party, that was kept) and vif (among all features that came so far), both NaN for features
+    that went for another reason before, kept, why.
 
     Parameters
     ----------
@@ -41,27 +40,26 @@ def select_features(
     frame : the rows that correlations are taken on, the training rows as a rule; 100 or more.
     min_iv : least information value in nats (0.02 is a usual bound).
     max_missing : largest share of missing values. Fewer than ten missing rows count as none.
-    max_correlation : of two features of one party whose weights of evidence have a larger |r|, 0.3 to 1, the one with
-        less information goes. Correlations across parties are not computed.
+    max_correlation : of two features, of one party or of two, whose weights of evidence have a larger |r|, 0.3 to 1,
+        the one with less information goes; None: correlations do not matter.
+    max_vif : then, one after the other, the feature that follows most from the others goes, until no variance
+        inflation factor is above this, more than 1; of equal ones that with less information. None: VIF does not
+        matter.
     newer : rows of another time, 100 or more; features whose population stability index is above `max_psi` go.
     """
     import pandas as pd
 
     check_is_fitted(binning, "run_")
-    if not 0.3 <= max_correlation <= 1:
-        raise DataError(f"max_correlation is 0.3 to 1, not {max_correlation:g}.")
+    for name, bound, least, most in (("max_correlation", max_correlation, 0.3, 1), ("max_vif", max_vif, 1, 1000)):
+        if bound is not None and not (least <= bound <= most and bound > (name == "max_vif")):
+            raise DataError(f"{name} is {'more than ' if name == 'max_vif' else ''}{least} to {most}, not {bound:g}.")
     lines: list[dict[Any, Any]] = binning.iv_.drop(columns="bins").to_dict("records")
     psi = None if newer is None else binning.stability(newer).set_index(["party", "feature"])["psi"]
-    related = _related(binning, frame, max_correlation)
     why: dict[str, str] = {}
-    kept: list[str] = []
     for line in lines:
         name = f"{line['party']}.{line['feature']}"
-        close = {other: r for other, r in related.get(name, {}).items() if other in kept}
-        nearest = max(close.items(), key=lambda pair: abs(pair[1]))[0] if close else None
         line["missing"] = _missing(binning, name)
         line["psi"] = math.nan if psi is None else float(psi[line["party"], line["feature"]])
-        line["correlation"] = abs(close[nearest]) if nearest else math.nan
         if len(set(binning._bins[name].woe)) < 2:
             why[name] = "one bin only"
         elif line["iv"] < min_iv:
@@ -70,11 +68,13 @@ def select_features(
             why[name] = f"{line['missing']:.0%} missing, above {max_missing:.0%}"
         elif line["psi"] > max_psi:
             why[name] = f"stability index {line['psi']:.2f}, above {max_psi:g}"
-        elif nearest:
-            why[name] = f"correlation {close[nearest]:.2f} with {nearest.partition('.')[2]}, which tells more"
-        else:
-            kept.append(name)
-        line["kept"], line["why"] = name in kept, why.get(name, "")
+    best_first = [(str(line["party"]), str(line["feature"])) for line in lines]
+    far = [column for column in best_first if ".".join(column) not in why]
+    related = _related(binning, frame, far, max_correlation, max_vif, why)
+    for line in lines:
+        name = f"{line['party']}.{line['feature']}"
+        line["correlation"], line["vif"] = related.get(name, (math.nan, math.nan))
+        line["kept"], line["why"] = name not in why, why.get(name, "")
     binning.dropped_ = why
     return pd.DataFrame(lines)
 
@@ -85,30 +85,36 @@ def _missing(binning: WoeBinning, name: str) -> float:
     return rows / binning.n_rows_
 
 
-def _related(binning: WoeBinning, frame: VerticalFrame, above: float) -> dict[str, dict[str, float]]:
-    """Correlations above the bound, by feature, within each party."""
-    binning._check_frame(frame)
-    refs = {
-        party: msgspec.structs.replace(ref, columns=[*binning.feature_names_in_[party]])
-        for party, ref in frame.refs(part=binning.run_).items()
-        if len(binning.feature_names_in_.get(party, ())) > 1
-    }
-    if not refs:
+def _related(
+    binning: WoeBinning,
+    frame: VerticalFrame,
+    best_first: list[tuple[str, str]],
+    max_correlation: float | None,
+    max_vif: float | None,
+    why: dict[str, str],
+) -> dict[str, tuple[float, float]]:
+    """Of the features that came so far: the largest |r| with one that was kept, and VIF. Adds to `why` what goes."""
+    if len(best_first) < 2 or (max_correlation is None and max_vif is None):
         return {}
-    result = frame.federation.run(
-        "woe_correlation",
-        cast={"party": list(refs)},
-        data=refs,
-        params={"above": float(above)},
-        title=f"Correlations of {binning.n_features_in_} features",
-    )
-    related: dict[str, dict[str, float]] = {}
-    for party in refs:
-        for one, other, r in result.read(party, _Pairs).pairs:
-            if not {one, other} <= set(binning.feature_names_in_[party]):
-                raise UnexpectedMessage(
-                    f"{party} released correlations of other features than were asked", member=party
-                )
-            related.setdefault(f"{party}.{one}", {})[f"{party}.{other}"] = r
-            related.setdefault(f"{party}.{other}", {})[f"{party}.{one}"] = r
-    return related
+    refs = {
+        party: msgspec.structs.replace(ref, columns=[column for p, column in best_first if p == party])
+        for party, ref in references(frame, binning).items()
+        if any(p == party for p, _ in best_first)
+    }
+    found = matrix(frame, refs, best_first=best_first, max_correlation=max_correlation, max_vif=max_vif)
+    why |= {name: f"no weight to tell rows apart by in this frame: {said}" for name, said in found.left_out.items()}
+    said = found.matrix
+    names = [f"{party}.{column}" for party, column in said.columns]
+    for drop in said.dropped:
+        if drop.near >= 0:
+            why[names[drop.column]] = f"correlation {drop.value:.2f} with {names[drop.near]}, which tells more"
+        else:
+            why[names[drop.column]] = f"variance inflation {drop.value:g}, above {max_vif:g}"
+    kept = [k for k, name in enumerate(names) if name not in why]
+    return {
+        name: (
+            max((abs(said.r[k][j]) for j in kept if j != k), default=math.nan),
+            math.nan if said.vif[k] is None else float(said.vif[k] or 1.0),
+        )
+        for k, name in enumerate(names)
+    }

@@ -19,6 +19,7 @@ from IPython.core.magic import no_var_expand
 from fednb.errors import FednbError, NotConnected
 from fednb.federation.cells import CellRun
 from fednb.federation.rehearsal import Rehearsal
+from fednb.federation.views import encode
 from fednb.notebook.cell import PendingCell, RemoteCell, interrupts
 from fednb.notebook.replay import Areas, Pieces
 from fednb.notebook.session import Session
@@ -35,7 +36,7 @@ COMMANDS = {
     "status": "every member: up or down, its version, the round trip to it",
     "doctor": "the same as status",
     "tables": "every party's tables: rows, columns, id and label; never values",
-    "runs": "[compare | RUN RUN ...]  the coordinator's runs, also of other notebooks; or fits beside each other",
+    "runs": "[compare | RUN RUN ...]  the coordinator's runs, also of other notebooks; or fits in a figure and a table",
     "receipt": "[RUN]  what left each member for the last cell and the newest run, or for that run, and by which rule",
     "cost": "what the latest fits took, beside what model.cost(frame, y) had estimated",
     "asked": "every cell that you asked owners to approve, and how it stands",
@@ -115,7 +116,7 @@ class Magics:
             return self._session.receipts(rest.strip())
         elif command == "runs" and rest.strip():
             words = rest.replace(",", " ").split()
-            return self._session.federation.compare_runs([] if words == ["compare"] else words)
+            return self._compare([] if words == ["compare"] else words)
         elif rest.strip():
             raise UsageError(f"%fed {command} takes nothing more, but got {rest.strip()!r}.")
         elif command in ("status", "doctor"):
@@ -154,6 +155,14 @@ class Magics:
         shown = inbox.show(*words)
         self._session.owner.open(words[0], *words[1:])  # in the sidebar too
         return shown
+
+    def _compare(self, runs: list[str]) -> Any:
+        """A figure, and the table below it."""
+        federation = self._session.federation
+        found = federation.compare_runs(runs)
+        if len(found):
+            self._session.show_view(encode(federation.runs_figure(runs).view()))
+        return found
 
     def _restart(self, names: str) -> None:
         members = self._session.parties(names.split() or [self._session.attached or ""])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from msgspec import structs
 
 from fednb.errors import LinkError, NotConnected
-from fednb.federation.cells import CellClient, CellRun
+from fednb.federation.cells import CellClient, CellEvent, CellRun
 from fednb.federation.client import Federation
 from fednb.federation.receipts import table
 from fednb.notebook.lab.log import CellLog
@@ -151,6 +151,10 @@ class Session:
         """
         from fednb.notebook.widgets import show
 
-        show(view, federation or self._federation, self.shell)
+        show(view, federation or self._federation, self.shell, cell=self._at_coordinator)
         if view.get("view") == "training":
             self.log.began(str(view["run"]))
+
+    def _at_coordinator(self, code: str) -> Iterator[CellEvent]:
+        """Run a cell there, and give its events. Raises LinkError, NotConnected."""
+        return (event for _, event in self.cells.execute([self.federation.coordinator], code))

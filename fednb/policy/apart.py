@@ -39,18 +39,21 @@ class SetLedger:
         if folder is not None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def take(self, account: str, keys: Keys, least: int, *, always: bool = False) -> int:
+    def take(self, account: str, keys: Keys, least: int, *, always: bool = False, sets: Cells | None = None) -> int:
         """Note a set, if it leaves no cell of fewer than `least` rows. Returns 0, or the size of the smallest one.
 
         always : note it whatever it leaves (a set that its owner, not an analyst, chose).
+        sets : [n] of several sets without common rows, from 0: which one each row is in. All are noted, or none.
         """
-        new = np.unique(np.asarray(keys, dtype=np.uint64))
+        new, first = np.unique(np.asarray(keys, dtype=np.uint64), return_index=True)
+        own = np.ones(len(new), dtype=np.int64) if sets is None else sets[first].astype(np.int64) + 1
         with self._lock:
             known, cells = self._load(account)
-            every, before, inside = _together(known, cells, new)
-            halves = 2 * before + inside  # of each cell: what this set has of it, and the rest
-            sizes = np.bincount(halves)
-            sizes[2 * OUTSIDE] = 0  # rows that no set has, this one included, are told of by none
+            every, before, inside = _together(known, cells, new, own)
+            # of each cell: what each of these sets has of it, and the rest
+            halves = before * (1 + int(own.max(initial=0))) + inside
+            sizes = np.bincount(halves, minlength=1)
+            sizes[OUTSIDE] = 0  # rows that no set has, these included, are told of by none
             smallest = int(sizes[sizes > 0].min(initial=len(every)))
             if smallest < least and not always:
                 return smallest
@@ -87,16 +90,16 @@ class SetLedger:
         self._cells[account] = keys, cells
 
 
-def _together(known: Keys, cells: Cells, new: Keys) -> tuple[Keys, Cells, npt.NDArray[np.bool_]]:
-    """All rows, the cell of each before, and which of them are in the new set; all keys ascending."""
+def _together(known: Keys, cells: Cells, new: Keys, own: Cells) -> tuple[Keys, Cells, Cells]:
+    """All rows, the cell of each before, and its number among the new sets (0: in none); all keys ascending."""
     if np.array_equal(known, new):
-        return known, cells, np.ones(len(known), dtype=bool)
+        return known, cells, own
     every = np.sort(np.concatenate([known, new]))
     every = every[np.append(True, every[1:] != every[:-1])] if len(every) else every
     before = np.full(len(every), OUTSIDE, dtype=np.int64)
     before[np.searchsorted(every, known)] = cells
-    inside = np.zeros(len(every), dtype=bool)
-    inside[np.searchsorted(every, new)] = True
+    inside = np.zeros(len(every), dtype=np.int64)
+    inside[np.searchsorted(every, new)] = own
     return every, before, inside
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from fednb.config import RulesConfig
 from fednb.errors import Refused
@@ -18,8 +18,16 @@ from fednb.wire.message import Message
 M = TypeVar("M", bound=Message)
 
 Sends = Mapping[tuple[str, str], Sequence[type[Message]]]
-# (member for whom they are decrypted, how many, whether they are of this party's own label); raises Refused
-Spend = Callable[[str, int, bool], None]
+Answer = Callable[[int], None]  # how many questions about single rows are answered; raises Refused
+
+
+class Spend(Protocol):
+    """Counts numbers that are to be decrypted. Raises Refused."""
+
+    def __call__(self, member: str, n: int, label: bool, columns: bool = False) -> None:
+        """For `member`, `n` numbers: of this party's own label, or sums over its columns, or neither."""
+        ...
+
 
 KEY_HOLDER = "coordinator"  # the role that holds the secret key
 
@@ -27,8 +35,20 @@ KEY_HOLDER = "coordinator"  # the role that holds the secret key
 class GuardedLink:
     """Wraps one role's link in one run."""
 
-    def __init__(self, link: Link, protocol: str, sends: Sends, rules: RulesConfig, iterations: int, spend: Spend):
-        """`iterations` are those that this run still has; `spend` counts numbers that are to be decrypted."""
+    def __init__(
+        self,
+        link: Link,
+        protocol: str,
+        sends: Sends,
+        rules: RulesConfig,
+        iterations: int,
+        spend: Spend,
+        answer: Answer | None = None,
+    ) -> None:
+        """`iterations` are those that this run still has; `spend` counts numbers that are to be decrypted.
+
+        answer : counts answers about single rows; without it none is given.
+        """
         self.me = link.me
         self._link = link
         self._protocol = protocol
@@ -36,6 +56,7 @@ class GuardedLink:
         self._rules = rules
         self._iterations = iterations
         self._spend = spend
+        self._answer = answer
         self._role = {member: role for role, members in link.cast.items() for member in members}
         self._sent: Counter[tuple[str, type[Message]]] = Counter()
 
@@ -92,17 +113,26 @@ class GuardedLink:
 
     def _count(self, to: str, message: Message) -> None:
         declared = message.discloses
-        if declared is not None and declared.decrypts and self._role.get(to) == KEY_HOLDER:
+        if declared is not None and declared.columns:
+            self._spend(self.me, entries(message), False, columns=True)
+        elif declared is not None and declared.decrypts and self._role.get(to) == KEY_HOLDER:
             self._spend(self.me, entries(message), False)
         elif declared is not None and declared.label:
             self._spend(to, 1, True)  # whoever gets it can have at least one number decrypted
+        elif declared is not None and declared.answers:
+            if self._answer is None:
+                raise self._refused(f"gives {to} no answers about single rows.", "messages")
+            self._answer(entries(message))
 
     def _refused(self, text: str, rule: str) -> Refused:
         return Refused(f"{self.me} {text}", member=self.me, rule=f"protocols.{rule}")
 
 
 def entries(message: Message) -> int:
-    """How many ciphertexts a message carries."""
+    """How many numbers are decrypted of a message: as many as it says, or one of each ciphertext that it carries."""
+    said = getattr(message, "numbers", None)
+    if isinstance(said, int):
+        return said
     return sum(len(part) for name in message.__struct_fields__ if hasattr(part := getattr(message, name), "__len__"))
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from fednb.config import MODES, PermitConfig
+from fednb.config import MODES, OnlineConfig, PermitConfig
 from fednb.errors import Refused
 
 
@@ -37,6 +37,7 @@ class MemberPolicy:
         analysts: Mapping[str, PermitConfig] | None = None,
         *,
         approval: bool = False,
+        online: Mapping[str, OnlineConfig] | None = None,
     ) -> None:
         """`analysts` says who may do what; None: the federation file leaves it open to all (on one machine only).
 
@@ -50,6 +51,7 @@ class MemberPolicy:
         self._accepted = frozenset(accept_coordinator_at)
         self._analysts = analysts
         self._approval = approval
+        self._online = online or {}
         self._locked = threading.Event()
 
     @property
@@ -110,6 +112,27 @@ class MemberPolicy:
                     member=self.member,
                     rule=f"analysts.{what}",
                 )
+
+    def online(self, asker: str, model: str, reasons: int) -> str:
+        """The table in which applicants of `asker`'s online service are looked up, for this model. Raises Refused.
+
+        Without a section of the owner's for that party there is none: also where analysts may do everything.
+        """
+        permit = self._online.get(asker)
+        at = f"[party.{self.member}.online.{asker}]"
+        if permit is None:
+            raise self._not_online(f"scores no applicants one by one for {asker}; its owner would say so in {at}.", "")
+        if model not in permit.models and "*" not in permit.models:
+            raise self._not_online(
+                f"does not score with the model {model} online for {asker}; which ones, its owner says in {at}.",
+                ".models",
+            )
+        if reasons > permit.reasons:
+            raise self._not_online(f"names {permit.reasons} reasons of an applicant, and not {reasons}.", ".reasons")
+        return permit.table
+
+    def _not_online(self, text: str, rule: str) -> Refused:
+        return Refused(f"{self.member} {text}", member=self.member, rule=f"online{rule}")
 
     def check_cells_of(self, analyst: str) -> None:
         """Raises Refused unless this member runs cells, and those of `analyst` too."""

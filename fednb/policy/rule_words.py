@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from fednb.config import PermitConfig, RulesConfig
+from fednb.config import OnlineConfig, PermitConfig, RulesConfig
 
 
 def rules(found: RulesConfig) -> Iterator[str]:
     """Lines of text: what holds for every run, then what holds for single protocols instead."""
     yield f"Runs: {_names(found.allow, 'every protocol that there is here')}; {_general(found)}"
     yield f"  training: {_training(found)}"
+    trees = "; ".join(_trees(found))
+    if trees:
+        yield f"  boosted trees: {trees}"
     yield f"  alignments: {_alignments(found)}"
     yield (
         f"  sets of rows of which figures leave differ by {found.rows_apart:,} rows or more, if at all, over all runs "
         "and analysts"
     )
+    made = "cells or analysts' rules made"
+    yield f"  figures of single columns: {'of' if found.cell_columns else 'not of'} tables that {made}"
+    yield f"  standard errors of models with this party's features: {'yes' if found.standard_errors else 'no'}"
     yield f"  each analyst: at most {found.runs_a_day:,} runs and {found.alignments_a_day:,} alignments a day (UTC)"
     for name, own in found.of.items():
         yield f"  {name} instead: {'; '.join(_changed(found, own)) or 'the same'}"
@@ -31,6 +37,19 @@ def budgets(permit: PermitConfig) -> str:
     return " and ".join(said)
 
 
+def online(permits: Mapping[str, OnlineConfig]) -> Iterator[str]:
+    """Lines of text: whose services may score applicants one by one, and how often."""
+    for who, permit in permits.items():
+        models = _names(permit.models, "any model saved here")
+        reasons = f" and {permit.reasons} reasons" if permit.reasons else ""
+        yield (
+            f"{who}'s online service may ask about {permit.requests_a_day:,} applicants a day (UTC), looked up in "
+            f"{permit.table}, for {models}; it gets this party's part of each score{reasons}"
+        )
+    if not permits:
+        yield "no other party's service may score applicants here one by one"
+
+
 def _general(found: RulesConfig) -> str:
     return f"with {_names(found.partners, 'any party')}; on {found.min_rows:,} rows or more where figures come of them."
 
@@ -41,6 +60,18 @@ def _training(found: RulesConfig) -> str:
         f"iterations; {found.min_leaf:,} rows or more in a leaf; at most {found.decrypted_per_row:g} decrypted numbers "
         "a row of one label set, for each member"
     )
+
+
+def _trees(found: RulesConfig) -> Iterator[str]:
+    """What of them is not as usual."""
+    if found.min_shown:
+        yield f"others see which rows are in a node from {found.min_shown:,} rows on"
+    if found.active_trees:
+        yield f"the label's party does the first {found.active_trees:,} rounds alone"
+    if found.max_purity < 1:
+        yield f"no split leaves more than {found.max_purity:.0%} of one class on a side"
+    if found.anonymous_splits:
+        yield "splits are shown without their features"
 
 
 def _alignments(found: RulesConfig) -> str:

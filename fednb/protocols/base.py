@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from fednb.errors import QuotaExceeded
 from fednb.protocols.executor import Executor, Threads
+from fednb.protocols.records import Records
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
@@ -33,6 +34,7 @@ class Dataset:
 
     ids: Iterable[str] | None = None  # [n] ids as this member writes them; can be gone through more than once
     X: Any = None  # [n, d] floats: an array, or for a role that needs "parts" a `rows.Matrix`, which may lie in a file
+    records: Records | None = None  # columns of any kind, each read when it is asked for
     y: npt.NDArray[np.float64] | None = None  # [n] label, where this member holds it
     columns: tuple[str, ...] = ()  # [d]
     label: str | None = None
@@ -41,6 +43,9 @@ class Dataset:
     part: Mapping[str, Any] = field(default_factory=dict)  # this member's part of an earlier run (a model's weights)
     parts: tuple[Mapping[str, Any], ...] = ()  # of several earlier runs
     origin: Mapping[str, Any] = field(default_factory=dict)  # of the run that made the rows `part` learnt from
+    # of columns that are no numbers: "text", "date", "mixed" or "infinite", and [n] which value it is (-1: missing)
+    unfit: Mapping[str, tuple[str, npt.NDArray[np.int64]]] = field(default_factory=dict)
+    asks: Any = None  # `online_score.Asks`: applicants, as they come
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,8 @@ class Outcome:
     private: Mapping[str, Any] = field(default_factory=dict)  # stays in the member's store, under the run's id
     public: Mapping[str, Any] = field(default_factory=dict)  # msgpack-able; what the coordinator and analyst see
     # (name, columns [n]): becomes a table of the member's, with the ids of the rows that the run used
-    table: tuple[str, Mapping[str, npt.NDArray[np.float64]]] | None = None
+    table: tuple[str, Mapping[str, npt.NDArray[Any]]] | None = None
+    by_rules: bool = False  # an analyst's rules say what is in that table
 
 
 class Budget(typing.Protocol):
@@ -121,6 +127,7 @@ class RunContext:
         check: Callable[[], None] | None = None,
         threads: int = 1,
         executor: Executor | None = None,
+        apart: Callable[[str, npt.NDArray[np.int64]], None] | None = None,
     ) -> None:
         self.name = name  # the run's id: bind it into whatever must not be replayed in another run
         self.budget: Budget = budget or Unlimited()
@@ -131,6 +138,7 @@ class RunContext:
         self.executor: Executor = executor or Threads(threads)  # where the heavy work on rows runs
         self._emit = emit
         self._check = check
+        self._apart = apart
 
     def progress(self, phase: str, step: int, total: int | None = None, **metrics: float) -> None:
         """Report one step; raises RunCancelled when the run was cancelled."""
@@ -141,6 +149,14 @@ class RunContext:
     def count(self, kind: str, n: int) -> None:
         """Count encrypted-arithmetic operations: "encrypt", "decrypt", "add", "multiply", "refresh", "exponentiate"."""
         self.operations[kind] = self.operations.get(kind, 0) + int(n)
+
+    def apart(self, column: str, sets: npt.NDArray[np.int64]) -> None:
+        """Before figures leave of sets of rows that somebody else chose: which set each row [n] is in; -1: in none.
+
+        Raises Refused where they, beside earlier ones of that column, would tell of too few rows.
+        """
+        if self._apart:
+            self._apart(column, sets)
 
     def check(self) -> None:
         """Raises RunCancelled when the run was cancelled; call it inside long loops."""
@@ -157,10 +173,14 @@ class Role:
 
     play: RoleFunction
     many: bool = False  # several members may play it
-    # of "ids", "X", "y", "part", "origin": what the member must load before it plays; "missing": X may have NaN;
-    # "parts": X is used some rows at a time, and may be larger than memory; "levels": X may have columns of text
+    # of "ids", "X", "records", "y", "part", "origin": what the member must load before it plays; with "records" `label`
+    # is the one that the table's owner declared; "missing": X may have NaN; "parts": X is used some rows at a time, and
+    # may be larger than memory; "levels": X may have columns of text; "unfit": X has the columns that are numbers, and
+    # the others are described, where they would be refused; "asks": rows come one by one, from this member's own
+    # service; "online": ids and X of the table in which its owner has applicants of others looked up
     needs: tuple[str, ...] = ()
     figures: bool = False  # its result, or what it learns, tells sums and figures of the very rows that it used
+    columns: bool = False  # figures of single columns come of it
     scores: bool = False  # somebody else learns a sum over this role's features for each row
 
 
@@ -177,5 +197,7 @@ class Protocol:
     learns_with_key: Mapping[str, str] = field(default_factory=dict)
     # (from, to), both roles -> the kinds of messages that pass; what is not declared a guarded party does not send
     sends: Mapping[tuple[str, str], tuple[type[Message], ...]] = field(default_factory=dict)
-    # of "iterations", "batch", "leaf": the parameter that says how many, for owners' rules on them
+    # of "iterations", "batch", and what `policy.protocol_policy` knows more: the parameter that says how many, for
+    # owners' rules on them
     limits: Mapping[str, str] = field(default_factory=dict)
+    begun_by: str = ""  # the role whose player, a party, begins such runs itself; "": analysts do

@@ -21,7 +21,7 @@ from fednb.protocols.cuts import Cuts, fit_cuts
 from fednb.protocols.parting import Cut
 from fednb.protocols.trees import Floats, Integers, Truths
 
-NUMBER, ONEHOT, PARTITION = range(3)  # kinds of columns
+NUMBER, ONEHOT, PARTITION, MIXED = range(4)  # kinds of columns; MIXED: of all of a party's columns together
 MISSING_RIGHT, MISSING_LEFT = 1, 2  # bits of `allowed`
 
 

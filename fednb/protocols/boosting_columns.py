@@ -9,9 +9,10 @@ import numpy as np
 
 from fednb.errors import DataError
 from fednb.protocols.base import Dataset
-from fednb.protocols.binned import Binned
+from fednb.protocols.binned import ONEHOT, Binned
+from fednb.protocols.boosting_categories import Coding
 from fednb.protocols.boosting_params import BoostingParams
-from fednb.protocols.categories import Coding
+from fednb.protocols.noticed import unused, whole
 from fednb.protocols.trees import Floats, Integers
 
 
@@ -48,11 +49,22 @@ class OwnColumns:
         self.coding, self.X = self._coded(party, data, params, saved, numbering)
         self.kinds = self.coding.numbers
         self.signs = self._signs(party, params)
+        self.mixed = params.anonymous_splits and data.y is None
+        if params.anonymous_splits and params.colsample_bytree < 1:
+            raise DataError("anonymous_splits shows no features, so colsample_bytree cannot choose among them.")
+        if self.mixed:
+            if self.signs.any():
+                raise DataError(f"anonymous_splits shows no features, so none of {party}'s can be constrained.")
+            self.kinds = np.minimum(self.kinds, ONEHOT)
+        training = self.X[: self.trained]
+        levels = [kind in ("onehot", "partition") for kind in self.coding.kinds]
+        self.notes = unused(party, training, self.names, levels, params.min_leaf)
+        self._whole = whole(training, self.names)
         self.binned = Binned(party, self.X, self.names, self.trained, params.max_bin, self.kinds)
 
     def to_part(self) -> dict[str, Any]:
         """For the party's own store: what scoring needs to know of its columns."""
-        return {"columns": list(self.names), **self.coding.to_part()}
+        return {"columns": list(self.names), "whole": self._whole, **self.coding.to_part()}
 
     def _coded(
         self,
@@ -66,6 +78,7 @@ class OwnColumns:
             coding = Coding.from_part(self.earlier)
             if "ordered" in coding.kinds:
                 raise DataError(f"a warm start cannot have ordered target statistics, as {party}'s columns do.")
+            coding.check(party, data)
             return coding, coding.codes(data)[0]
         if "levels" in saved:
             coding = Coding.from_part(saved)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from fednb.protocols.base import Params
-from fednb.protocols.categories import How
+from fednb.protocols.boosting_categories import How
 from fednb.protocols.objectives import Name
 
 Share = Annotated[float, Meta(gt=0, le=1)]
@@ -40,7 +40,9 @@ class BoostingParams(Params):
     early_stopping_rounds: Annotated[int, Meta(ge=1)] | None = None
     validation: Annotated[int, Meta(ge=0)] = 0  # the last rows, which are not trained on
     min_leaf: Annotated[int, Meta(ge=1)] = 10  # rows on either side of any split
-    purity: Annotated[float, Meta(gt=0.5, le=1)] | None = None  # most of one class that a split's child may hold
+    min_shown: Annotated[int, Meta(ge=0)] = 0  # rows that a node has, if passive parties see which they are
+    purity: Annotated[float, Meta(gt=0.5, le=1)] = 1.0  # most of one class that a split's child may hold
+    anonymous_splits: bool = False  # those of all of a passive party's features mixed
     active_trees: Annotated[int, Meta(ge=0)] = 0  # rounds that the active party does alone
     random_state: Annotated[int, Meta(ge=0)] = 0
     warm_start: bool = False  # go on from the trees of the run that each party's data names as its part

@@ -29,10 +29,12 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fednb.errors import DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
-from fednb.protocols.categories import Coding, unseen_notes
+from fednb.protocols.boosting_categories import Coding, unseen_notes
+from fednb.protocols.noticed import newly_missing
 from fednb.protocols.objectives import Objective
 from fednb.protocols.parting import goes_left, sets_from_part
 from fednb.protocols.trees import LEAF, Floats, Forest, Truths
@@ -68,7 +70,7 @@ def active(link: Link, data: Dataset, params: BoostingScoreParams, run: RunConte
     if list(passives) != list(part["passives"]):
         raise DataError(f"the model was trained with {', '.join(part['passives'])} as passive parties, in this order.")
     forest, base = Forest.from_part(part), np.asarray(part["base"], dtype=np.float64)
-    X, notes = ordered(link.me, data)
+    X, notes, unseen = ordered(link.me, data)
     if params.explain and len(X) > MOST_EXPLAINED:
         raise DataError(f"contributions can be had for up to {MOST_EXPLAINED} rows at once, not for {len(X)}.")
     margins, shares = [], []
@@ -87,6 +89,7 @@ def active(link: Link, data: Dataset, params: BoostingScoreParams, run: RunConte
             "scores": p[:, 0] if len(base) == 1 else p,
             "linear": m[:, 0] if len(base) == 1 else m,
             "family": FAMILIES[part["objective"]],
+            **unseen,
         },
         public={"rows": len(X), "notes": notes} | ({"table": params.explain} if params.explain else {}),
         table=table,
@@ -94,19 +97,23 @@ def active(link: Link, data: Dataset, params: BoostingScoreParams, run: RunConte
 
 
 def passive(link: Link, data: Dataset, params: BoostingScoreParams, run: RunContext) -> Outcome:
-    X, notes = ordered(link.me, data)
+    X, notes, unseen = ordered(link.me, data)
     send_directions(link, data.part, X, run)
-    return Outcome(public={"rows": len(X), "notes": notes})
+    return Outcome(private=unseen, public={"rows": len(X), "notes": notes})
 
 
 def send_directions(link: Link, part: Mapping[str, Any], X: Floats, run: RunContext) -> None:
     """The passive party's side: its directions of all rows of X, part by part."""
     (active,) = link.cast["active"]
-    sets = sets_from_part(part.get("sets", ()))
     for rows in _parts(len(X)):
-        left = goes_left(X[rows], part["column"], part["threshold"], part["default_left"], sets)
-        link.send(active, Directions(np.packbits(reachable(left, part["ancestor"], part["side"]), axis=1)))
+        link.send(active, Directions(packed_directions(part, X[rows])))
         run.progress("score", rows.stop, len(X))
+
+
+def packed_directions(part: Mapping[str, Any], X: Floats) -> npt.NDArray[np.uint8]:
+    """[n, ceil(nodes/8)]: which way rows go at a passive party's own nodes, as far as these do not rule it out."""
+    left = goes_left(X, part["column"], part["threshold"], part["default_left"], sets_from_part(part.get("sets", ())))
+    return np.packbits(reachable(left, part["ancestor"], part["side"]), axis=1)
 
 
 def reachable(left: Truths, ancestor: Sequence[int], side: Sequence[bool]) -> Truths:
@@ -125,14 +132,8 @@ def received(link: Link, forest: Forest, X: Floats) -> Iterator[tuple[slice, Tru
     """The active party's side: rows, and each row's direction at all nodes, [n, nodes]."""
     owner, place = np.asarray(forest.owner), np.asarray(forest.place)
     inner = np.asarray(forest.left) != LEAF
-    own = inner & (owner == 0)
-    nodes = np.flatnonzero(own).tolist()
-    columns, cuts = [forest.feature[node] for node in nodes], [forest.threshold[node] for node in nodes]
-    ways = [forest.default_left[node] for node in nodes]
-    sets = {at: forest.sets[node] for at, node in enumerate(nodes) if node in forest.sets}
     for rows in _parts(len(X)):
-        directions = np.zeros((rows.stop - rows.start, len(forest)), dtype=np.bool_)
-        directions[:, own] = goes_left(X[rows], columns, cuts, ways, sets)
+        directions = own_directions(forest, X[rows])
         for p, member in enumerate(link.cast["passive"], 1):
             theirs = inner & (owner == p)
             bits = link.recv(member, Directions).left
@@ -144,6 +145,18 @@ def received(link: Link, forest: Forest, X: Floats) -> Iterator[tuple[slice, Tru
                 )
             directions[:, theirs] = np.unpackbits(bits, axis=1, count=int(theirs.sum()))[:, place[theirs]]
         yield rows, directions
+
+
+def own_directions(forest: Forest, X: Floats) -> Truths:
+    """[n, nodes]: which way rows go at the active party's own nodes; 0 at all others."""
+    own = (np.asarray(forest.left) != LEAF) & (np.asarray(forest.owner) == 0)
+    nodes = np.flatnonzero(own).tolist()
+    columns, cuts = [forest.feature[node] for node in nodes], [forest.threshold[node] for node in nodes]
+    ways = [forest.default_left[node] for node in nodes]
+    sets = {at: forest.sets[node] for at, node in enumerate(nodes) if node in forest.sets}
+    directions = np.zeros((len(X), len(forest)), dtype=np.bool_)
+    directions[:, own] = goes_left(X, columns, cuts, ways, sets)
+    return directions
 
 
 def _parts(rows: int) -> list[slice]:
@@ -206,8 +219,24 @@ def _named(parties: Sequence[str], shares: Floats) -> dict[str, Floats]:
     }
 
 
-def ordered(party: str, data: Dataset) -> tuple[Floats, list[str]]:
-    """The model's columns in the model's order, where values may be missing, and notes on what the model lacks."""
+def ordered(party: str, data: Dataset) -> tuple[Floats, list[str], dict[str, Any]]:
+    """The model's columns in the model's order, notes on what the model lacks, and for its owner how many rows it does.
+
+    Values may be missing.
+    """
+    coding, there = _placed(party, data)
+    missing = newly_missing(party, np.asarray(there.X), data.part)
+    X, unseen = coding.applied(there)
+    return X, [*missing, *unseen_notes(party, unseen)], {"unseen": unseen} if unseen else {}
+
+
+def coded(party: str, data: Dataset) -> tuple[Floats, dict[str, int]]:
+    """The same columns, and how many rows have a category of each that no training row had."""
+    coding, there = _placed(party, data)
+    return coding.applied(there)
+
+
+def _placed(party: str, data: Dataset) -> tuple[Coding, Dataset]:
     if "columns" not in data.part or "default_left" not in data.part:
         raise DataError(f"{party} holds no boosted model of this run to score with; fit one first.")
     if data.X is None or data.X.shape[1] != len(data.columns):
@@ -218,8 +247,9 @@ def ordered(party: str, data: Dataset) -> tuple[Floats, list[str]]:
     if absent:
         raise DataError(f"{party}'s model was trained on {', '.join(map(repr, absent))}, which these rows lack.")
     X = data.X[:, [place[name] for name in coding.columns]]
-    X, unseen = coding.applied(replace(data, X=X, columns=coding.columns))
-    return X, unseen_notes(party, unseen)
+    there = replace(data, X=X, columns=coding.columns)
+    coding.check(party, there)
+    return coding, there
 
 
 PROTOCOL = Protocol(
@@ -234,6 +264,6 @@ PROTOCOL = Protocol(
     learns={
         "active": "each row's prediction, and its directions at the nodes that their owners do not rule out",
         "passive": "nothing",
-        "coordinator": "number of rows; in which columns rows have categories that no training row had",
+        "coordinator": "number of rows; in which columns rows have categories, or lack a value, as no training row did",
     },
 )

@@ -1,184 +1,132 @@
-"""Columns of categories in boosted trees: levels as numbers, at their owner, and what each level is there.
+"""Categories as columns of 0 and 1, none of which stands for fewer than ten training rows.
 
-    onehot      a split is one level against all others
-    partition   a split is any set of levels against the others; the party with the labels orders them, at each node, by
-                the weight that a leaf of each would have, and looks at the sets that this order gives (Fisher 1958, as
-                in XGBoost's partition-based splits): target statistics, made anew at each node
-    ordered     a number instead of the level: the mean of the label over earlier rows of that level, in a random order
-                (Prokhorenkova et al. 2018, CatBoost's ordered target statistics); at the party with the labels only
-
-Ordered statistics at a party without labels would tell it every label: from one row of a level to the next, the
-statistic moves by the label of the one before. So that is refused, and "partition" does the same work there without
-telling its owner a sum of labels.
-
-A level that no training row has, and one of fewer rows in a node than `min_leaf` asks for, goes where rows without a
-value go.
+A column that stands for two or three rows would have a gradient that is the sum of their labels, and its name would
+tell that somebody has that value. So rare categories share one column, and columns are numbered: which number is which
+category only the owner knows, unless the analyst named the categories.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Literal
 
 import numpy as np
+import numpy.typing as npt
+from msgspec import Meta
 
-from fednb.errors import DataError
-from fednb.protocols.base import Dataset
-from fednb.protocols.trees import Floats, Integers
+from fednb.protocols.features import MIN_ROWS, rows_said
+from fednb.protocols.records import Table, Texts
+from fednb.protocols.transforms import Fitted, Step
 
-How = Literal["onehot", "partition", "ordered"]
-Kind = Literal["number", "onehot", "partition", "ordered"]
-
-KINDS: tuple[Kind, ...] = ("number", "onehot", "partition")  # as others see them; an ordered one is a number to them
-MOST_LEVELS = 1000
-PRIOR_ROWS = 1.0  # how many rows the mean of all labels counts for in an ordered statistic
+OTHER, MISSING = "other", "missing"
 
 
-@dataclass(frozen=True)
-class Coding:
-    """What became of each of one party's columns. `levels` and `statistic` are by column that has them."""
+class OneHot(Step, frozen=True, kw_only=True, tag="onehot"):
+    """New columns "region_1", "region_2" and, where there are such rows, "region_missing" and "region_other"."""
 
-    columns: tuple[str, ...]
-    kinds: tuple[Kind, ...]
-    levels: Mapping[str, list[Any]]  # text or numbers, by code
-    statistic: Mapping[str, list[float]]  # of an ordered column, by code, and last for rows without a known level
+    unseen: Literal["error", "other"] = "error"  # what happens to a category that no training row has
+    min_rows: Annotated[int, Meta(ge=MIN_ROWS)] = MIN_ROWS  # training rows of a category that gets a column of its own
+    most: Annotated[int, Meta(ge=2, le=1000)] = 50  # columns of one column
+    drop_first: bool = False
+    named: dict[str, dict[str, list[str]]] = {}  # by party and column: categories that the analyst knows
 
-    @classmethod
-    def fit(
-        cls, party: str, data: Dataset, trained: int, asked: Mapping[str, How], most_onehot: int, *, labels: bool
-    ) -> Self:
-        """Levels of the training rows; text that nobody `asked` about is "onehot" below `most_onehot` levels.
+    def fit(self, table: Table) -> Encoded:
+        columns, own = {}, self.named.get(table.party, {})
+        for name in table.chosen(self.own(table), "text"):
+            columns[name] = self._categories(table, name, own.get(name))
+        return Encoded(columns=columns, strict=self.unseen == "error")
 
-        labels : whether this party has them. DataError naming party and column for what cannot be.
-        """
-        strange = [repr(name) for name in asked if name not in data.columns]
-        if strange:
-            raise DataError(f"categorical names {party}'s {', '.join(strange)}, which this frame lacks.")
-        if not labels and "ordered" in asked.values():
-            name = next(name for name, how in asked.items() if how == "ordered")
-            raise DataError(
-                f"{party}'s {name!r} cannot have ordered target statistics: {party} has no labels, and they would tell "
-                "it each of them. Use 'partition', which orders levels by the target at the party that has it."
+    def _categories(self, table: Table, name: str, named: list[str] | None) -> Categories:
+        texts = table.texts(name)
+        present = np.array([text for text in texts if text is not None], dtype=str)
+        missing = len(texts) - len(present)
+        found, counts = np.unique(present, return_counts=True)
+        sizes = {str(value): int(count) for value, count in zip(found, counts, strict=True)}
+        if not sizes:
+            raise table.wrong(name, "has no value in any training row. Leave the column out")
+        wanted = list(sizes) if named is None else list(dict.fromkeys(named))
+        kept = [value for value in wanted if sizes.get(value, 0) >= self.min_rows]
+        pooled = sum(sizes.values()) - sum(sizes[value] for value in kept)
+        lone_missing = missing >= self.min_rows
+        if not lone_missing:
+            pooled += missing
+        for value in sorted(kept, key=lambda value: (sizes[value], value)):
+            # a pool has ten rows too, and where it is to take what comes later, there is one
+            if pooled >= MIN_ROWS or (not pooled and self.unseen == "error"):
+                break
+            kept.remove(value)
+            pooled += sizes[value]
+        made = [f"{name}_{value}" if named is not None else f"{name}_{k}" for k, value in enumerate(kept, 1)]
+        ends = [f"{name}_{MISSING}"] * lone_missing + [f"{name}_{OTHER}"] * (pooled > 0)
+        if len(made) + len(ends) < 2:
+            alike = (
+                "every training row has the same category"
+                if len(sizes) == 1 and not missing
+                else (f"too few of its {len(sizes)} categories have {self.min_rows} training rows or more")
             )
-        kinds: list[Kind] = []
-        levels: dict[str, list[Any]] = {}
-        for j, name in enumerate(data.columns):
-            if name not in asked and name not in data.levels:
-                kinds.append("number")
-                continue
-            found = np.unique(_values(data, j)[:trained])
-            found = found[~np.isnan(found)]
-            if len(found) > MOST_LEVELS:
-                raise DataError(
-                    f"{party}'s {name!r} has {len(found):,} categories, more than {MOST_LEVELS:,}. Merge some, or "
-                    "leave the column out."
-                )
-            named = data.levels.get(name)
-            levels[name] = [named[int(code)] for code in found] if named is not None else found.tolist()
-            kinds.append(asked.get(name) or ("onehot" if len(found) < most_onehot else "partition"))
-        return cls(tuple(data.columns), tuple(kinds), levels, {})
-
-    @property
-    def numbers(self) -> Integers:
-        """[d] the place of each column's kind in `KINDS`."""
-        return np.array([KINDS.index("number" if kind == "ordered" else kind) for kind in self.kinds], dtype=np.int64)
-
-    def renumbered(self, numbering: Callable[[int], Integers]) -> Self:
-        """The same levels under other codes."""
-        levels = {name: [found[place] for place in numbering(len(found))] for name, found in self.levels.items()}
-        return type(self)(self.columns, self.kinds, levels, self.statistic)
-
-    def codes(self, data: Dataset) -> tuple[Floats, dict[str, int]]:
-        """X [n, d] with codes for levels, NaN for those unknown, and of each column how many rows had such."""
-        X = np.array(data.X, dtype=np.float64)
-        unseen: dict[str, int] = {}
-        for j, name in enumerate(self.columns):
-            if name not in self.levels:
-                continue
-            values, known = _values(data, j), {level: code for code, level in enumerate(self.levels[name])}
-            different, place = np.unique(values, return_inverse=True)
-            named = data.levels.get(name)
-            as_levels = [named[int(v)] if named is not None and v == v else v for v in different.tolist()]
-            codes = np.array([known.get(level, np.nan) for level in as_levels], dtype=np.float64)[place]
-            absent = int((np.isnan(codes) & ~np.isnan(values)).sum())
-            if absent:
-                unseen[name] = absent
-            X[:, j] = codes
-        return X, unseen
-
-    def with_statistics(self, X: Floats, y: Floats, trained: int, rng: np.random.Generator) -> tuple[Self, Floats]:
-        """Put ordered statistics in the place of codes X; rows after the first `trained` get those of all of these."""
-        statistic = {}
-        X = X.copy()
-        for j, name in enumerate(self.columns):
-            if self.kinds[j] != "ordered":
-                continue
-            codes, size = X[:, j].copy(), len(self.levels[name])
-            statistic[name] = _means(codes[:trained], y[:trained], size)
-            X[:, j] = _looked_up(codes, statistic[name])
-            X[:trained, j] = _ordered(codes[:trained], y[:trained], size, rng)
-        return type(self)(self.columns, self.kinds, self.levels, statistic), X
-
-    def applied(self, data: Dataset) -> tuple[Floats, dict[str, int]]:
-        """Other rows as a model wants them, and how many had unknown levels, by column."""
-        X, unseen = self.codes(data)
-        for name, values in self.statistic.items():
-            j = self.columns.index(name)
-            X[:, j] = _looked_up(X[:, j], values)
-        return X, unseen
-
-    def to_part(self) -> dict[str, Any]:
-        """For the party's own store."""
-        return {
-            "kinds": list(self.kinds),
-            "levels": {name: list(values) for name, values in self.levels.items()},
-            "statistic": {name: list(values) for name, values in self.statistic.items()},
-        }
-
-    @classmethod
-    def from_part(cls, part: Mapping[str, Any]) -> Self:
-        columns = tuple(part["columns"])
-        kinds = tuple(part.get("kinds", ["number"] * len(columns)))
-        return cls(columns, kinds, part.get("levels", {}), part.get("statistic", {}))
+            raise table.wrong(name, f"cannot be encoded: {alike}. Leave the column out")
+        if len(made) + len(ends) > self.most:
+            raise table.wrong(
+                name,
+                f"has {len(kept)} categories of {self.min_rows} training rows or more, and at most {self.most} columns "
+                "are made of one. Raise min_rows, give the categories that matter, or leave the column out",
+            )
+        rare = [value for value in named or () if value not in kept]
+        if rare:
+            table.notes.append(
+                f"{table.party}'s {name!r}: {', '.join(map(repr, rare))} {'has' if len(rare) == 1 else 'have'} too few "
+                "training rows for a column."
+            )
+        if pooled:
+            table.notes.append(f"{table.party}'s {name!r}: rare categories share {ends[-1]!r}.")
+        return Categories(
+            values=kept,
+            names=made,
+            seen=sorted(sizes),
+            lacked=missing > 0,
+            missing=ends[0] if lone_missing else "",
+            other=ends[-1] if pooled > 0 else "",
+            dropped=(made or ends)[0] if self.drop_first else "",
+        )
 
 
-def unseen_notes(party: str, unseen: Mapping[str, int], least: int = 10) -> list[str]:
-    """What others may know of levels that a model does not know: in which columns they are, and never which."""
-    return [
-        f"{party}'s {name!r}: {f'{rows:,}' if rows >= least else f'fewer than {least}'} rows have a category that no "
-        "training row had; they go where rows without a value go."
-        for name, rows in unseen.items()
-    ]
+class Categories(Fitted, frozen=True, kw_only=True):
+    """Of one column."""
+
+    values: list[str]  # that have a column of their own ...
+    names: list[str]  # ... called so
+    seen: list[str]  # all of the training rows
+    lacked: bool  # some training row had none
+    missing: str  # the column for no value; "": the other one
+    other: str  # the column for rare ones; "": there is none
+    dropped: str  # the column that is left out
 
 
-def _values(data: Dataset, j: int) -> Floats:
-    return np.asarray(data.X[:, j], dtype=np.float64)
+class Encoded(Fitted, frozen=True, kw_only=True, tag="onehot"):
+    """Which categories have a column."""
 
+    columns: dict[str, Categories]
+    strict: bool  # a category that no training row has is an error
 
-def _looked_up(codes: Floats, statistic: Sequence[float]) -> Floats:
-    values = np.asarray(statistic)
-    return np.asarray(values[np.where(np.isnan(codes), len(values) - 1, codes).astype(np.int64)], dtype=np.float64)
+    def apply(self, table: Table) -> None:
+        for name, known in self.columns.items():
+            texts = table.texts(name)
+            codes = self._codes(table, name, texts, known)
+            table.drop(name)
+            every = [*known.names, *([known.missing] if known.missing else []), *([known.other] if known.other else [])]
+            for k, new in enumerate(every):
+                if new != known.dropped:
+                    table.add(new, (codes == k).astype(np.float64))
 
-
-def _means(codes: Floats, y: Floats, size: int) -> list[float]:
-    known = ~np.isnan(codes)
-    places, prior = codes[known].astype(np.int64), float(y.mean())
-    rows = np.bincount(places, minlength=size)
-    sums = np.bincount(places, weights=y[known], minlength=size)
-    return [*((sums + PRIOR_ROWS * prior) / (rows + PRIOR_ROWS)).tolist(), prior]
-
-
-def _ordered(codes: Floats, y: Floats, size: int, rng: np.random.Generator) -> Floats:
-    """Of each row, the mean of y over the rows of its level that come before it in a random order."""
-    prior = float(y.mean())
-    found = np.full(len(codes), prior)
-    order = rng.permutation(len(codes))
-    order = order[np.argsort(np.where(np.isnan(codes), size, codes)[order], kind="stable")]  # level after level
-    order = order[: int((~np.isnan(codes)).sum())]
-    levels = codes[order].astype(np.int64)
-    before = np.concatenate([[0.0], np.cumsum(y[order])])[:-1]  # of all levels so far
-    firsts = np.searchsorted(levels, levels, side="left")
-    rows = np.arange(len(order)) - firsts
-    found[order] = (before - before[firsts] + PRIOR_ROWS * prior) / (rows + PRIOR_ROWS)
-    return found
+    def _codes(self, table: Table, name: str, texts: Texts, known: Categories) -> npt.NDArray[np.int64]:
+        """[n] the number of each row's column. DataError for rows that have none."""
+        place = {value: k for k, value in enumerate(known.values)}
+        other = len(place) + bool(known.missing)  # used where there is one
+        missing = len(place) if known.missing else other
+        seen = frozenset(known.seen)
+        strange = sum(text not in seen if text is not None else not known.lacked for text in texts)
+        if strange:
+            what = f"has a category that no training row has in {rows_said(strange)} of {len(texts):,}"
+            if self.strict:
+                raise table.wrong(name, f"{what}. Fit with unseen='other', or leave these rows out")
+            table.notes.append(f"{table.party}'s {name!r} {what}; they count as {known.other!r}.")
+        return np.array([missing if text is None else place.get(text, other) for text in texts], dtype=np.int64)

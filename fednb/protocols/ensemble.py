@@ -100,5 +100,4 @@ class Ensemble:
             "tree": drawn(self.forest, parties, columns),
             "rows": self._trained,
             "features": len(columns),
-            "notes": [],
         }

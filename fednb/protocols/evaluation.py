@@ -109,22 +109,27 @@ def assess(
     _check(label, p)
     rng = rng or np.random.default_rng(0)
     z = NormalDist().inv_cdf(0.5 + level / 2.0)
-    area, area_error = delong(label, p)
-    ks, ks_error = _ks(label, p, rng)
+    area, ks = ranking(label, p, level, rng)
     safe = np.clip(p, 1e-15, 1.0 - 1e-15)
     losses = -np.where(label == 1, np.log(safe), np.log1p(-safe))
-    ranking = _estimate(area, area_error, z, 0.0, 1.0)
     return Assessment(
         rows=len(label),
         positives=int(label.sum()),
         level=level,
-        auc=ranking,
-        ks=_estimate(ks, ks_error, z, 0.0, 1.0),
-        gini=Estimate(2 * ranking.value - 1, 2 * ranking.low - 1, 2 * ranking.high - 1),
+        auc=area,
+        ks=ks,
+        gini=Estimate(2 * area.value - 1, 2 * area.low - 1, 2 * area.high - 1),
         log_loss=_mean(losses, z),
         brier=_mean((p - label) ** 2, z),
         **_curves(label, p),
     )
+
+
+def ranking(y: Floats, scores: Floats, level: float, rng: np.random.Generator) -> tuple[Estimate, Estimate]:
+    """AUC and KS with their intervals."""
+    z = NormalDist().inv_cdf(0.5 + level / 2.0)
+    (area, area_error), (distance, error) = delong(y, scores), _ks(y, scores, rng)
+    return _estimate(area, area_error, z, 0.0, 1.0), _estimate(distance, error, z, 0.0, 1.0)
 
 
 def active(link: Link, data: Dataset, params: EvaluationParams, run: RunContext) -> Outcome:

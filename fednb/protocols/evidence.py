@@ -23,6 +23,7 @@ Integers = npt.NDArray[np.int64]
 Merge = Literal["monotone", "optimal", "tree", "optbinning", "none"]
 
 NEUTRAL = -1  # a bin without evidence: it has one class only, and weighs 0
+EACH = 10  # rows of a class
 _GAIN = 1e-12  # more bins must be worth it
 
 
@@ -81,15 +82,43 @@ def merged(
     return groups
 
 
-def _both_classes(rows: Integers, positives: Integers) -> Integers:
-    """Neighbours joined, from the first on, until each bin has both classes."""
+def whole(groups: Integers, rows: Integers) -> Integers:
+    """The same bins, but that cells without one are counted with the largest: nothing is left over.
+
+    What is left over could be found by subtraction from all rows, and with it the labels of a few, or of one class.
+    """
+    if not (groups == NEUTRAL).any():
+        return groups
+    used = groups[groups != NEUTRAL]
+    if not len(used):
+        return np.zeros_like(groups)
+    largest = int(np.bincount(used, weights=rows[groups != NEUTRAL]).argmax())
+    return np.where(groups == NEUTRAL, largest, groups)
+
+
+def atoms(groups: Integers, rows: Integers, positives: Integers) -> Integers:
+    """[cells] which neighbouring cells of a bin may not be parted, numbered from 0.
+
+    Each atom has `EACH` rows of both classes, or is a whole bin. Bins made of atoms can be compared with other bins of
+    the same atoms: no difference of them has one class. And that cells are joined does not say that one has.
+    """
+    found, following = np.zeros(len(groups), dtype=np.int64), 0
+    for b in dict.fromkeys(groups.tolist()):
+        here = groups == b
+        found[here] = np.maximum(_both_classes(rows[here], positives[here], EACH), 0) + following
+        following = int(found[here].max()) + 1
+    return found
+
+
+def _both_classes(rows: Integers, positives: Integers, least: int = 1) -> Integers:
+    """Neighbours joined, from the first on, until each bin has `least` rows of both classes."""
     groups, current, has = np.zeros(len(rows), dtype=np.int64), 0, [0, 0]
     for cell, (n, e) in enumerate(zip(rows.tolist(), positives.tolist(), strict=True)):
-        if has[0] and has[1]:
+        if min(has) >= least:
             current, has = current + 1, [0, 0]
         groups[cell] = current
         has = [has[0] + e, has[1] + n - e]
-    if not (has[0] and has[1]):
+    if min(has) < least:
         if current == 0:
             return np.full(len(rows), NEUTRAL, dtype=np.int64)
         groups[groups == current] = current - 1

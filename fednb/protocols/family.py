@@ -79,6 +79,7 @@ class Family(Numbers, Protocol):
     sigmoid: str  # how stages follow one another (see `steps.Schedule`)
     mixes: bool  # whether the coordinator mixes the parties' points
     needs_level: bool
+    chained: bool  # whether with several passive parties the mean is their product (see `chain`)
     most_passives: int
     too_many_passives: str
     weight_bits: int  # a row's weight is at most 2**weight_bits

@@ -22,6 +22,11 @@ from fednb.protocols.rows import Floats, Matrix, columns_of
 MIN_ROWS = 10  # behind each side of a column with two values
 
 
+def rows_said(number: int) -> str:
+    """ "12 rows"; few rows are not counted out."""
+    return f"{number:,} rows" if number >= MIN_ROWS else f"fewer than {MIN_ROWS} rows"
+
+
 @dataclass(frozen=True)
 class Scaling:
     """One party's figures, by column."""
@@ -148,4 +153,9 @@ def check_label(party: str, label: npt.NDArray[Any] | None, column: str | None, 
     positives = int(y.sum())
     if positives in (0, rows):
         raise DataError(f"{party}'s label {name} has one class only in these {rows} rows; there is nothing to learn.")
+    if min(positives, rows - positives) < MIN_ROWS:
+        raise DataError(
+            f"{party}'s label {name} has fewer than {MIN_ROWS} rows of one class in these {rows} rows. What the others "
+            "learn would be sums over these few. Use more rows."
+        )
     return y

@@ -2,7 +2,8 @@
 
 It counts with the layout, the expansion and the plan of the products that the fit itself will use, on columns that are
 made up: numbers with many values, as scaled features have. An iteration lasts as long as what waits for each other:
-passive parties encrypt; the active one encrypts; all multiply at once; the coordinator decrypts.
+passive parties encrypt a part of the rows; the active one encrypts; all multiply, while they encrypt the next part; the
+coordinator decrypts. On one machine nothing waits, and all of it adds up.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from fednb.crypto.multiexp import plan
 from fednb.crypto.noise import draw_cost
 from fednb.protocols.layout import Layout, largest
 from fednb.protocols.separable import Floats
-from fednb.protocols.steps import FEWEST_FINE, FINE_ITERATIONS, Stage
+from fednb.protocols.steps import Stage
 
-USUAL = 15  # iterations to scikit-learn's optimum with the default tolerance
 ENOUGH = 20_000  # rows that are made up; beyond, products grow in proportion
 HOPS = 6  # messages of an iteration that wait for one another
 CARRY = 20  # multiplications of a product with one small factor, when there are several passive parties
@@ -70,15 +70,6 @@ def made_up(rows: int, terms: int, features: int, rng: np.random.Generator) -> t
     """Factors [rows, terms] and features [rows, features], as a fit multiplies them."""
     left = np.tanh(rng.normal(size=(rows, terms)))
     return left, np.clip(rng.normal(size=(rows, features)), -4.0, 4.0)
-
-
-def iterations(max_iter: int, sigmoid: str = "staged", *, batches: bool = False) -> tuple[int, int]:
-    """How many to expect, and how many of them with the fine expansion. With batches, noise hides the tolerance."""
-    expected = max_iter if batches else min(max_iter, USUAL)
-    if sigmoid != "staged":
-        return expected, expected if sigmoid == "fine" else 0
-    # the coarse stage mostly ends by itself, unless max_iter ends it
-    return expected, FEWEST_FINE + 1 if expected < max_iter else min(FINE_ITERATIONS, (expected + 1) // 2)
 
 
 def forecast(
@@ -153,14 +144,19 @@ class _Fit:
             + (0 if party == self.active else (terms + 1) * m / rates[party].accept)
             for party, count in self.numbers.items()
         }
+        pieces = len(layout.parts())
+        before = max(first.values()) / pieces  # that the active party has nothing to work on
+        work = {p: first[p] - first[p] / pieces + answer / pieces + then[p] for p in self.passives}
+        work[self.active] = answer + then[self.active]
+        waiting = before + max(work.values())
+        everything = sum(first.values()) + answer + sum(then.values())
         # on one machine, what is done at once takes longer
         slower = float(np.mean([r.together - 1.0 for r in rates.values()])) / len(self.passives)
-        slowest = max(then.values())
-        at_once = slowest + min(max(slower, 0.0), 1.0) * (sum(then.values()) - slowest)
+        seconds = waiting + min(max(slower, 0.0), 1.0) * max(everything - waiting, 0.0)
         moving = sum(sent[party] / rates[party].bytes for party in sent) + HOPS * max(r.hop for r in rates.values())
         decrypting = sum(self.numbers.values()) / self.key_holder.decrypt
         busy = {party: then[party] + first.get(party, answer) for party in then}
-        return max(first.values()) + answer + at_once + decrypting + moving, busy, sent
+        return seconds + decrypting + moving, busy, sent
 
 
 def _multiplications(layout: Layout, terms: int, features: int) -> float:

@@ -46,14 +46,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import Meta
 
 from fednb.crypto import fixed_point, paillier
 from fednb.crypto.masking import mask
 from fednb.crypto.packing import Packing
-from fednb.crypto.paillier import CipherVector, Fresh, PrivateKey
+from fednb.crypto.paillier import CipherVector, Fresh, PrivateKey, PublicKey
 from fednb.errors import CryptoError, DataError, UnexpectedMessage
-from fednb.protocols import warm
+from fednb.protocols import chain, warm
 from fednb.protocols.base import Dataset, Outcome, Params, Role, RunContext
 from fednb.protocols.batches import Batches, choose
 from fednb.protocols.family import Factors, Family, Target
@@ -229,6 +230,17 @@ class _Party:
         self.run.count("encrypt", len(plaintexts))
         return self.run.executor.encrypt(self.key, plaintexts, scale)
 
+    def unmasked(self, total: CipherVector, packing: Packing) -> npt.NDArray[np.int64]:
+        """[d] the sums in slot k-1 of each, within a unit: the coordinator decrypts them behind a mask."""
+        hidden, own = mask(total, packing, self.run.threads)
+        self.run.count("refresh", len(hidden))
+        self.link.send(self.coordinator, MaskedGradient(hidden))
+        windows = self.link.recv(self.coordinator, Windows).windows
+        try:
+            return own.remove(windows)
+        except CryptoError as error:
+            raise UnexpectedMessage(f"{self.coordinator} sent {error}", member=self.coordinator) from None
+
     def finish(self, gradient: Floats) -> None:
         """Take the step, and hear what comes next."""
         norm, products = self.solver.step(gradient, self.batches.size(len(self.history)))
@@ -302,16 +314,8 @@ class _Gradient:
 
     def reveal(self) -> Floats:
         """[d], with the help of the coordinator, who sees it behind a mask."""
-        me, run = self._me, self._me.run
-        total = functools.reduce(me.key.add, self._sums)
-        hidden, own = mask(total, self._layout.packing, run.threads)
-        run.count("refresh", len(hidden))
-        me.link.send(me.coordinator, MaskedGradient(hidden))
-        windows = me.link.recv(me.coordinator, Windows).windows
-        try:
-            sums = own.remove(windows)
-        except CryptoError as error:
-            raise UnexpectedMessage(f"{me.coordinator} sent {error}", member=me.coordinator) from None
+        total = functools.reduce(self._me.key.add, self._sums)
+        sums = self._me.unmasked(total, self._layout.packing)
         unit = 1 << GUARD
         exact = np.floor_divide(sums + unit // 2, unit).astype(np.float64)
         return np.ldexp(exact, GUARD - total.scale - self._shift)
@@ -322,8 +326,9 @@ def active(link: Link, data: Dataset, params: Any, run: RunContext, family: Fami
     me = _Party(link, data, params, run, family)
     me.begin(target)
     passives = me.passives
+    chained = chain.Active(me, target) if _is_chain(family, len(passives)) else None
     while me.stage != "stop":
-        me.finish(_active_gradient(me, target))
+        me.finish(chained() if chained else _active_gradient(me, target))
     converged = me.history[-1] <= params.tol
     w = me.coefficients()
     coef, intercept = w[:-1], float(w[-1])
@@ -351,8 +356,9 @@ def passive(link: Link, data: Dataset, params: Any, run: RunContext, family: Fam
     if not data.columns:
         raise DataError(f"{link.me} has no features in this frame. Leave it out, or align a table that has some.")
     me.begin()
+    chained = chain.Passive(me) if _is_chain(family, len(me.passives)) else None
     while me.stage != "stop":
-        me.finish(_passive_gradient(me, active))
+        me.finish(chained() if chained else _passive_gradient(me, active))
     family.check_scores(link.me, scores(me.solver.X, me.coefficients()))
     return Outcome(private=me.part(me.coefficients()), public=me.public())
 
@@ -381,10 +387,10 @@ def coordinator(link: Link, data: Dataset, params: Any, run: RunContext, family:
         link.send(member, Ready())
     while schedule.stage != "stop":
         size = batches.size(schedule.iteration)
-        layout = Layout.of(schedule.stage, secret.public, size, len(parties) - 1, family.weight_bits, family)
+        packing = _packing(family, schedule.stage, secret.public, size, len(parties) - 1)
         for member in parties:
             asked = link.recv(member, MaskedGradient).gradient
-            link.send(member, _decrypt(member, asked, shapes[member].features, secret, layout.packing, run))
+            link.send(member, _decrypt(member, asked, shapes[member].features, secret, packing, run))
         # np.max: a NaN among the norms must not get lost
         norm = float(np.max([_check_norm(member, link.recv(member, Norm).norm) for member in parties]))
         products = {member: link.recv(member, Products).products for member in parties} if mixing else {}
@@ -416,6 +422,16 @@ def roles(family: Callable[[Any], Family]) -> dict[str, Role]:
         "passive": Role(played(passive), many=True, needs=("X", "parts"), figures=True),
         "coordinator": Role(played(coordinator)),
     }
+
+
+def _is_chain(family: Family, passives: int) -> bool:
+    return family.chained and passives > 1
+
+
+def _packing(family: Family, stage: Stage, key: PublicKey, rows: int, passives: int) -> Packing:
+    if _is_chain(family, passives):
+        return chain.packing(key, rows, passives)
+    return Layout.of(stage, key, rows, passives, family.weight_bits, family).packing
 
 
 def _active_gradient(me: _Party, target: Target) -> Floats:
@@ -570,8 +586,10 @@ LEARNS_WITH_KEY = {
 }
 
 
-def sends(*, mixes: bool = False, level: bool = False) -> dict[tuple[str, str], tuple[type[Message], ...]]:
-    """Who says what, in families whose steps are mixed, or whose passive party is told the label's level."""
+def sends(
+    *, mixes: bool = False, level: bool = False, chained: bool = False
+) -> dict[tuple[str, str], tuple[type[Message], ...]]:
+    """Who says what, in families whose steps are mixed, whose passive party is told the label's level, or in chains."""
     told: tuple[type[Message], ...] = (Key, Ready, Windows, Next, *([Mix] if mixes else []))
     says: tuple[type[Message], ...] = (Shape, MaskedGradient, Norm, *([Products] if mixes else []))
     return {
@@ -579,8 +597,13 @@ def sends(*, mixes: bool = False, level: bool = False) -> dict[tuple[str, str], 
         ("coordinator", "passive"): told,
         ("active", "coordinator"): says,
         ("passive", "coordinator"): says,
-        ("passive", "active"): (Scores,),
-        ("active", "passive"): (Residuals, *([Level] if level else [])),
+        ("passive", "active"): (Scores, *([chain.Product] if chained else [])),
+        ("active", "passive"): (
+            Residuals,
+            *([Level] if level else []),
+            *([chain.Labels, chain.Rates] if chained else []),
+        ),
+        **({("passive", "passive"): (chain.Product,)} if chained else {}),
     }
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fednb.crypto import fixed_point
 from fednb.crypto.packing import Packing
-from fednb.protocols.rows import columns_of, parts
+from fednb.protocols.rows import columns_of, travelling
 from fednb.protocols.separable import COARSE, FINE, Expansion, Floats
 from fednb.protocols.steps import Stage
 
@@ -136,7 +136,7 @@ class Layout:
 
     def parts(self) -> list[tuple[slice, Self]]:
         """The rows in parts that travel and are multiplied one after the other, each with a layout of its own."""
-        return [(rows, replace(self, rows=rows.stop - rows.start)) for rows in parts(self.rows)]
+        return [(rows, replace(self, rows=rows.stop - rows.start)) for rows in travelling(self.rows)]
 
     def shifts(self, largest: Floats) -> npt.NDArray[np.int64]:
         """[d] fraction bits of factors, as many as each column allows whose factors are at most `largest` [d]."""

@@ -27,7 +27,8 @@ from fednb.wire.codec import encode
 from fednb.wire.link import Link
 from fednb.wire.message import Message
 
-_ABOUT = ("protocol", "role", "frame", "salt", "account", "keys")  # what a store notes beside the values
+# what a store notes beside the values, and what it keeps of a table that the same run made
+_ABOUT = ("protocol", "role", "frame", "salt", "account", "keys", "table", "on", "digest", "index", "origin", "recipe")
 
 
 class PartParams(Params):
@@ -39,15 +40,31 @@ class Values(Message):
 
 
 def party(link: Link, data: Dataset, params: PartParams, run: RunContext) -> Outcome:
-    own = {name: data.part[name] for name in sorted(data.part) if name not in _ABOUT}
-    if not own:
-        raise DataError(f"{link.me} holds no model of this run; fit one first.")
     if params.action == "save":
-        salt = secrets.token_bytes(32)
+        own, salt = _own(link.me, data.part), secrets.token_bytes(32)
         return Outcome(private={**own, "salt": salt}, public={"seal": seal(own, salt)})
-    if "salt" not in data.part:
-        raise DataError(f"{link.me} has not saved its part of this model; save it first.")
-    return Outcome(public={"seal": seal(own, data.part["salt"])})
+    return Outcome(public={"seal": seal_of(link.me, data.part)})
+
+
+def seal_of(party: str, part: Mapping[str, Any]) -> str:
+    """The seal of a saved part as it is now. Raises DataError for a part that was not saved."""
+    own = _own(party, part)
+    if "salt" not in part:
+        raise DataError(f"{party} has not saved its part of this model; save it first.")
+    return seal(own, part["salt"])
+
+
+def check_seal(party: str, part: Mapping[str, Any], kept: str) -> None:
+    """Raises DataError unless a part is the one that was saved when this seal was made."""
+    if not hmac.compare_digest(seal_of(party, part).encode(), kept.encode()):
+        raise DataError(f"{party}'s part of the model is not the one that was saved with it. Fit the model again.")
+
+
+def _own(party: str, part: Mapping[str, Any]) -> dict[str, Any]:
+    own = {name: part[name] for name in sorted(part) if name not in _ABOUT}
+    if not own:
+        raise DataError(f"{party} holds no model of this run; fit one first.")
+    return own
 
 
 def seal(values: Mapping[str, Any], salt: bytes) -> str:

@@ -10,7 +10,8 @@ from fednb.crypto import histograms
 from fednb.crypto.backend import Vector
 from fednb.crypto.histograms import CellPacking
 from fednb.crypto.paillier import CipherVector
-from fednb.protocols.binned import NUMBER, Binned, Offer
+from fednb.protocols.binned import NUMBER, Binned
+from fednb.protocols.menus import Menu
 from fednb.protocols.trees import Integers, Truths
 
 
@@ -43,17 +44,24 @@ class NodeSums:
         """The larger child's sums: the node's without the smaller one's. `rows` are the larger child's own."""
         return histograms.difference(self._key.ring, whole, part)
 
-    def left(self, sums: Mapping[int, Vector], offers: Mapping[int, Offer], packing: CellPacking) -> CipherVector:
-        """Sums left of every split on offer, node after node, packed. Not fresh: refresh them before they leave."""
-        ring, nodes = self._key.ring, list(offers)
+    def left(self, sums: Mapping[int, Vector], menus: Mapping[int, Menu], packing: CellPacking) -> CipherVector:
+        """Sums left of every split shown, node after node, packed. Not fresh: refresh them before they leave."""
+        ring, nodes = self._key.ring, list(menus)
         pool = ring.join([sums[node] for node in nodes])
         first = np.arange(len(nodes))[:, None] * self._starts[-1] + self._starts[:-1]
         # the last cell of a column, missing values, is left of no split
         running = histograms.cumulated(ring, pool, first.ravel(), np.tile(self._sizes - 1, len(nodes)))
-        found = ring.join([running, pool])  # of a column of categories each level counts by itself
+        found = ring.join([running, pool, ring.ones(1)])  # of a column of categories each level counts by itself
         alone = len(pool) * (self._binned.kinds[self._columns] != NUMBER)
-        places = [(first[i] + alone)[offers[node].column] + offers[node].bin for i, node in enumerate(nodes)]
-        return histograms.packed(self._key, ring.take(found, np.concatenate(places)), packing, self._threads)
+        places, missing = [], []
+        for start, menu in zip(first, menus.values(), strict=True):
+            column, bins = menu.offer.column[menu.place], menu.offer.bin[menu.place]
+            places.append((start + alone)[column] + bins)
+            missing.append(np.where(menu.full, (start + self._sizes - 1)[column], len(found) - 1))
+        taken = ring.take(found, np.concatenate(places))
+        if any(menu.full.any() for menu in menus.values()):
+            taken = ring.multiply_taken(taken, found, np.concatenate(missing))
+        return histograms.packed(self._key, taken, packing, self._threads)
 
     def children(
         self, whole: Vector, rows: Sequence[Integers], wanted: Sequence[bool]

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fednb.errors import UnexpectedMessage
-from fednb.protocols.binned import MISSING_LEFT, MISSING_RIGHT, NUMBER, ONEHOT, Binned, Offer
+from fednb.protocols.binned import MISSING_LEFT, MISSING_RIGHT, NUMBER, ONEHOT, PARTITION, Binned, Offer
 from fednb.protocols.parting import Cut
 from fednb.protocols.trees import Choice, Floats, Integers, Node, Options, Rules, Truths, best_split
+
+CATEGORIES = (ONEHOT, PARTITION)
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Features:
 
     numbers: Integers  # among all features of all parties
     signs: Integers  # monotone constraints
-    kinds: Integers  # NUMBER, ONEHOT or PARTITION
+    kinds: Integers  # NUMBER, ONEHOT, PARTITION or MIXED
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,15 @@ class Priced:
         """`sums` [c, 2] as offered, in units; `total` [2] of the node; `counts`, `missing` [f] and `allowed` [c]."""
         ends = np.cumsum(counts)
         absent = np.zeros((len(counts), 2), dtype=np.int64)
-        parted = missing & (counts > 0) & (features.kinds == NUMBER)
+        sets_of = np.isin(features.kinds, CATEGORIES)
+        parted = missing & (counts > 0) & ~sets_of
         absent[parted] = total - sums[ends[parted] - 1]
         column = np.repeat(np.arange(len(counts)), counts)
-        entry = np.flatnonzero(features.kinds[column] == NUMBER)
+        entry = np.flatnonzero(~sets_of[column])
         place = entry - (ends - counts)[column[entry]]
         parts = [_Part(column[entry], entry, place, sums[entry], absent[column[entry]], allowed[entry])]
         lefts: dict[int, Truths] = {}
-        for at in np.flatnonzero((features.kinds != NUMBER) & (counts > 0)).tolist():
+        for at in np.flatnonzero(sets_of & (counts > 0)).tolist():
             own = slice(int(ends[at] - counts[at]), int(ends[at]))
             weights = rules.weight(*(sums[own] * units).T)
             sets = _one_by_one(len(weights)) if features.kinds[at] == ONEHOT else _ordered(weights)
@@ -189,6 +192,6 @@ def check_sums(member: str, counts: Integers, sums: Integers, total: Integers, k
     h = sums[:, 1]
     column = np.repeat(np.arange(len(counts)), counts)
     falls = (np.diff(h) < 0) & (np.diff(column) == 0) & (kinds[column[:-1]] == NUMBER)
-    whole = np.bincount(column, weights=np.where(kinds[column] == NUMBER, 0.0, h.astype(np.float64)))
+    whole = np.bincount(column, weights=np.where(np.isin(kinds[column], CATEGORIES), h.astype(np.float64), 0.0))
     if falls.any() or (h < 0).any() or (h > total[1]).any() or (whole > total[1]).any():
         raise UnexpectedMessage(f"{member} sent sums that no rows' gradients have", member=member)

@@ -18,6 +18,10 @@ Floats = npt.NDArray[np.float64]
 ROWS_AT_ONCE = 1 << 16  # whose ciphertexts travel together: enough for fast products, and 6 to 10 MB a message
 
 
+EACH_WAY = 8192  # rows of a part at least, where parts are there to keep both sides at work
+PARTS = 4  # that are enough for that
+
+
 class Matrix(Protocol):
     """[n, d] numbers, in memory or not."""
 
@@ -50,6 +54,12 @@ class Without:
 def parts(n: int) -> list[slice]:
     """0..n in parts of nearly equal size, ROWS_AT_ONCE at most. Everybody in a run computes the same."""
     return slices(n, -(-n // ROWS_AT_ONCE))
+
+
+def travelling(n: int) -> list[slice]:
+    """0..n in parts whose ciphertexts travel together: more of them than `parts`, so that one side multiplies what
+    the other has sent while that encrypts the next."""
+    return slices(n, max(-(-n // ROWS_AT_ONCE), min(PARTS, n // EACH_WAY)))
 
 
 def by_part(work: Callable[[slice], Floats], n: int) -> Floats:

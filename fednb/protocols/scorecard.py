@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import Meta
 
 from fednb.errors import DataError, Refused
@@ -70,13 +71,14 @@ def party(link: Link, data: Dataset, params: CardParams, run: RunContext) -> Out
     if absent:
         raise DataError(f"{link.me}'s model uses {', '.join(absent)}, which its binning does not have.")
     factor, scaling = params.pdo / math.log(2.0), Scaling.from_part(model)
-    card, neutral = [], []
+    card, neutral, woe = [], [], []
     for j, name in enumerate(columns):
         _, weights, bins = fitted[name]
         used = [float(weights[bins == b][0]) for b in range(int(bins.max(initial=NEUTRAL)) + 1)]
         z = (np.clip([*used, 0.0], scaling.low[j], scaling.high[j]) - scaling.centre[j]) / scaling.scale[j]
         *points, apart = np.round(-factor * float(model["coef"][j]) * z, params.digits).tolist()
         card.append(points)
+        woe.append(used)
         neutral.append(apart)
     kept = {name: [value[j] for j in _places(coding, columns)] for name, value in _by_column(coding).items()}
     private: dict[str, Any] = {
@@ -91,7 +93,9 @@ def party(link: Link, data: Dataset, params: CardParams, run: RunContext) -> Out
         "overrides": [],
         "measure": measure(model),
     }
-    public: dict[str, Any] = {"columns": columns}
+    if "trained_on" in coding:  # its bins are those of prepared rows
+        private["trained_on"] = coding["trained_on"]
+    public: dict[str, Any] = {"columns": columns, "woe": woe}  # as the binning released them
     if "intercept" in model:  # the active party
         base = private["offset"] - factor * float(model["intercept"])
         private["base"] = round(base, params.digits)
@@ -135,17 +139,24 @@ def override(link: Link, data: Dataset, params: OverrideParams, run: RunContext)
 
 def points_of(party: str, part: Mapping[str, Any], data: Dataset) -> tuple[Floats, Integers]:
     """Points [n, d] of this party's rows on its own card, and how many rows of each column [d] had no evidence."""
+    found, without = row_points(party, part, data)
+    return found, without.sum(axis=0, dtype=np.int64)
+
+
+def row_points(party: str, part: Mapping[str, Any], data: Dataset) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Points [n, d] of this party's rows on its own card, and which of them are those of no evidence."""
     if data.X is None:
         raise DataError(f"{party} brought no table of features.")
     place = {name: j for j, name in enumerate(data.columns)}
     absent = [repr(name) for name in part["columns"] if name not in place]
     if absent:
         raise DataError(f"{party}'s scorecard uses {', '.join(absent)}, which these rows lack.")
-    found, without = np.empty((len(data.X), len(part["columns"]))), np.zeros(len(part["columns"]), dtype=np.int64)
+    found = np.empty((len(data.X), len(part["columns"])))
+    without = np.zeros(found.shape, dtype=np.bool_)
     for j, (name, (cuts, _, bins)) in enumerate(cuts_of(part).items()):
         values = np.array([*part["card"][j], part["neutral"][j]])  # NEUTRAL is -1, the last
         own = bins[cuts.cells(data.X[:, place[name]])]
-        found[:, j], without[j] = values[own], int((own == NEUTRAL).sum())
+        found[:, j], without[:, j] = values[own], own == NEUTRAL
     return found, without
 
 
@@ -169,7 +180,7 @@ _LEARNS = {
 }
 PROTOCOL = Protocol(
     name="scorecard",
-    version=1,
+    version=2,
     params=CardParams,
     roles={"party": Role(party, many=True, needs=("part", "origin"))},
     learns=_LEARNS,

@@ -6,7 +6,7 @@
 | role | learns |
 |---|---|
 | active | nothing new: scores, labels and the column are its own |
-| coordinator, analyst | values with ten rows of each class, and for each rows, positives, AUC, KS and mean score |
+| coordinator, analyst | values with ten rows of each class; of each rows, positives, mean score, AUC, KS, intervals |
 
 Segments that are too small are pooled, together with the smallest of the others if need be: one that was only left out
 could be found by subtraction from figures of all rows.
@@ -22,7 +22,7 @@ from msgspec import Meta
 
 from fednb.errors import DataError
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
-from fednb.protocols.evaluation import MIN_ROWS, Floats, auc, ks_of, scores_of
+from fednb.protocols.evaluation import MIN_ROWS, Estimate, Floats, ranking, scores_of
 from fednb.protocols.features import check_label
 from fednb.wire.link import Link
 
@@ -32,6 +32,9 @@ MOST = 50  # segments
 class SegmentParams(Params):
     """The column is the only one in the data."""
 
+    level: Annotated[float, Meta(gt=0, lt=1)] = 0.95  # of the intervals
+    seed: int = 0  # of the bootstrap
+
 
 class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One segment, or several small ones together."""
@@ -40,8 +43,8 @@ class Segment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     others: bool  # and small ones: which, is not said
     rows: int
     positives: int
-    auc: float
-    ks: float
+    auc: Estimate
+    ks: Estimate
     mean_score: float
 
 
@@ -60,7 +63,7 @@ def active(link: Link, data: Dataset, params: SegmentParams, run: RunContext) ->
     groups, large = pooled(*counts), np.minimum(*counts) >= MIN_ROWS
     if not groups:
         raise DataError(f"{link.me} has no {MIN_ROWS} rows of each class to evaluate.")
-    found = [_segment(group, values, large, np.isin(of_row, group), y, scores) for group in groups]
+    found = [_segment(group, values, large, np.isin(of_row, group), y, scores, params) for group in groups]
     run.progress("evaluate", 1, 1)
     return Outcome(public={"segments": msgspec.to_builtins(found)})
 
@@ -83,23 +86,30 @@ def pooled(negatives: Floats, positives: Floats) -> list[list[int]]:
 
 
 def _segment(
-    group: list[int], values: Floats, large: np.ndarray, rows: np.ndarray, y: Floats, scores: Floats
+    group: list[int],
+    values: Floats,
+    large: np.ndarray,
+    rows: np.ndarray,
+    y: Floats,
+    scores: Floats,
+    params: SegmentParams,
 ) -> Segment:
     label, own = y[rows], scores[rows]
+    area, distance = ranking(label, own, params.level, np.random.default_rng(params.seed))
     return Segment(
         values=[None if np.isnan(values[k]) else float(values[k]) for k in group if large[k]],
         others=not large[group].all(),
         rows=len(label),
         positives=int(label.sum()),
-        auc=auc(label, own),
-        ks=ks_of(label, own)(np.ones(len(label))),
+        auc=area,
+        ks=distance,
         mean_score=float(own.mean()),
     )
 
 
 PROTOCOL = Protocol(
     name="segments",
-    version=1,
+    version=2,
     params=SegmentParams,
     roles={"active": Role(active, needs=("X", "missing", "y", "part"), figures=True)},
     learns={"active": "nothing new", "coordinator": "figures of segments with 10 rows of each class"},

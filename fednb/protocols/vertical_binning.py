@@ -12,9 +12,11 @@
       |── Bins which cells, positives > |                                 |
 
 Each owner cuts its own columns on the training rows, into cells of at least ten rows; missing and special values get
-cells of their own where ten rows have them, and weigh nothing otherwise. The active party takes the masks off, sees
-rows and positives of numbered cells, merges neighbours (see `evidence`) and says which cells make a bin. Features
-travel in a random order and without names. Its own columns it treats alike, in plain.
+cells of their own where ten rows have them. Otherwise they weigh nothing, but are counted with the largest cell: rows
+that are in no bin would follow from all rows, and their labels with them. The active party takes the masks off, sees
+rows and positives of numbered cells, merges neighbours (see `evidence`) and says which cells make a bin. What could be
+no bin, as it has one class, goes to the largest. Features travel in a random order and without names. The active
+party's own columns are treated alike, in plain.
 
 | role | learns |
 |---|---|
@@ -32,7 +34,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -47,9 +49,9 @@ from fednb.crypto.paillier import Fresh, PublicKey
 from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.cuts import Cuts, Floats, Integers, Method, fit_cuts
-from fednb.protocols.evidence import NEUTRAL, Merge, information, merged, woe
+from fednb.protocols.evidence import NEUTRAL, Merge, atoms, information, merged, whole, woe
 from fednb.protocols.features import MIN_ROWS, check_label
-from fednb.protocols.keys import Key, accept_key
+from fednb.protocols.keys import Key, KeyParams, accept_key
 from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
 from fednb.wire.message import Message
@@ -115,55 +117,130 @@ class Cells(Message):
 class Bins(Message):
     discloses = Disclosure("which cells make a bin, and its positives")
 
-    groups: np.ndarray  # int64 [cells] bin of each cell within its feature; -1: weighs nothing
+    groups: np.ndarray  # int64 [cells] bin of each cell within its feature
+    atoms: np.ndarray  # int64 [cells] which neighbouring cells may not be parted later; -1: of no matter
     positives: np.ndarray  # int64 [bins] feature after feature
     all_positives: int
 
 
 @dataclass
-class _Feature:
-    """One column of one's own, cut."""
+class Feature:
+    """One column of one's own, cut into cells, some of which are counted: each by itself, or several as one."""
 
     cuts: Cuts
-    counted: Integers  # which cells of the cuts are counted
-    cells: Integers  # [n] place among `counted`, or len(counted) for rows in none of them
-    rows: Integers  # [len(counted)]
+    place: Integers  # [cells of the cuts] which count a cell belongs to; NEUTRAL: to none
+    cells: Integers  # [n] which count each row is in
+    rows: Integers  # [counts]
     all_rows: Integers  # of every cell of the cuts
+    given: bool = False  # the cut points are an analyst's
+    atoms: Integers | None = None  # of an earlier fit: which cells of ordinary values may not be parted
+
+    @classmethod
+    def of(
+        cls,
+        cuts: Cuts,
+        x: Floats,
+        units: Integers | None = None,
+        *,
+        given: bool = False,
+        atoms: Integers | None = None,
+    ) -> Feature:
+        """Column x [n] by `units`, which count each cell belongs to (None: one each); those of few rows to none."""
+        cells = cuts.cells(x)
+        all_rows = np.bincount(cells, minlength=cuts.size)
+        units = np.arange(cuts.size) if units is None else units
+        sizes = np.bincount(units, weights=all_rows)
+        counted = np.flatnonzero(sizes >= MIN_ROWS)
+        order = np.full(len(sizes), NEUTRAL, dtype=np.int64)
+        order[counted] = np.arange(len(counted))
+        place = order[units]
+        # rows of cells that are too small weigh nothing, but are counted with the largest: what is left over would
+        # follow from all rows, and be the labels of a few
+        largest = int(sizes[counted].argmax()) if len(counted) else 0
+        own = np.where(place[cells] == NEUTRAL, largest, place[cells])
+        rows = np.bincount(own, minlength=len(counted)).astype(np.int64)
+        return cls(cuts, place, own, rows, all_rows.astype(np.int64), given, atoms)
 
     @property
     def ordered(self) -> int:
-        return int((self.counted < self.cuts.ordered).sum())
+        """How many counts hold ordinary values."""
+        if (self.place == NEUTRAL).all():
+            return 1
+        return int(self.place[: self.cuts.ordered].max(initial=NEUTRAL)) + 1
 
-    def result(self, groups: Integers, positives: Integers, all_rows: int, all_positives: int) -> dict[str, Any]:
+    def result(
+        self, groups: Integers, atoms: Integers, positives: Integers, all_rows: int, all_positives: int
+    ) -> dict[str, Any]:
         """What becomes of the column: cut points, weights by cell, and its bins as they are released."""
         bins = int(groups.max(initial=NEUTRAL)) + 1
         rows = np.array([self.rows[groups == b].sum() for b in range(bins)], dtype=np.int64)
         weights = woe(rows, positives, all_rows, all_positives)
-        by_cell = np.zeros(self.cuts.size)
-        by_cell[self.counted] = np.where(groups == NEUTRAL, 0.0, np.append(weights, 0.0)[groups])
-        bin_of_cell = np.full(self.cuts.size, NEUTRAL, dtype=np.int64)
-        bin_of_cell[self.counted] = groups
-        first = [int(self.counted[groups == b][0]) for b in range(bins)]
+        bin_of_cell = np.append(groups, NEUTRAL)[self.place]  # NEUTRAL is -1, the last
+        by_cell = np.append(weights, 0.0)[bin_of_cell]
+        first = [next(iter(np.flatnonzero(bin_of_cell == b).tolist()), 0) for b in range(bins)]
+        ordinary = bin_of_cell[: self.cuts.ordered]
+        parts = np.append(atoms, NEUTRAL)[self.place][: self.cuts.ordered] if self.atoms is None else self.atoms
+        ends = np.flatnonzero(np.diff(bin_of_cell[: self.cuts.ordered]))
         return {
             "points": self.cuts.points,
             "woe": by_cell,
             "bin": bin_of_cell,
             "rows": self.all_rows,
+            "atoms": parts,
             "bins": {
                 "holds": [self.cuts.name(cell) for cell in first],
                 "rows": rows.tolist(),
                 "positives": positives.tolist(),
                 "woe": weights.tolist(),
                 "iv": information(rows, positives, all_rows, all_positives).tolist(),
+                "cells": [max(1, len(np.unique(parts[ordinary == b]))) for b in range(bins)],
+                "edges": self.cuts.points[ends].tolist() if self.given else [],
             },
         }
 
 
+def positives_of(feature: Feature, y: Floats) -> Integers:
+    """[counts] positives of one's own column."""
+    return np.bincount(feature.cells, weights=y, minlength=len(feature.rows)).astype(np.int64)
+
+
+BinsOf = Callable[[int, Integers, Integers], tuple[Integers, Integers, Integers]]
+
+
 def active(link: Link, data: Dataset, params: BinningParams, run: RunContext) -> Outcome:
-    (coordinator,) = link.cast["coordinator"]
     X = _check(link.me, data, params)
     y = check_label(link.me, data.y, data.label, len(X))
-    own = _cut(link.me, X, data.columns, params)
+    own = _cut(link.me, X, data.columns, params, run)
+    least = max(MIN_ROWS, math.ceil(params.min_share * len(y)))
+    bins_of = bins_by(y, params.merge, least, params.max_bins)
+    lead(link, y, params, run, bins_of)
+    all_positives = int(y.sum())
+    results = [
+        feature.result(*bins_of(feature.ordered, feature.rows, positives_of(feature, y)), len(y), all_positives)
+        for feature in own
+    ]
+    outcome = _outcome(link.me, data, params, results, len(y))
+    return Outcome(private={**outcome.private, "label": data.label}, public=outcome.public)
+
+
+def bins_by(y: Floats, merge: Merge, least: int, most: int) -> BinsOf:
+    """Bins from counts: which bin each count goes to, its atom, and positives by bin."""
+    all_positives = int(y.sum())
+
+    def bins_of(ordered: int, rows: Integers, positives: Integers) -> tuple[Integers, Integers, Integers]:
+        groups = merged(rows, positives, len(y), all_positives, ordered=ordered, merge=merge, least=least, most=most)
+        groups = whole(groups, rows)
+        parts = np.full(len(rows), NEUTRAL, dtype=np.int64)
+        parts[:ordered] = atoms(groups[:ordered], rows[:ordered], positives[:ordered])
+        count = int(groups.max(initial=NEUTRAL)) + 1
+        return groups, parts, np.array([positives[groups == b].sum() for b in range(count)], dtype=np.int64)
+
+    return bins_of
+
+
+def lead(link: Link, y: Floats, params: KeyParams, run: RunContext, bins_of: BinsOf) -> None:
+    """The active party's part of the exchange with all passive parties."""
+    (coordinator,) = link.cast["coordinator"]
     key = accept_key(link.recv(coordinator, Key).n, params, coordinator)
     link.send(coordinator, Shape(rows=len(y), cells=0))
     link.recv(coordinator, Ready)
@@ -173,23 +250,6 @@ def active(link: Link, data: Dataset, params: BinningParams, run: RunContext) ->
         run.check()
         run.count("encrypt", len(labels))
         link.send(passive, Labels(key.encrypt(labels, GUARD, run.threads)))
-    all_positives = int(y.sum())
-
-    def bins_of(ordered: int, rows: Integers, positives: Integers) -> tuple[Integers, Integers]:
-        least = max(MIN_ROWS, math.ceil(params.min_share * len(y)))
-        groups = merged(
-            rows,
-            positives,
-            len(y),
-            all_positives,
-            ordered=ordered,
-            merge=params.merge,
-            least=least,
-            most=params.max_bins,
-        )
-        count = int(groups.max(initial=NEUTRAL)) + 1
-        return groups, np.array([positives[groups == b].sum() for b in range(count)], dtype=np.int64)
-
     for step, passive in enumerate(link.cast["passive"], 1):
         said = link.recv(passive, Cells)
         sizes = _check_cells(passive, said, len(y))
@@ -209,64 +269,63 @@ def active(link: Link, data: Dataset, params: BinningParams, run: RunContext) ->
         link.send(
             passive,
             Bins(
-                groups=np.concatenate([groups for groups, _ in found]),
-                positives=np.concatenate([counts for _, counts in found]),
-                all_positives=all_positives,
+                groups=np.concatenate([groups for groups, _, _ in found]),
+                atoms=np.concatenate([parts for _, parts, _ in found]),
+                positives=np.concatenate([counts for _, _, counts in found]),
+                all_positives=int(y.sum()),
             ),
         )
         run.progress("bin", step, len(link.cast["passive"]))
-    results = []
-    for feature in own:
-        positives = np.bincount(feature.cells, weights=y, minlength=len(feature.counted) + 1)[:-1].astype(np.int64)
-        results.append(feature.result(*bins_of(feature.ordered, feature.rows, positives), len(y), all_positives))
-    outcome = _outcome(link.me, data, params, results, len(y))
-    return Outcome(private={**outcome.private, "label": data.label}, public=outcome.public)
 
 
 def passive(link: Link, data: Dataset, params: BinningParams, run: RunContext) -> Outcome:
-    (active,), (coordinator,) = link.cast["active"], link.cast["coordinator"]
     X = _check(link.me, data, params)
     if not data.columns:
         raise DataError(f"{link.me} has no features in this frame. Leave it out, or align a table that has some.")
-    own = _cut(link.me, X, data.columns, params)
+    own = _cut(link.me, X, data.columns, params, run)
+    return _outcome(link.me, data, params, follow(link, own, params, run), len(X))
+
+
+def follow(link: Link, own: list[Feature], params: KeyParams, run: RunContext) -> list[dict[str, Any]]:
+    """A passive party's part of the exchange; the results of its features."""
+    (active,), (coordinator,) = link.cast["active"], link.cast["coordinator"]
+    rows = len(own[0].cells)
     key = accept_key(link.recv(coordinator, Key).n, params, coordinator)
     # numbers that the active party sees are no positions; `run.rng` is not for secrets
     order = np.random.default_rng(secrets.randbits(128)).permutation(len(own))
     sent = [own[j] for j in order]
-    count = sum(len(feature.counted) for feature in sent)
-    link.send(coordinator, Shape(rows=len(X), cells=count))
+    count = sum(len(feature.rows) for feature in sent)
+    link.send(coordinator, Shape(rows=rows, cells=count))
     link.recv(coordinator, Ready)
-    packing = _packing(key, len(X))
+    packing = _packing(key, rows)
     try:
         labels = key.accept(
-            link.recv(active, Labels).labels, count=packing.length(len(X)), scale=GUARD, threads=run.threads
+            link.recv(active, Labels).labels, count=packing.length(rows), scale=GUARD, threads=run.threads
         )
     except CryptoError as error:
         raise UnexpectedMessage(f"{active} sent labels that cannot be used: {error}", member=active) from None
     run.progress("count", 0, 1)
-    sizes = [len(feature.counted) + 1 for feature in sent]
+    sizes = [len(feature.rows) for feature in sent]
     sums = cell_sums(labels, np.column_stack([feature.cells for feature in sent]), sizes, packing, run.threads)
-    run.count("add", len(X) * len(sent))
-    last = np.cumsum(sizes) - 1  # rows that are not counted
-    hidden, masks = mask(sums[np.delete(np.arange(len(sums)), last)], packing, run.threads)
+    run.count("add", rows * len(sent))
+    hidden, masks = mask(sums, packing, run.threads)
     run.count("refresh", count)
     link.send(coordinator, MaskedSums(hidden))
     link.send(
         active,
         Cells(
             ordered=np.array([feature.ordered for feature in sent], dtype=np.int64),
-            apart=np.array([len(feature.counted) - feature.ordered for feature in sent], dtype=np.int64),
+            apart=np.array([len(feature.rows) - feature.ordered for feature in sent], dtype=np.int64),
             rows=np.concatenate([feature.rows for feature in sent]),
             masks=masks.hand_over(),
         ),
     )
-    said = link.recv(active, Bins)
-    results = dict(zip(order.tolist(), _read_bins(active, sent, said, len(X)), strict=True))
+    results = dict(zip(order.tolist(), _read_bins(active, sent, link.recv(active, Bins), rows), strict=True))
     run.progress("count", 1, 1)
-    return _outcome(link.me, data, params, [results[j] for j in range(len(own))], len(X))
+    return [results[j] for j in range(len(own))]
 
 
-def coordinator(link: Link, data: Dataset, params: BinningParams, run: RunContext) -> Outcome:
+def coordinator(link: Link, data: Dataset, params: KeyParams, run: RunContext) -> Outcome:
     (active,), passives = link.cast["active"], link.cast["passive"]
     secret = paillier.generate(params.key_bits, insecure_short_key=params.insecure_short_key)
     for member in (active, *passives):
@@ -314,7 +373,7 @@ def _check(party: str, data: Dataset, params: BinningParams) -> Floats:
     return X
 
 
-def _cut(party: str, X: Floats, columns: tuple[str, ...], params: BinningParams) -> list[_Feature]:
+def _cut(party: str, X: Floats, columns: tuple[str, ...], params: BinningParams, run: RunContext) -> list[Feature]:
     given = params.cuts.get(party, {})
     special = sorted({float(value) for value in params.special})
     features = []
@@ -322,12 +381,10 @@ def _cut(party: str, X: Floats, columns: tuple[str, ...], params: BinningParams)
         cuts = fit_cuts(
             X[:, j], bins=params.bins, method=params.method, least=MIN_ROWS, special=special, given=given.get(name)
         )
-        cells = cuts.cells(X[:, j])
-        rows = np.bincount(cells, minlength=cuts.size)
-        counted = np.flatnonzero(rows >= MIN_ROWS)
-        place = np.full(cuts.size, len(counted), dtype=np.int64)
-        place[counted] = np.arange(len(counted))
-        features.append(_Feature(cuts, counted, place[cells], rows[counted].astype(np.int64), rows.astype(np.int64)))
+        feature = Feature.of(cuts, X[:, j], given=name in given)
+        if feature.given:
+            run.apart(name, feature.cells)
+        features.append(feature)
     return features
 
 
@@ -353,27 +410,30 @@ def _check_cells(member: str, said: Cells, rows: int) -> Integers:
     return sizes
 
 
-def _read_bins(member: str, sent: list[_Feature], said: Bins, rows: int) -> list[dict[str, Any]]:
+def _read_bins(member: str, sent: list[Feature], said: Bins, rows: int) -> list[dict[str, Any]]:
     """The results of one's own features, in the order of sending."""
-    count = sum(len(feature.counted) for feature in sent)
-    whole = all(a.dtype == np.int64 and a.ndim == 1 for a in (said.groups, said.positives))
-    if not whole or len(said.groups) != count or not 0 < said.all_positives < rows:
+    count = sum(len(feature.rows) for feature in sent)
+    sound = all(a.dtype == np.int64 and a.ndim == 1 for a in (said.groups, said.atoms, said.positives))
+    if not sound or not len(said.groups) == len(said.atoms) == count or not 0 < said.all_positives < rows:
         raise UnexpectedMessage(f"{member} sent bins that cannot be read", member=member)
     results, cell, taken = [], 0, 0
     for feature in sent:
-        groups = said.groups[cell : cell + len(feature.counted)]
+        groups, parts = (a[cell : cell + len(feature.rows)] for a in (said.groups, said.atoms))
         cell += len(groups)
         used = np.unique(groups[groups != NEUTRAL])
         positives = said.positives[taken : taken + len(used)]
         taken += len(used)
         neighbours = np.diff(groups[: feature.ordered])
+        steps = np.diff(parts[: feature.ordered], prepend=0)
+        if ((steps != 0) & (steps != 1)).any() or (neighbours > steps[1:]).any():  # a new bin begins with a new atom
+            raise UnexpectedMessage(f"{member} sent bins whose parts are no neighbouring cells", member=member)
         sound = np.array_equal(used, np.arange(len(used))) and len(positives) == len(used)
         if not sound or ((neighbours != 0) & (neighbours != 1)).any():
             raise UnexpectedMessage(f"{member} sent bins that are no neighbouring cells", member=member)
         size = np.array([feature.rows[groups == b].sum() for b in range(len(used))])
         if (positives <= 0).any() or (positives >= size).any():
             raise UnexpectedMessage(f"{member} sent bins without both classes", member=member)
-        results.append(feature.result(groups, positives, rows, said.all_positives))
+        results.append(feature.result(groups, parts, positives, rows, said.all_positives))
     if taken != len(said.positives):
         raise UnexpectedMessage(f"{member} sent positives of {len(said.positives)} bins, not of {taken}", member=member)
     return results
@@ -392,7 +452,9 @@ def _outcome(party: str, data: Dataset, params: BinningParams, results: list[dic
             "woe": [result["woe"] for result in results],
             "bin": [result["bin"] for result in results],
             "rows": [result["rows"] for result in results],
+            "atoms": [result["atoms"] for result in results],
             "special": sorted({float(value) for value in params.special}),
+            "given": sorted(params.cuts.get(party, {})),
         },
         public={
             "features": [{"column": name, **results[j]["bins"]} for j, name in enumerate(data.columns)],
@@ -420,7 +482,7 @@ def cuts_of(part: Mapping[str, Any]) -> dict[str, tuple[Cuts, Floats, Integers]]
 
 PROTOCOL = Protocol(
     name="vertical_binning",
-    version=1,
+    version=2,
     params=BinningParams,
     roles={
         "active": Role(active, needs=("X", "missing", "y"), figures=True),

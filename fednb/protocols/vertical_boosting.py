@@ -19,21 +19,25 @@ holder, who made the summands, cannot see of which it was made. Cut points never
 (Cheng et al. 2021, SecureBoost; Chen et al. 2021, SecureBoost+, for packing; Chen and Guestrin 2016 for the trees.)
 
 active learns
-    of each passive party its number of features; of each node and feature, under numbers that are random but the
-    same throughout, the sums of g and h left of each split on offer (with several outputs: of all of them) and whether
-    values are missing; which rows go left where it takes a split.
+    of each passive party its number of features, and which are categories; of each node and feature, under numbers
+    that are random but the same throughout, the sums of g and h left of each split on offer (of categories: of each,
+    under such numbers; with several outputs: of all of them) and whether values are missing; which rows go left where
+    it takes a split.
 passive learns
     which rows are in a round's sample, in each node that is looked at and so in its sibling (not in the leaves of the
-    last level, other than by its own splits), and which of its splits were taken; never a label, gradient or weight.
+    last level, other than by its own splits), and which of its splits were taken, of categories as a set of them;
+    never a label, gradient or weight.
 coordinator and analyst learn
     the loss by round; of each feature gain, cover and number of splits, a passive party's under those numbers; the
     first tree without cut points, rows and weights.
 
 What that comes to: rows that end together have alike labels, more so in the first trees. `active_trees` has these made
-by the active party alone, of which others see nothing; `purity` undoes splits that would leave a child of nearly one
-class; `min_leaf`, at every passive party, keeps sums and splits of fewer rows from existing. Sums over small nodes tell
-the active party much about which of few rows fall into a bin. With "goss" sampling, passive parties see which rows
-have large gradients. A feature's bins come in their order: h is positive, so shuffling them would hide nothing.
+by the active party alone, of which others see nothing; nodes below `min_shown` rows are shown to nobody; `purity`
+undoes splits that would leave a child of nearly one class; `min_leaf`, at every passive party, keeps sums and splits of
+fewer rows from existing. Sums over small nodes tell the active party much about which of few rows fall into a bin. With
+"goss" sampling, passive parties see which rows have large gradients. A feature's bins come in their order: h is
+positive, so shuffling them alone would hide nothing; `anonymous_splits` mixes those of all of a party's features
+(`menus`).
 """
 
 from __future__ import annotations
@@ -41,7 +45,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -52,13 +56,14 @@ from fednb.crypto.paillier import Fresh
 from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols import sampling
 from fednb.protocols.base import Dataset, Outcome, Protocol, Role, RunContext
-from fednb.protocols.binned import MISSING_LEFT, MISSING_RIGHT, NUMBER, Offer
+from fednb.protocols.binned import MISSING_LEFT, MISSING_RIGHT, MIXED, Offer
 from fednb.protocols.boosting_columns import OwnColumns
 from fednb.protocols.boosting_params import BoostingParams
 from fednb.protocols.boosting_score import Directions, received, send_directions
 from fednb.protocols.ensemble import Ensemble
 from fednb.protocols.growth import NUMBER_BITS, Growth, Rows, in_units, packed, purest, unpacked
 from fednb.protocols.keys import accept_key
+from fednb.protocols.menus import Menu
 from fednb.protocols.node_sums import NodeSums
 from fednb.protocols.objectives import MOST_CLASSES, POISSON_STEP, Objective, check_target
 from fednb.protocols.offers import Features, Priced, Split, check_sums, choose, own_sums
@@ -83,7 +88,7 @@ class Columns(Message):
     rows: int
     trained: int  # rows that are trained on
     signs: np.ndarray  # int64 [features] -1, 0, 1: monotone constraints
-    kinds: np.ndarray  # int64 [features] 0: a number, 1: categories, one against the others, 2: sets of them
+    kinds: np.ndarray  # int64 [features] 0: a number; of categories 1: one by one, 2: sets of them; 3: all mixed
 
 
 class Next(Message):
@@ -189,7 +194,8 @@ class _Active(_Party):
         for member, columns in said.items():
             if (columns.rows, columns.trained) != (self.own.rows, self.trained):
                 raise DataError(f"{member} has {columns.rows} rows and {self.link.me} {self.own.rows}. Align again.")
-            if not _numbers(columns.signs, columns.kinds) or not len(columns.signs):
+            sound = _numbers(columns.signs, columns.kinds) and len(columns.signs)
+            if not sound or np.abs(columns.signs).max() > 1 or not np.isin(columns.kinds, range(MIXED + 1)).all():
                 raise UnexpectedMessage(f"{member} announced columns that cannot be read", member=member)
         # of all features, one's own first, then each passive party's
         self.widths = [len(self.own.names), *(len(columns.signs) for columns in said.values())]
@@ -233,19 +239,21 @@ class _Active(_Party):
         self.growth = Growth(
             self.model.forest, self.rules, params.learning_rate, self.own.rows, sample, units, values * sample[:, None]
         )
-        self.together = bool(self.passives) and step >= params.active_trees
+        together = bool(self.passives) and step >= params.active_trees and int(sample.sum()) >= params.min_shown
+        self.shown = set(self.growth.roots) if together else set[int]()  # nodes whose rows others see
         for member in self.passives:
-            self.link.send(member, Next(what="together" if self.together else "alone", rounds=step))
-        if self.together:
+            self.link.send(member, Next(what="together" if together else "alone", rounds=step))
+        if together:
             self._send_gradients()
         nodes, levels = self.growth.roots, dict[str, float]()
         while nodes:
-            self.run.check()
+            self.run.progress("train", step, params.n_estimators, **levels)
             began = time.monotonic()
             nodes = self._level(nodes, last=len(levels) + 1 == params.max_depth)
             levels[f"level_{len(levels) + 1:02}_seconds"] = time.monotonic() - began
         losses = self.model.take(self.growth)
         self.run.journal.save(step + 1, self.model.state())
+        levels["round_seconds"] = sum(levels.values())
         self.run.progress("train", step + 1, params.n_estimators, **losses, **levels)
 
     def _send_gradients(self) -> None:
@@ -261,32 +269,35 @@ class _Active(_Party):
         """Split what is worth it of the nodes; the children that are looked at next."""
         growth = self.growth
         splits = self._choose(nodes)
-        sides = self._sides(splits)
+        sides = self._sides(splits, not self.shown.isdisjoint(nodes))
         standing = [split for split in splits if self._stands(split.node, sides[split.node])]
-        opened = []
+        opened, together = [], not self.shown.isdisjoint(nodes)
         for split in standing:
             children = growth.split(split.node, sides[split.node], split.choice, split.owner, split.feature)
             if split.cut is not None:
                 self.model.forest.threshold[split.node] = self.binned.threshold(split.cut)
                 if split.cut.sets is not None:
                     self.model.forest.sets[split.node] = split.cut.sets
-            enough = 2 * self.params.min_leaf
-            opened += [] if last else [child for child in children if len(growth.sampled(child)) >= enough]
-        if self.together:
-            self._send_levels(splits, {split.node for split in standing}, sides, set(opened))
+            sizes = {child: len(growth.sampled(child)) for child in children}
+            opened += [child for child in children if sizes[child] >= 2 * self.params.min_leaf and not last]
+            if split.node in self.shown:
+                self.shown |= {child for child in children if sizes[child] >= self.params.min_shown}
+        if together:
+            self._send_levels(splits, {split.node for split in standing}, sides, self.shown & set(opened))
         return opened
 
     def _choose(self, nodes: Sequence[int]) -> list[Split]:
         """The best split of each node that has one, of all that anybody offers."""
         sampled = {node: self.growth.sampled(node) for node in nodes}
         own = {node: self.binned.offer(rows, self.looked_at[0], self.params.min_leaf) for node, rows in sampled.items()}
-        offers = [[self._price_own(node, own[node], sampled[node]) for node in nodes]]
-        if self.together:
-            offers += [self._read_sums(p, nodes, sampled) for p in range(1, len(self.widths))]
+        offers = {node: [self._price_own(node, own[node], sampled[node])] for node in nodes}
+        shown = [node for node in nodes if node in self.shown]
+        for p in range(1, len(self.widths) if shown else 1):
+            for node, priced in zip(shown, self._read_sums(p, shown, sampled), strict=True):
+                offers[node].append(priced)
         mine, firsts = self.looked_at[0], self.firsts
         found = [
-            choose(self.rules, node, self.growth.nodes[node], [party[i] for party in offers], own[node], mine, firsts)
-            for i, node in enumerate(nodes)
+            choose(self.rules, node, self.growth.nodes[node], offers[node], own[node], mine, firsts) for node in nodes
         ]
         return [split for split in found if split is not None]
 
@@ -328,14 +339,14 @@ class _Active(_Party):
             start = here.stop
         return found
 
-    def _sides(self, splits: Sequence[Split]) -> dict[int, Truths]:
+    def _sides(self, splits: Sequence[Split], together: bool) -> dict[int, Truths]:
         """Which of each split node's rows go left, by whoever owns the split."""
         sides: dict[int, Truths] = {}
         rows = {split.node: self.growth.of(split.node) for split in splits}
         for split in splits:
             if split.cut is not None:
                 sides[split.node] = self.binned.goes_left(rows[split.node], split.cut)
-        if not self.together:
+        if not together:
             return sides
         asked = {member: [s for s in splits if s.owner == p] for p, member in enumerate(self.passives, 1)}
         for member, theirs in asked.items():
@@ -367,7 +378,7 @@ class _Active(_Party):
 
     def _stands(self, node: int, left: Truths) -> bool:
         """False when a child would hold too much of one class."""
-        if self.params.purity is None or not self.model.classes:
+        if self.params.purity == 1 or not self.model.classes:
             return True
         rows = self.growth.of(node)
         return all(
@@ -402,7 +413,10 @@ class _Active(_Party):
         model.forest.keep(counted)
         return Outcome(
             private=model.part(self.own.to_part(), self.passives),
-            public=model.public([self.link.me, *self.passives], self.own.names, params.n_estimators),
+            public={
+                **model.public([self.link.me, *self.passives], self.own.names, params.n_estimators),
+                "notes": self.own.notes,
+            },
         )
 
 
@@ -418,6 +432,7 @@ class _Passive(_Party):
         self.made = OwnNodes()
         self.done = 0
         self.order = _numbering(len(data.columns))
+        self.shuffle = secrets.randbits(60)  # what the order of mixed splits is made of: the same when resumed
 
     def begin(self) -> None:
         said = self.link.recv(self.active, Begin)
@@ -431,13 +446,14 @@ class _Passive(_Party):
             if "ancestor" not in kept:
                 raise DataError(f"{self.link.me} was not a passive party of that model. Fit without warm_start.")
             self.made, self.order = OwnNodes.from_part(kept), np.array(kept["order"], dtype=np.int64)
+            self.shuffle = int(kept.get("shuffle", self.shuffle))
         self.link.send(
             self.active,
             Columns(
                 rows=self.own.rows,
                 trained=self.trained,
-                signs=np.ascontiguousarray(self.own.signs[self.order]),
-                kinds=np.ascontiguousarray(self.own.kinds[self.order]),
+                signs=np.array([0]) if self.own.mixed else np.ascontiguousarray(self.own.signs[self.order]),
+                kinds=np.array([MIXED]) if self.own.mixed else np.ascontiguousarray(self.own.kinds[self.order]),
             ),
         )
         if self.saved is None and self.own.earlier is not None:
@@ -455,17 +471,18 @@ class _Passive(_Party):
             self._read_gradients()
             while self.open:
                 self._level()
-        self.run.journal.save(self.done + 1, {**self.made.to_part(), **self.own.to_part(), "order": self.order})
+        self.run.journal.save(self.done + 1, {**self._part(), "shuffle": self.shuffle})
         self.run.progress("train", self.done + 1, self.params.n_estimators)
 
     def _read_gradients(self) -> None:
         said = self.link.recv(self.active, Gradients)
-        count = len(self.order)
+        count = 1 if self.own.mixed else len(self.order)
         shapes = said.sample.shape, said.features.shape
         if not _bits(said.sample, said.features) or shapes != ((-(-self.trained // 8),), (-(-count // 8),)):
             raise UnexpectedMessage(f"{self.active} sent gradients of other rows or features", member=self.active)
         sample = np.unpackbits(said.sample, count=self.trained).astype(np.bool_)
-        self.looked_at = self.order[np.flatnonzero(np.unpackbits(said.features, count=count))]
+        looked_at = np.unpackbits(said.features, count=count).astype(np.bool_)
+        self.looked_at = self.order if self.own.mixed else self.order[looked_at]
         rows = np.flatnonzero(sample)
         try:
             c = self.key.accept(said.pairs, count=len(rows), scale=0, threads=self.run.threads)
@@ -486,10 +503,9 @@ class _Passive(_Party):
     def _level(self) -> None:
         """Offer splits of all open nodes, say who goes left at one's own, and open the next."""
         nodes = sorted(self.open)
-        least = self.params.min_leaf
-        offers = {node: self.binned.offer(self.rows.sampled(node), self.looked_at, least) for node in nodes}
-        self._send_sums(nodes, offers)
-        mine = self._read_splits(nodes, offers)
+        menus = {node: self._menu(node) for node in nodes}
+        self._send_sums(nodes, menus)
+        mine = self._read_splits(nodes, menus)
         said = self.link.recv(self.active, Level)
         if not _bits(said.kept, said.open, said.left) or said.kept.shape != (len(mine),):
             raise UnexpectedMessage(f"{self.active} sent a level that does not fit the splits", member=self.active)
@@ -500,51 +516,55 @@ class _Passive(_Party):
         }
         self.open = self._open_children(said, made)
 
-    def _send_sums(self, nodes: Sequence[int], offers: Mapping[int, Offer]) -> None:
-        sums = self.sums.left(self.open, offers, self.packing)
+    def _menu(self, node: int) -> Menu:
+        """The splits of a node as the active party sees them."""
+        columns, kinds = self.looked_at, self.own.kinds[self.looked_at]
+        offer = self.binned.offer(self.rows.sampled(node), columns, self.params.min_leaf)
+        if not self.own.mixed:
+            return Menu.by_column(offer, columns, kinds)
+        return Menu.shuffled(offer, columns, kinds, np.random.default_rng([self.shuffle, self.done, node]))
+
+    def _send_sums(self, nodes: Sequence[int], menus: Mapping[int, Menu]) -> None:
+        sums = self.sums.left(self.open, menus, self.packing)
         self.run.count("refresh", len(sums))
         self.link.send(
             self.active,
             Sums(
-                counts=np.array([offers[node].counts for node in nodes], dtype=np.int64),
-                missing=np.array([offers[node].missing for node in nodes], dtype=np.uint8),
-                allowed=np.concatenate([offers[node].allowed for node in nodes]).astype(np.uint8),
+                counts=np.array([menus[node].counts for node in nodes], dtype=np.int64),
+                missing=np.array([menus[node].missing for node in nodes], dtype=np.uint8),
+                allowed=np.concatenate([menus[node].allowed for node in nodes]).astype(np.uint8),
                 sums=self.key.refresh_for_key_holder(sums, self.run.threads),
             ),
         )
 
-    def _read_splits(self, nodes: Sequence[int], offers: Mapping[int, Offer]) -> list[tuple[int, Cut]]:
+    def _read_splits(self, nodes: Sequence[int], menus: Mapping[int, Menu]) -> list[tuple[int, Cut]]:
         """Each split taken: its node, and how it parts rows; the answer is who goes left."""
         said = self.link.recv(self.active, Splits)
-        starts = np.concatenate([[0], np.cumsum([len(offers[node].bin) for node in nodes])])
+        starts = np.concatenate([[0], np.cumsum([len(menus[node]) for node in nodes])])
         strange = UnexpectedMessage(f"{self.active} took splits that were not on offer", member=self.active)
         if not _numbers(said.nodes, said.splits) or said.default_left.shape != said.nodes.shape:
             raise strange
         taken: list[tuple[int, int, bool]] = []
         for node, split, way in zip(said.nodes.tolist(), said.splits.tolist(), said.default_left, strict=True):
-            if node not in offers or (taken and node <= taken[-1][0]):
+            if node not in menus or (taken and node <= taken[-1][0]):
                 raise strange
             place = split - int(starts[nodes.index(node)])
-            if not 0 <= place < len(offers[node].bin):
+            if not 0 <= place < len(menus[node]):
                 raise strange
-            if not offers[node].allowed[place] & (MISSING_LEFT if way else MISSING_RIGHT):
+            if not menus[node].allowed[place] & (MISSING_LEFT if way else MISSING_RIGHT):
                 raise strange
             taken.append((node, place, bool(way)))
-        kinds, counted = self.own.kinds[self.looked_at], list[int]()
-        for node, place, _ in taken:
-            at = int(offers[node].column[place])
-            counted += [int(offers[node].counts[at])] if kinds[at] != NUMBER else []
-        sets = iter(unpacked(self.active, said.left, counted))
+        sizes = [menus[node].categories(place) for node, place, _ in taken]
+        sets = iter(unpacked(self.active, said.left, [size for size in sizes if size]))
         mine = [
-            (node, offers[node].cut(place, self.looked_at, way, next(sets) if kinds[at] != NUMBER else None))
-            for node, place, way in taken
-            for at in [int(offers[node].column[place])]
+            (node, menus[node].cut(place, way, next(sets) if size else None))
+            for (node, place, way), size in zip(taken, sizes, strict=True)
         ]
         if mine:
             sides = {node: self.binned.goes_left(self.rows.of(node), cut) for node, cut in mine}
             for node, left in sides.items():  # of categories, the other chose the sets
-                left = left[np.isin(self.rows.of(node), self.rows.sampled(node))]
-                if min(left.sum(), (~left).sum()) < self.params.min_leaf:
+                counted = self.rows.counted(self.rows.of(node)[left])
+                if not self.params.min_leaf <= len(counted) <= len(self.rows.sampled(node)) - self.params.min_leaf:
                     raise strange
             self.link.send(self.active, Sides(left=packed(list(sides.values()))))
         return mine
@@ -574,8 +594,11 @@ class _Passive(_Party):
         return opened
 
     def finish(self) -> Outcome:
-        private = {**self.made.to_part(), **self.own.to_part(), "order": self.order}
-        return Outcome(private=private, public={"features": len(self.own.names), "splits": len(self.made.round)})
+        public = {"features": len(self.own.names), "splits": len(self.made.round), "notes": self.own.notes}
+        return Outcome(private=self._part(), public=public)
+
+    def _part(self) -> dict[str, Any]:
+        return {**self.made.to_part(), **self.own.to_part(), "order": self.order}
 
 
 def _numbering(count: int) -> Integers:
@@ -605,10 +628,18 @@ PROTOCOL = Protocol(
         ("active", "passive"): (Begin, Next, Gradients, Splits, Level),
         ("passive", "active"): (Columns, Sums, Sides, Directions),
     },
-    limits={"iterations": "n_estimators", "leaf": "min_leaf"},
+    limits={
+        "iterations": "n_estimators",
+        "leaf": "min_leaf",
+        "shown": "min_shown",
+        "alone": "active_trees",
+        "purity": "purity",
+        "anonymous": "anonymous_splits",
+    },
     learns={
         "active": "sums of its gradients left of splits of unnamed features; who goes left at those it takes",
-        "passive": "which rows are in each node that is looked at, and in the sample; which of its splits were taken",
-        "coordinator": "loss by round; gain, cover and number of splits of each feature, passive ones under numbers",
+        "passive": "which rows are in each node that it is shown, and in the sample; which of its splits were taken",
+        "coordinator": "loss by round; gain, cover and number of splits of each feature, passive ones under numbers; "
+        "which columns have one value in all training rows, or none",
     },
 )

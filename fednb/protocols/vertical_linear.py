@@ -49,6 +49,7 @@ class Linear(Family):
     sigmoid = "fine"
     mixes = True
     needs_level = False
+    chained = False
     most_passives = 1_000
     too_many_passives = ""
     weight_bits = 0

@@ -59,6 +59,7 @@ class Logistic(Sigmoid, Family):
     name = "logistic"
     mixes = False
     needs_level = False
+    chained = False
     most_passives = 1_000
     too_many_passives = ""
 

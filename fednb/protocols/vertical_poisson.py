@@ -2,7 +2,7 @@
 
     mean(a + b) = exposure · exp(a)·exp(b),   so  f_0 = 0, f_1 = exposure·exp(a), g_1 = exp(b)          exact
 
-A product of three parties' factors would take an encrypted number times another, so there is one passive party. A step
+With two or three passive parties the mean is a product over all of them, which they make in turn: see `chain`. A step
 is Newton's in each party's own block, with the curvature that it can reckon: the active party knows the sum of all
 means from its own gradient, the passive one takes the order of magnitude of the mean label, a power of two that it is
 told. Steps are mixed as in `mixing`.
@@ -36,6 +36,7 @@ from fednb.protocols.steps import Stage, scores, squares
 
 REACH = 10  # bits: labels and what is expected of a row are below 1024
 SCORE_REACH = 8  # bits: a passive party's factor exp(b) is below 256
+MOST_PASSIVES = 3
 LIMIT = SCORE_REACH * np.log(2.0) - 0.01  # of b
 
 
@@ -53,10 +54,11 @@ class Poisson(Family):
     sigmoid = "fine"
     mixes = True
     needs_level = True
-    most_passives = 1
+    chained = True
+    most_passives = MOST_PASSIVES
     too_many_passives = (
-        "a Poisson regression takes one passive party: a row's mean is a product over the parties, and encrypted "
-        "numbers cannot be multiplied with one another. Fit it with one of them, or a linear regression with all."
+        f"a Poisson regression takes at most {MOST_PASSIVES} passive parties: a row's mean is a product over all of "
+        "them, and with more its digits would not suffice. Fit it with fewer, or a linear regression with all."
     )
     weight_bits = 0
     batch_size = None
@@ -72,10 +74,12 @@ class Poisson(Family):
         return Digits(fraction=18, factor=19, whole=REACH, score=SCORE_REACH + 1)
 
     def target(self, party: str, data: Dataset) -> tuple[Target, Dataset]:
-        data, exposure = _exposure(party, data, self.params.exposure)
+        data, exposure = take_exposure(party, data, self.params.exposure)
         y = check_numbers(party, data.y, data.label, 0 if data.X is None else data.X.shape[0])
         if (y < 0).any() or not y.any():
             raise DataError(f"{party}'s label {data.label!r} must count something: none below 0, and some above.")
+        if y.min() == y.max() and exposure.min() == exposure.max():
+            raise DataError(f"{party}'s label {data.label!r} is the same in all rows; there is nothing to learn.")
         if max(y.max(), exposure.max() * y.sum() / exposure.sum()) >= 2**REACH:
             raise DataError(
                 f"{party}'s label {data.label!r} is {2**REACH} or more in some rows. Count in larger units."
@@ -133,7 +137,7 @@ class _Passive(Remembering):
         return squares(self.X, own * self.level / own.mean())
 
 
-def _exposure(party: str, data: Dataset, column: str | None) -> tuple[Dataset, Floats]:
+def take_exposure(party: str, data: Dataset, column: str | None) -> tuple[Dataset, Floats]:
     """The data without the column, and the column: ones where none was named."""
     if data.X is None:
         raise DataError(f"{party} brought no table of features.")
@@ -151,10 +155,10 @@ def _exposure(party: str, data: Dataset, column: str | None) -> tuple[Dataset, F
 
 PROTOCOL = Protocol(
     name="vertical_poisson",
-    version=1,
+    version=2,
     params=PoissonParams,
     roles=four_steps.roles(Poisson),
-    sends=four_steps.sends(mixes=True, level=True),
+    sends=four_steps.sends(mixes=True, level=True, chained=True),
     limits=four_steps.LIMITS,
     learns=four_steps.LEARNS
     | {

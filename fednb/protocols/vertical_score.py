@@ -62,7 +62,7 @@ def active(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> O
         raise DataError(f"{link.me} was not the active party of this model; scores belong to the one that was.")
     linear = gather(link, own, run) + float(data.part["intercept"])
     family = str(data.part.get("family", "logistic"))
-    private = {"scores": _mean(family, linear, data.part), "linear": linear, "family": family}
+    private = {"scores": mean_of(family, linear, data.part), "linear": linear, "family": family}
     return Outcome(private=private, public={"rows": len(own)})
 
 
@@ -74,7 +74,7 @@ def passive(link: Link, data: Dataset, params: ScoreParams, run: RunContext) -> 
 
 def gather(link: Link, own: Floats, run: RunContext) -> Floats:
     """At the active party: the sum of all parties' parts of each row, [n]."""
-    total = _encode(own)
+    total = encode_part(own)
     for step, member in enumerate(link.cast["passive"], 1):
         part = link.recv(member, Partial).part
         if part.dtype != np.uint64 or part.shape != own.shape:
@@ -88,7 +88,7 @@ def gather(link: Link, own: Floats, run: RunContext) -> Floats:
 
 def contribute(link: Link, own: Floats, run: RunContext) -> None:
     """At a passive party: its part of each row, behind masks that cancel where there are several."""
-    part = _encode(own)
+    part = encode_part(own)
     passives = link.cast["passive"]
     here = passives.index(link.me)
     for member in passives[here + 1 :]:
@@ -105,14 +105,14 @@ def contribute(link: Link, own: Floats, run: RunContext) -> None:
     run.progress("score", 1, 1)
 
 
-def _mean(family: str, linear: Floats, part: Mapping[str, Any]) -> Floats:
+def mean_of(family: str, linear: Floats, part: Mapping[str, Any]) -> Floats:
     """What the model expects of each row: a probability, a number in the label's unit, or a rate."""
     if family == "linear":
         return linear * float(part["label_scale"]) + float(part["label_centre"])
     return np.exp(linear) if family == "poisson" else sigmoid(linear)
 
 
-def _encode(part: Floats) -> np.ndarray:
+def encode_part(part: Floats) -> np.ndarray:
     """uint64 [n]"""
     return fixed_point.encode(part, FRACTION_BITS, LIMIT_BITS).astype(np.uint64)
 

@@ -25,7 +25,7 @@ from msgspec import Meta
 from fednb.errors import DataError
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.evidence import NEUTRAL
-from fednb.protocols.features import MIN_ROWS
+from fednb.protocols.features import rows_said
 from fednb.protocols.vertical_binning import cuts_of
 from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
@@ -60,10 +60,9 @@ def party(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Ou
         table[name] = weights[cells]
         without = int((bins[cells] == NEUTRAL).sum())
         if without:
-            many = f"{without:,} rows" if without >= MIN_ROWS else f"fewer than {MIN_ROWS} rows"
             notes.append(
-                f"{link.me}'s {name!r}: {many} are missing or special in a way that too few training rows were; "
-                "they weigh 0."
+                f"{link.me}'s {name!r}: {rows_said(without)} are missing or special in a way that too few training "
+                "rows were; they weigh 0."
             )
     features = list(table)
     if label in place:
@@ -75,8 +74,9 @@ def party(link: Link, data: Dataset, params: TableParams, run: RunContext) -> Ou
         name: [kept for column, kept in zip(data.part["columns"], data.part[name], strict=True) if column in features]
         for name in ("columns", "points", "woe", "bin")
     }
+    before = {name: data.part[name] for name in ("trained_on",) if name in data.part}  # the bins' rows were prepared
     return Outcome(
-        private={**coding, "special": data.part["special"]},  # a scorecard is made of it
+        private={**coding, **before, "special": data.part["special"]},  # a scorecard is made of it
         public={"columns": features, "notes": notes},
         table=(params.name, table),
     )

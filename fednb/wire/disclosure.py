@@ -25,4 +25,6 @@ class Disclosure:
     each: Literal["run", "iteration", "slice", "piece"] = "run"
     decrypts: bool = False  # the receiver decrypts one number for each entry
     label: bool = False  # made of the sender's labels, under encryption: counts against their quota
+    columns: bool = False  # sums over the sender's columns: count against those that are told of its table
     sizes: str = ""  # the field that says how many ids each set has
+    answers: bool = False  # each entry answers a question about one row, at the asker's choice: counted by the day

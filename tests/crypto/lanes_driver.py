@@ -16,6 +16,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 import fednb.crypto
 
 
+def filled(ring, values, cells):
+    buckets = ring.buckets(cells.shape[1], 5, len(values))
+    buckets.add(values, cells)
+    return buckets.tables()
+
+
 def main(path: str) -> None:
     spec = importlib.util.spec_from_file_location("fednb.crypto._lanes", path)
     module = importlib.util.module_from_spec(spec)
@@ -43,13 +49,15 @@ def main(path: str) -> None:
             (a, b),
             (plain.multiply(a, a[::-1]), fast.multiply(b, b[::-1])),
             (plain.multiply_taken(a, a, index), fast.multiply_taken(b, b, index)),
+            (plain.combine(a[:5]), fast.combine(b[:5])),
+            (plain.combine(a[:0]), fast.combine(b[:0])),
             (plain.square(a, 3), fast.square(b, 3)),
             (plain.power(a, list(range(len(a)))), fast.power(b, list(range(len(b))))),
             (plain.power_secret(a[1:4], 12345), fast.power_secret(b[1:4], 12345)),
             (plain.ones(3), fast.ones(3)),
             (a[:0], b[:0]),
-            *zip(plain.buckets(a, cells, 5), fast.buckets(b, cells, 5), strict=True),
-            *zip(plain.buckets(a, cells[:, :2], 5), fast.buckets(b, cells[:, :2], 5), strict=True),
+            *zip(filled(plain, a, cells), filled(fast, b, cells), strict=True),
+            *zip(filled(plain, a, cells[:, :2]), filled(fast, b, cells[:, :2]), strict=True),
         ]
         for i, (expected, got) in enumerate(pairs):
             if not (plain.store(expected) == fast.store(got)).all():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fednb.crypto import backend, curve, lanes
-from fednb.crypto.curve import Scalar, check, hash_to_curve, multiply, random_scalar
+from fednb.crypto.curve import Scalar, blinding, check, hash_to_curve, multiply, random_scalar
 from fednb.errors import CryptoError
 
 P = 2**255 - 19
@@ -47,6 +47,18 @@ def test_multiplication_agrees_with_another_library(ids: list[bytes]) -> None:
     other = X25519PrivateKey.from_private_bytes(scalar._bytes)
     expected = b"".join(other.exchange(X25519PublicKey.from_public_bytes(p.tobytes())) for p in points)
     assert multiply(points, scalar).tobytes() == expected
+
+
+def test_a_blinding_is_undone_after_any_secret_and_hides_what_it_blinds() -> None:
+    points = hash_to_curve([b"a", b"b"])
+    for _ in range(20):
+        secret, (r, undo) = random_scalar(), blinding()
+        blinded = multiply(points, r)
+        assert (multiply(multiply(blinded, secret), undo) == multiply(points, secret)).all()
+        assert (blinded != points).any(axis=1).all()
+        for scalar in (r, undo):  # as X25519 takes them, or it would multiply by another number
+            n = int.from_bytes(scalar._bytes, "little")
+            assert n % 8 == 0 and 2**254 <= n < 2**255
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=8))

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tracemalloc
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def test_both_kernels_give_the_same_bits(bits: int, data: st.DataObject) -> None
     same(plain, a, fast, x)
     same(plain, plain.multiply(a, b), fast, fast.multiply(x, y))
     same(plain, plain.multiply_taken(b, a, index), fast, fast.multiply_taken(y, x, index))
+    same(plain, plain.combine(a[:6]), fast, fast.combine(x[:6]))
     for times in (0, 1, 5):
         same(plain, plain.square(a, times), fast, fast.square(x, times))
 
@@ -132,11 +134,15 @@ def test_buckets_are_the_same_however_many_columns_share_the_lanes(n: int, colum
     rng = np.random.default_rng(seed)
     values = [int.from_bytes(rng.bytes(32), "big") % prime**2 for _ in range(n)]
     cells = rng.integers(0, size, (n, columns))
-    expected = plain.buckets(load(plain, values) if n else [], cells, size)
-    got = fast.buckets(load(fast, values) if n else fast.ones(0), cells, size)
-    assert len(got) == columns
-    for a, x in zip(expected, got, strict=True):
-        same(plain, a, fast, x)
+    a, x = load(plain, values) if n else [], load(fast, values) if n else fast.ones(0)
+    expected, got = plain.buckets(columns, size, n), fast.buckets(columns, size, n)
+    for rows in (slice(0, n // 3), slice(n // 3, n)):  # values may come in parts
+        expected.add(a[rows], cells[rows])
+        got.add(x[rows], cells[rows])
+    tables = got.tables()
+    assert len(tables) == columns
+    for table, other in zip(expected.tables(), tables, strict=True):
+        same(plain, table, fast, other)
 
 
 @compiled
@@ -173,6 +179,21 @@ def test_products_do_not_depend_on_how_windows_and_cells_fill_the_lanes(
     expected = products.cell_products(plain, a, cells, sizes)
     for table, other in zip(expected, products.cell_products(fast, x, cells, sizes, threads), strict=True):
         same(plain, table, fast, other)
+
+
+@compiled
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_product_takes_no_more_memory_than_its_ciphertexts(threads: int, full: PrivateKey) -> None:
+    rows, packing = 20_000, Packing(1, 45, 16, 16, 20_000)
+    c = full.public.encrypt(range(64))[np.arange(rows) % 64]
+    columns = np.random.default_rng(0).integers(-32_000, 32_000, (rows, 6))
+    tracemalloc.start()
+    try:
+        inner_products(c, columns, packing, threads=threads)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < c.nbytes  # beside them
 
 
 @compiled
@@ -242,6 +263,9 @@ def test_buffers_and_indices_that_do_not_fit_are_refused() -> None:
         lambda: _lanes.multiply_taken(context, a, a, np.array([0, 1, 3]), out),
         lambda: _lanes.multiply_taken(context, a, a, np.array([0, 1, -1]), out),
         lambda: _lanes.multiply_taken(context, a, a, np.array([0, 1]), out),
+        lambda: _lanes.combine(context, a, fast.ones(7)),
+        lambda: _lanes.combine(context, a[:2], fast.ones(8)),
+        lambda: _lanes.combine(context, fast.ones(24), fast.ones(1)),
         lambda: _lanes.square(context, a, -1, out),
         lambda: _lanes.load(context, bytes(128 * 3), 0, out),
         lambda: _lanes.load(context, bytes(128 * 2), 128, out),

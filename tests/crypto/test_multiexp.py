@@ -162,7 +162,10 @@ def test_the_count_of_multiplications_is_what_is_done(monkeypatch: pytest.Monkey
 
     counted("multiply", lambda a, b: len(a))
     counted("multiply_taken", lambda a, table, index: len(a))
-    counted("buckets", lambda values, cells, size: len(values) * cells.shape[1] - size)
+    counted("multiply_onto", lambda a, b: len(a))
+    counted("multiply_into", lambda a, table, index: len(a))
+    counted("combine", lambda values: 1 << len(values))
+    counted("buckets", lambda columns, size, rows: columns * (rows - size))
     counted("square", lambda a, times: len(a) * times)
     rng = np.random.default_rng(3)
     n = 3000

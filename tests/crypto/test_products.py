@@ -37,14 +37,18 @@ by_blocks = pytest.param(lambda *a: products._by_blocks(RING, *a), id="blocks")
 
 @pytest.mark.parametrize("way", [by_windows, by_blocks])
 @pytest.mark.parametrize("threads", [1, 2])
-@given(m=st.integers(1, 40), subsets=st.integers(1, 30), count=st.integers(5, 40), seed=st.integers(0, 2**32))
+@given(m=st.integers(1, 70), subsets=st.integers(1, 30), count=st.integers(5, 40), seed=st.integers(0, 2**32))
 def test_every_way_gives_the_plain_products(
     way: Callable[..., object], threads: int, m: int, subsets: int, count: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     values = random_values(rng, m)
     chosen = rng.integers(0, 2, (subsets, m), dtype=np.uint8) & rng.integers(0, 2, (subsets, 1), dtype=np.uint8)
-    got, total = way(vector(values), np.packbits(chosen, axis=1), count, threads)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "AT_ONCE", 16)
+        patch.setattr(products, "BLOCKS_AT_ONCE", 3)
+        stored = products.Stored(RING, RING.store(vector(values)))
+        got, total = way(stored, np.packbits(chosen, axis=1), count, threads)
     assert got == expected_products(values, chosen)
     assert total == [math.prod(values) % MODULUS]
 
@@ -55,6 +59,16 @@ def test_the_cheaper_way_is_chosen() -> None:
     assert products._window_cost(*many_subsets) > products._block_cost(*many_subsets)
     for m, subsets in (many_values, many_subsets):
         assert products.subset_cost(m, subsets) < m * subsets / 8  # of the m·T/2 that come to mind first
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_tables_of_windows_stay_smaller_than_the_values(lanes: int, threads: int) -> None:
+    for m, subsets in [(30_000, 192), (100_000, 192), (1_000_000, 500), (3000, 40)]:
+        count, at_once = products._arranged(m, subsets, lanes, threads)
+        size = 1 << -(-subsets // count)
+        assert at_once * threads * lanes * size <= max(m, products.LEAST_ROOM)
+        assert count * m < 1.6 * products._window_cost(m, subsets)[0]
 
 
 def test_nothing_has_the_product_one() -> None:

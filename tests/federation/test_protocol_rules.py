@@ -3,38 +3,57 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.pipeline import make_pipeline
 
-from fednb.config import PermitConfig, RulesConfig, TableConfig
+from fednb.config import OnlineConfig, PermitConfig, RulesConfig, TableConfig
 from fednb.errors import DataError, QuotaExceeded, Refused
 from fednb.federation import messages as m
 from fednb.federation.client import Federation
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.frame import VerticalFrame
+from fednb.federation.online_desk import OnlineDesk
+from fednb.federation.online_session import Service
+from fednb.federation.online_words import OnlineAsk, OnlineServe, OwnModel
 from fednb.federation.party import PartyService
 from fednb.federation.receipts import Book
 from fednb.federation.runs import RunStore
 from fednb.federation.store import MemberStore
 from fednb.federation.tables import TableStore
 from fednb.models import (
+    FeatureCorrelation,
+    FeatureStatistics,
     OwnLogisticRegression,
     Scorecard,
     SecureBoostClassifier,
     SecureBoostRegressor,
+    VerticalImputer,
     VerticalLinearRegression,
     VerticalLogisticRegression,
     VerticalOneVsRest,
+    VerticalPipeline,
     VerticalPoissonRegression,
+    VerticalRatio,
+    VerticalScaler,
+    VerticalWinsorizer,
     WoeBinning,
     compare_scores,
     evaluate_by,
+    feature_stability,
+    parcelling,
+    partner_worth,
+    saved,
     score_stability,
+    select_by_model,
     select_features,
 )
 from fednb.models.evaluation import evaluate
@@ -49,6 +68,7 @@ from fednb.wire.loopback import Network
 from fednb.wire.message import Message
 
 ROWS = 240
+ALL = ("*",)
 KINDS = {
     "bank": "party",
     "agency": "party",
@@ -70,9 +90,15 @@ class World:
         coordinators: Callable[[str], Protocol] = lookup,
         quota: float = 5.0,
         more: int = 0,  # columns of noise at each passive party, and segments at the bank
+        online: OnlineConfig | None = None,  # what agency and telco permit the bank's service
     ) -> None:
         self.folder = folder
         self.rules, self.permits = rules or {}, permits
+        self.online = {
+            party: {"bank": msgspec.structs.replace(online, table=table)} if online else {}
+            for party, table in (("bank", ""), ("agency", "invoices"), ("telco", "calls"))
+        }
+        self.desks: dict[str, OnlineDesk] = {}
         self.seen: list[tuple[str, str, Message]] = []
         self.network = Network(KINDS, tap=lambda s, r, message, size: self.seen.append((s, r, message)))
         self.tables: dict[str, TableStore] = {}
@@ -100,15 +126,18 @@ class World:
 
     def start(self, party: str) -> Any:
         home, endpoint = self.folder / party, self.network.endpoint(party)
+        store = MemberStore(home / "runs")
+        self.desks[party] = OnlineDesk(endpoint, self.tables[party], store, "coordinator")
         PartyService(
             endpoint,
             self.tables[party],
-            MemberPolicy(party, analysts=self.permits),
-            MemberStore(home / "runs"),
+            MemberPolicy(party, analysts=self.permits, online=self.online[party]),
+            store,
             coordinator="coordinator",
             lookup=lookup,
             book=Book(party, AuditLog(home / "audit", party)),
-            rules=ProtocolPolicy(party, self.rules.get(party), self.permits, home / "accounts"),
+            rules=ProtocolPolicy(party, self.rules.get(party), self.permits, home / "accounts", self.online[party]),
+            asks=self.desks[party].asks,
         )
         return endpoint
 
@@ -123,7 +152,20 @@ class World:
         assert found.problems == []
         return list(audit.entries(self.folder / party / "audit"))
 
+    def serve(self, path: Path, **options: Any) -> Service:
+        """The bank's service for a saved model, once its session is open or could not be opened."""
+        kept = saved.read(path, saved.Saved)
+        model = OwnModel(kept.run, kept.seals["bank"], kept.features["bank"])
+        seals = {party: seal for party, seal in kept.seals.items() if party != "bank"}
+        _, service = self.desks["bank"].begin(OnlineServe(model=model, seals=seals, table="loans", **options))
+        deadline = time.monotonic() + 20
+        while service.state().cause == "preparing" and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        return service
+
     def close(self) -> None:
+        for desk in self.desks.values():
+            desk.close()
         self.service.close()
         for endpoint in list(self.network.endpoints.values()):
             endpoint.close()
@@ -145,22 +187,34 @@ def world(tmp_path: Path) -> Iterator[Make]:
         each.close()
 
 
+ANYTHING = OnlineConfig("", models=("*",), requests_a_day=100)
+
+
 def everything(world: World) -> None:
     """Whatever an analyst can have run."""
     federation = world.analyst
     frame = world.align(telco="calls")
     train, test = frame.split(0.3, 0)
+    FeatureStatistics().fit(train).stability(frame)
+    FeatureCorrelation().fit(train, y="bank.default")
+    feature_stability(frame, "bank.default", since=1)
     model = VerticalLogisticRegression(max_iter=2)
     model.cost(train, y="bank.default")
     model.fit(train, y="bank.default")
     scores = model.predict_proba(test)
     evaluate(scores, y="bank.default")
     evaluate_by(scores, y="bank.default", by="bank.segment")
+    parcelling(model.predict_proba(train), scores, "bank.default", "parcelled", bands=2)
     scores.summary()
     scores.save("scored")
+    assert model.add_standard_errors(train).standard_errors_, model.no_standard_errors_
+    select_by_model(VerticalLogisticRegression(penalty="l1", max_iter=1), train, "bank.default", by="l1")
     model.save(world.folder / "model.json", federation)
     VerticalLogisticRegression.load(world.folder / "model.json", federation)
+    steps = [("fill", VerticalImputer()), ("scale", VerticalScaler())]
+    VerticalPipeline(steps).fit(train, y="bank.default").transform(test)
     binning = WoeBinning(bins=3).fit(train, y="bank.default")
+    binning.recut({"bank.a": [0.0]}, cells={"agency.c": [1]})
     binning.stability(frame)
     coded = binning.transform(train)
     woe = VerticalLogisticRegression(max_iter=1, standardize=False, clip=None).fit(coded, y="bank.default")
@@ -174,16 +228,25 @@ def everything(world: World) -> None:
     card.override("bank.a", 1, 1.0, "a test", federation)
     VerticalLinearRegression(max_iter=2).fit(train, y="bank.a").evaluate(test)
     VerticalPoissonRegression(max_iter=2).fit(world.align().split(0.3, 0)[0], y="bank.default")
+    VerticalPoissonRegression(max_iter=1).fit(train, y="bank.default")  # a product over three
     VerticalOneVsRest(VerticalLogisticRegression(max_iter=1)).fit(train, "bank.default").evaluate(train)
     SecureBoostClassifier(n_estimators=2, max_depth=2).fit(train, y="bank.default").predict_proba(test)
     SecureBoostRegressor(n_estimators=1, max_depth=2).fit(train, y="bank.a").evaluate(test)
     large = federation.prepare({"agency": "invoices"}, for_party="bank", on="id")
     federation.align({"bank": "loans", "agency": "invoices"}, on="id", prepared=large)
+    service = world.serve(world.folder / "model.json")
+    assert world.desks["bank"].score(OnlineAsk(service=service.id, id="s 0001")).federated is not None
+    run = service.state().run
+    service.close()
+    assert [item for item in federation.watch(run) if isinstance(item, m.RunEnded)]
+
+
+CONSENT = {party: RulesConfig(standard_errors=True, decrypted_per_row=1.0) for party in ("bank", "agency", "telco")}
 
 
 @pytest.mark.slow
-def test_under_default_rules_everything_runs_and_says_just_what_it_declares(world: Make) -> None:
-    made = world(more=5)
+def test_under_default_rules_and_with_consent_everything_runs_and_says_just_what_it_declares(world: Make) -> None:
+    made = world(CONSENT, more=5, online=ANYTHING)
     everything(made)
     runs = {run["run"]: run for run in made.analyst.runs().to_dict("records")}
     assert set(runs) and all(run["status"] == "ok" for run in runs.values())
@@ -204,7 +267,7 @@ def test_every_protocol_declares_who_sends_what_and_no_ciphertext_goes_to_the_ho
             assert not (kind.discloses.form == "encrypted" and receiver == "coordinator"), kind
             assert not (kind.discloses.decrypts and receiver != "coordinator"), kind
             assert not kind.discloses.sizes or kind.discloses.sizes in kind.__struct_fields__
-    assert set(protocol.limits) <= {"iterations", "batch", "leaf"}
+    assert set(protocol.limits) <= {"iterations", "batch", "leaf", "shown", "alone", "purity", "anonymous"}
     assert set(protocol.limits.values()) <= set(protocol.params.__struct_fields__)
 
 
@@ -213,6 +276,10 @@ def test_every_protocol_declares_who_sends_what_and_no_ciphertext_goes_to_the_ho
 
 def fit(made: World, **options: Any) -> None:
     VerticalLogisticRegression(**{"max_iter": 1, **options}).fit(made.align(), y="bank.default")
+
+
+def boost(made: World, **options: Any) -> None:
+    SecureBoostClassifier(n_estimators=1, max_depth=1, **options).fit(made.align(), y="bank.default")
 
 
 def align_on_figures(made: World) -> None:
@@ -229,6 +296,11 @@ REFUSALS: dict[str, tuple[RulesConfig, Act]] = {
     "min_rows": (RulesConfig(min_rows=ROWS + 1), fit),
     "rows_per_feature": (RulesConfig(rows_per_feature=ROWS), fit),
     "max_iterations": (RulesConfig(max_iterations=5), lambda made: fit(made, max_iter=6)),
+    "min_leaf": (RulesConfig(min_leaf=11), boost),
+    "min_shown": (RulesConfig(min_shown=50), boost),
+    "active_trees": (RulesConfig(active_trees=1), boost),
+    "max_purity": (RulesConfig(max_purity=0.9), lambda made: boost(made, purity=0.95)),
+    "anonymous_splits": (RulesConfig(anonymous_splits=True), boost),
     "decrypted_per_row": (RulesConfig(decrypted_per_row=0.001), fit),
     "alignments_a_day": (RulesConfig(alignments_a_day=1), lambda made: [made.align() for _ in range(2)]),
     "runs_a_day": (RulesConfig(runs_a_day=2), lambda made: [made.align() for _ in range(3)]),
@@ -250,6 +322,50 @@ def test_a_refusal_names_the_rule_to_the_analyst_and_in_the_partys_log(world: Ma
     assert str(caught.value).startswith("bank ") and str(caught.value).endswith(f"[rule: {named}]")
     entries = [entry for entry in made.log("bank") if named in (entry.get("rule"), entry.get("refused"))]
     assert len(entries) == 1 and (entries[0].get("decision") == "declined" or entries[0]["status"] == "failed")
+
+
+def test_standard_errors_need_the_consent_of_every_owner(world: Make) -> None:
+    made = world({party: rule for party, rule in CONSENT.items() if party != "agency"})
+    frame = made.align()
+    model = VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")
+    assert model.add_standard_errors(frame).standard_errors_ is None
+    assert "agency takes part in no standard_errors: its owner has not said yes" in model.no_standard_errors_
+    assert model.no_standard_errors_.endswith("[rule: protocols.standard_errors]")
+    assert not [message for _, _, message in made.seen if type(message).__name__ == "Features"]
+
+
+def test_standard_errors_count_as_scores_and_as_decrypted_numbers(world: Make) -> None:
+    made = world(
+        CONSENT | {"agency": RulesConfig(standard_errors=True)},
+        permits={"analyst": PermitConfig(ALL, ALL, ALL, decrypted=9)},
+    )
+    frame = made.align()
+    model = VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")  # 2 + 2 features, 3 and 2 numbers
+    with pytest.raises(QuotaExceeded, match="agency has 9 numbers decrypted in runs of analyst") as caught:
+        model.add_standard_errors(frame)  # 3 times 2 at the bank, 2 times 2 + 3 at the agency
+    assert caught.value.rule == "analysts.decrypted"
+
+
+def test_columns_that_cells_wrote_have_no_standard_errors(world: Make) -> None:
+    """An analyst's column that marks one row would have an error that tells how far that row is from the others."""
+    made = world(CONSENT)
+    loans = made.tables["bank"].read("loans")
+    made.tables["bank"].save(
+        "probe", loans.assign(a=np.where(np.arange(ROWS) == 7, 9.0, loans["a"])), ["id"], "default"
+    )
+    frame = made.align("probe")
+    model = VerticalLogisticRegression(max_iter=1).fit(frame, y="bank.default")
+    with pytest.raises(Refused, match="no figures of single columns of a table that cells made") as caught:
+        model.add_standard_errors(frame)
+    assert (caught.value.member, caught.value.rule) == ("bank", "protocols.cell_columns")
+
+
+def test_a_run_that_asks_for_all_defences_takes_place(world: Make) -> None:
+    rules = RulesConfig(min_leaf=12, min_shown=50, active_trees=1, max_purity=0.95, anonymous_splits=True)
+    made = world({"bank": rules, "agency": rules})
+    chosen = {"min_leaf": 12, "min_shown": 50, "active_trees": 1, "purity": 0.95, "anonymous_splits": True}
+    boosted = SecureBoostClassifier(n_estimators=2, max_depth=2, **chosen).fit(made.align(), y="bank.default")
+    assert boosted.n_rounds_ == 2
 
 
 def test_the_sets_of_others_have_a_size_too(world: Make) -> None:
@@ -386,6 +502,26 @@ def test_figures_of_rows_that_differ_by_one_are_refused_at_every_protocol(world:
     evaluate(model.predict_proba(frame), y="bank.default")
 
 
+def test_edges_a_row_apart_are_refused_whoever_holds_the_column(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    a = np.sort(made.tables["bank"].read("loans")["a"].to_numpy())
+    edges, next_row, further = a[100], a[101], a[120]
+    binning = WoeBinning(bins=4).fit(frame, y="bank.default")
+    binning.recut({"bank.a": [edges]})
+    for attempt in (
+        lambda: binning.recut({"bank.a": [next_row]}),
+        lambda: WoeBinning(cuts={"bank.a": [next_row]}).fit(frame, y="bank.default"),
+    ):
+        with pytest.raises(Refused, match="bank does not cut 'a' there: between these edges and those") as caught:
+            attempt()
+        assert caught.value.rule == "protocols.rows_apart"
+    binning.recut({"bank.a": [edges]}).recut({"bank.a": [further]})
+    WoeBinning(cuts={"agency.c": [0.0], "bank.b": [next_row]}).fit(frame, y="bank.default")
+    with pytest.raises(Refused, match="agency does not cut 'c' there"):
+        WoeBinning(cuts={"agency.c": [0.01]}).fit(frame, y="bank.default")
+
+
 def test_another_alignment_another_table_and_another_spelling_are_the_same_rows(world: Make) -> None:
     made = world()
     model = VerticalLogisticRegression(max_iter=1).fit(made.align(), y="bank.default")
@@ -438,10 +574,62 @@ def test_scores_are_evaluated_on_the_rows_that_they_are_of(world: Make) -> None:
     assert evaluated(both, scores.run, others.run) and evaluated(test, scores.run)
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_columns_that_cells_wrote_have_no_figures_of_their_own(world: Make, allowed: bool) -> None:
+    made = world({"bank": RulesConfig(cell_columns=allowed)})
+    loans = made.tables["bank"].read("loans")
+    marked = loans.assign(a=np.where(np.arange(ROWS) == 7, loans["a"], 0.0))  # of one row's value, a column
+    made.tables["bank"].save("probe", marked, ["id"], "default")
+    frame = made.align("probe")
+    if allowed:
+        kinds = FeatureStatistics().fit(frame).table_.set_index("feature")["kind"]
+        assert kinds["a"] == "constant", "and then the one row does not show"
+        return
+    with pytest.raises(Refused, match="no figures of single columns of a table that cells made") as caught:
+        FeatureStatistics().fit(frame)
+    assert (caught.value.member, caught.value.rule) == ("bank", "protocols.cell_columns")
+    assert len(FeatureStatistics().fit(made.align()).table_) == 4
+
+
+def test_statistics_of_sets_that_differ_by_one_row_are_refused(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    FeatureStatistics().fit(frame)
+    with pytest.raises(Refused, match="would tell of fewer than 10 rows") as caught:
+        FeatureStatistics().fit(frame._take(np.arange(ROWS - 1), "all but one"))
+    assert caught.value.rule == "protocols.rows_apart"
+    FeatureStatistics().fit(frame._take(np.arange(ROWS - 10), "all but ten"))
+
+
+def test_points_of_time_between_which_few_rows_lie_are_not_compared(world: Make) -> None:
+    made = world()
+    frame, values = made.align(), np.sort(made.tables["bank"].read("loans")["a"].to_numpy())
+    middle = ROWS // 2
+    feature_stability(frame, "bank.a", since=values[middle])
+    feature_stability(frame, "bank.a", since=values[middle])
+    with pytest.raises(Refused, match="between these edges and those that were used before") as caught:
+        feature_stability(frame, "bank.a", since=values[middle + 1])
+    assert (caught.value.member, caught.value.rule) == ("bank", "protocols.rows_apart")
+    assert len(feature_stability(frame, "bank.a", since=values[middle + 10])) == 3
+
+
+def test_sums_over_columns_are_counted_until_they_would_be_solvable(world: Make) -> None:
+    made = world({"agency": RulesConfig(decrypted_per_row=0.05)})  # 12 sums over each column
+    frame = made.align(telco="calls")
+    for _ in range(3):  # each tells 4 sums over each of the agency's columns: of a, b, the label and e
+        FeatureCorrelation().fit(frame, y="bank.default")
+    with pytest.raises(QuotaExceeded, match="agency lets 12 sums over each column of invoices be told") as caught:
+        FeatureCorrelation().fit(frame)
+    assert caught.value.rule == "protocols.decrypted_per_row"
+
+
+def test_correlations_with_a_label_count_as_numbers_made_of_it(world: Make) -> None:
+    made = world({"bank": RulesConfig(decrypted_per_row=0.005)})  # of 240 rows
+    with pytest.raises(QuotaExceeded, match=r"bank lets 1 numbers made of loans\.default be decrypted"):
+        FeatureCorrelation().fit(made.align(), y="bank.default")
+
+
 # ------------------------------------------------------------ what one analyst may use up
-
-
-ALL = ("*",)
 
 
 def test_each_analyst_has_runs_and_numbers_of_its_own(world: Make) -> None:
@@ -464,6 +652,24 @@ def test_each_analyst_has_runs_and_numbers_of_its_own(world: Make) -> None:
     assert caught.value.rule == "analysts.decrypted"
 
 
+def test_an_owner_has_its_worth_measured_on_a_sample_and_on_nothing_else(world: Make) -> None:
+    made = world(permits={"analyst": PermitConfig(("sample",), ALL, ALL)})
+    for party, table, label in (("bank", "loans", "default"), ("agency", "invoices", None)):
+        made.tables[party].save("sample", made.tables[party].read(table).head(220), ["id"], label)
+    sample = made.analyst.align({"bank": "sample", "agency": "sample"}, on="id")
+    short = make_pipeline(WoeBinning(bins=4), VerticalLogisticRegression(max_iter=2, standardize=False, clip=None))
+    worth = partner_worth(sample, "bank.default", estimator=short, test_size=0.5)
+    assert worth.rows == 110 and worth.names == ("bank alone", "with agency")
+    assert worth.auc.low < worth.auc.change < worth.auc.high
+    with pytest.raises(Refused, match="does not let analyst use the table loans; allowed are sample") as caught:
+        made.align()
+    assert caught.value.rule == "analysts.tables"
+    mine = m.DataRef(table=made.tables["agency"].describe()[-1].name, on=["id"])
+    assert mine.table.startswith("woe-")  # type: ignore[union-attr]
+    with pytest.raises(Refused, match="does not let analyst use the table woe-"):
+        made.analyst.align({"bank": "sample", "agency": str(mine.table)}, on="id")
+
+
 def test_what_was_used_up_stays_used_up_when_a_party_starts_again(world: Make) -> None:
     made = world({"bank": RulesConfig(alignments_a_day=1)})
     made.align()
@@ -471,3 +677,80 @@ def test_what_was_used_up_stays_used_up_when_a_party_starts_again(world: Make) -
     made.start("bank")
     with pytest.raises(QuotaExceeded, match="1 alignments a day"):
         made.align()
+
+
+# ------------------------------------------------------------ what an analyst's own rules made
+
+
+def test_a_prepared_table_keeps_its_origins_label_account_and_rows(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    prepared = VerticalImputer().fit_transform(frame, y="bank.default")
+    VerticalLogisticRegression(max_iter=1).fit(prepared, y="bank.default")
+    assert made.quota.spent("bank.loans.default") == {"bank": 3, "agency": 2}
+    one_less = prepared._take(np.arange(1, ROWS), "all but one")
+    for attempt in (VerticalImputer(), VerticalScaler(), VerticalLogisticRegression(max_iter=1)):
+        with pytest.raises(Refused, match="of other rows of loans|of other rows of invoices") as caught:
+            attempt.fit(one_less, y="bank.default")
+        assert caught.value.rule == "protocols.rows_apart"
+
+
+def test_a_column_that_a_rule_made_is_no_new_label_account(world: Make) -> None:
+    made = world()
+    prepared = VerticalRatio({"bank.r": ("bank.a", "bank.b")}).fit_transform(made.align(), y="bank.default")
+    VerticalLinearRegression(max_iter=1).fit(prepared, y="bank.r")
+    assert made.quota.spent("bank.loans.default")["bank"] > 0 and not made.quota.spent("bank.loans.r")
+    VerticalLinearRegression(max_iter=1).fit(prepared, y="bank.a")
+    assert made.quota.spent("bank.loans.a")["bank"] > 0, "a name that the declared table has stands for that column"
+
+
+def test_no_rule_touches_the_label_that_an_owner_declared_whatever_the_analyst_says(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    refs = frame.refs()
+    refs["bank"] = m.DataRef(frame=frame.id, columns=["a", "default"])
+    rules: list[dict[str, Any]] = [
+        {"step": "log", "columns": {"bank": ["default"]}},
+        {"step": "ratio", "ratios": {"bank": {"x": ("default", "a")}}},
+        {"step": "ratio", "ratios": {"bank": {"b": ("a", "a")}}},  # b is not among the columns, and is not free
+    ]
+    for rule, message in zip(rules, ["is the label", "is the label", "has a column 'b' already"], strict=True):
+        with pytest.raises(DataError, match=message):
+            made.analyst.run(
+                "preparation_fit",
+                cast={"party": ["bank", "agency"], "coordinator": ["coordinator"]},
+                data=refs,
+                params={"steps": [rule], "name": "probe"},
+            )
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_statistics_of_columns_that_rules_made_are_the_owners_decision(world: Make, allowed: bool) -> None:
+    made = world({"bank": RulesConfig(cell_columns=allowed), "agency": RulesConfig(cell_columns=allowed)})
+    # what is left of a column between two limits says how many rows are above them
+    above = VerticalWinsorizer(limits="value", lower=0.0, upper=1.0, columns=["bank.a"])
+    frame, y = made.align(), "bank.default"
+    first, again = above.fit_transform(frame, y), above.transform(frame)
+    for prepared in (first, again, WoeBinning(bins=3).fit(again, y).transform(again)):
+        if allowed:
+            assert len(FeatureStatistics().fit(prepared).table_)
+            continue
+        with pytest.raises(Refused, match="of a table that an analyst's rules made") as caught:
+            FeatureStatistics().fit(prepared)
+        assert caught.value.rule == "protocols.cell_columns"
+
+
+def test_limits_of_an_analysts_choice_that_differ_by_a_few_rows_are_refused(world: Make) -> None:
+    made = world()
+    frame = made.align()
+    a = np.sort(made.tables["bank"].read("loans")["a"].to_numpy())
+
+    def cut(rows: int) -> None:
+        upper = float(a[-rows - 1 : -rows + 1].mean()) if rows else 99.0
+        VerticalWinsorizer(limits="value", lower=None, upper=upper, columns=["bank.a"]).fit(frame, "bank.default")
+
+    for rows in (0, 4, 30, 30, 60):  # beyond the limit; of four rows no figure can be
+        cut(rows)
+    with pytest.raises(Refused, match="does not cut 'a' there") as caught:
+        cut(31)
+    assert (caught.value.member, caught.value.rule) == ("bank", "protocols.rows_apart")

@@ -13,10 +13,14 @@ import pytest
 
 import fednb
 from fednb.errors import ConfigError, DataError
+from fednb.federation import digests
 from fednb.federation import messages as m
-from fednb.federation.compared import table
+from fednb.federation.compared import table, together
 from fednb.federation.runs import RunRecord, RunStore, follows, single
-from fednb.models import VerticalLogisticRegression
+from fednb.federation.store import MemberStore
+from fednb.models import OwnLogisticRegression, SecureBoostClassifier, VerticalLogisticRegression, compare_scores
+from fednb.protocols import lookup
+from fednb.protocols.base import Params, Protocol, Role
 
 
 def test_a_run_with_released_coefficients_is_there_after_a_restart(tmp_path: Path) -> None:
@@ -91,15 +95,31 @@ def test_a_simulations_fits_can_be_compared_and_tracked(tmp_path: Path, monkeypa
         assert found.loc[models[0].run_, "auc"] == pytest.approx(expected)
         assert np.isnan(found.loc[models[1].run_, "auc"]) and found["C"].tolist() == [1.0, 0.1]
         assert list(federation.compare_runs([models[0].run_])["run"]) == [models[0].run_]
+        own = OwnLogisticRegression().fit(frame, y="bank.default")
+        boosted = SecureBoostClassifier(n_estimators=1, max_depth=1).fit(frame, y="bank.default")
+        assert set(federation.compare_runs()["run"]) == {own.run_, boosted.run_, *found.index}
+        compare_scores(models[0].predict_proba(frame), own.predict_proba(frame), "bank.default")
+        assert federation.compare_runs().set_index("run").loc[models[0].run_, "auc"] == pytest.approx(expected), (
+            "what another model has more is no figure of this one"
+        )
+        figure = federation.runs_figure([model.run_ for model in models])
+        first, second = figure.view().results.values()
+        assert first.auc.low < expected < first.auc.high and second.auc.value is None
+        assert [len(points) for points in figure.view().curves.values()] == [1, 1]
+        assert figure.view().curve == "gradient norm" and f"AUC {expected:.4f}" in repr(figure)
         monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database would need more of MLflow
         where = f"file://{tmp_path}"
         made = federation.export_mlflow(tracking_uri=where)
-        assert set(made) == {model.run_ for model in models}
+        assert set(made) == {own.run_, boosted.run_, *(model.run_ for model in models)}
         assert federation.export_mlflow(tracking_uri=where) == made, "nothing is written twice"
         from mlflow import MlflowClient
 
         run = MlflowClient(tracking_uri=where).get_run(made[models[0].run_])
         assert run.data.params["C"] == "0.1" and run.info.status == "FINISHED"
+        (known,) = [each for each in federation.list_runs(1000) if each.run == models[0].run_]
+        assert set(known.data) == {"bank", "agency"} and set(known.code) == {"bank", "agency", "coordinator"}
+        assert run.data.tags["fednb.data.bank"] == known.data["bank"]
+        assert run.data.tags["fednb.code.coordinator"] == known.code["coordinator"]
         assert run.data.metrics["auc"] == pytest.approx(expected)
         steps = MlflowClient(tracking_uri=where).get_metric_history(run.info.run_id, "gradient_norm")
         assert [step.value for step in steps] == pytest.approx(models[0].history_["gradient_norm"].tolist())
@@ -110,3 +130,21 @@ def test_a_simulations_fits_can_be_compared_and_tracked(tmp_path: Path, monkeypa
         monkeypatch.setitem(sys.modules, "mlflow", None)
         with pytest.raises(ConfigError, match=r"pip install 'fednb\[mlflow\]'"):
             federation.export_mlflow(tracking_uri=where)
+
+
+def test_runs_on_the_same_table_have_the_same_digest_and_nobody_can_guess_it() -> None:
+    store, other = MemberStore(), MemberStore()
+    assert digests.of_data(store, "a table") == digests.of_data(store, "a table") != digests.of_data(store, "another")
+    assert digests.of_data(other, "a table") != digests.of_data(store, "a table")
+    assert together({"bank": "1", "agency": "2"}) == together({"agency": "2", "bank": "1"}) != together({"bank": "1"})
+
+
+def test_the_code_of_a_protocol_of_ones_own_counts(tmp_path: Path) -> None:
+    made = []
+    for text in ("def role(link, data, params, run): pass", "def role(link, data, params, run): return 1"):
+        (tmp_path / "own.py").write_text(text)
+        names: dict[str, Any] = {}
+        exec(compile(text, str(tmp_path / "own.py"), "exec"), names)
+        made.append(digests.of_code(Protocol("own", 1, Params, {"role": Role(names["role"])}, {})))
+    assert len({*made, digests.of_code(lookup("evaluation"))}) == 3
+    assert digests.of_code(lookup("evaluation")) == digests.of_code(lookup("psi"))

@@ -17,7 +17,7 @@ from fednb.federation.frame import VerticalFrame
 from fednb.federation.row_keys import keys_of
 from fednb.federation.scored import ScoredRows
 from fednb.federation.store import MemberStore
-from fednb.models import Scorecard, VerticalLogisticRegression, WoeBinning
+from fednb.models import Scorecard, VerticalLogisticRegression, VerticalWinsorizer, WoeBinning
 from fednb.policy.mode import MemberPolicy
 
 
@@ -77,3 +77,16 @@ def test_a_derived_table_opens_no_new_account_and_a_scorecard_is_its_model(frame
     VerticalLogisticRegression(C=0.1, **plain).fit(coded[1], y="bank.default").evaluate(coded[1])
     with pytest.raises(QuotaExceeded, match="2 models score 200 of these rows"):
         VerticalLogisticRegression(C=0.01, **plain).fit(coded[1], y="bank.default").evaluate(coded[1])
+
+
+def test_rows_that_were_prepared_in_another_way_count_as_scored_by_another_model(frame: VerticalFrame) -> None:
+    def cut(upper: float) -> VerticalFrame:
+        only = VerticalWinsorizer(limits="value", lower=-9.0, upper=upper, columns=["agency.b"])
+        return only.fit_transform(frame, y="bank.default")
+
+    model = VerticalLogisticRegression(max_iter=2).fit(cut(9.0), y="bank.default")
+    model.evaluate(cut(9.0))
+    model.evaluate(cut(9.0))  # the same values by the same rules tell nothing new
+    model.evaluate(frame)  # other ones
+    with pytest.raises(QuotaExceeded, match="2 models score 200 of these rows"):
+        model.evaluate(cut(0.0))

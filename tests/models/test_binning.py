@@ -278,6 +278,33 @@ def test_selection_says_what_was_dropped_and_why() -> None:
     assert report["iv"].is_monotonic_decreasing and set(report["kept"]) == {True, False}
 
 
+def test_selection_looks_across_parties_and_at_what_follows_from_several() -> None:
+    made = tables(2 * ROWS)
+    rng = np.random.default_rng(12)
+    bank, agency, utility = (next(iter(named.values())) for named in made.values())
+    agency["wage"] = bank["income"] + 0.1 * rng.normal(size=2 * ROWS)
+    utility["bill"] = bank["debt"] + agency["turnover"] + utility["usage"] + 0.1 * rng.normal(size=2 * ROWS)
+    with fednb.simulate(made, decryption_quota=20) as federation:
+        frame = aligned(federation)
+        binning = WoeBinning(bins=8).fit(frame, y="bank.default")
+        report = select_features(binning, frame, min_iv=0, max_vif=1.5).set_index("feature")
+        without = select_features(binning, frame, min_iv=0, max_correlation=None, max_vif=None).set_index("feature")
+    income, wage = report.loc["income"], report.loc["wage"]
+    stays, goes = (income, wage) if income["iv"] > wage["iv"] else (wage, income)
+    assert stays["kept"] and goes["why"].startswith("correlation 0.")
+    assert f"with {stays['party']}.{stays.name}, which tells more" in goes["why"]
+    assert goes["correlation"] > 0.8 > stays["correlation"]
+    several = report.loc[["bill", "debt", "turnover", "usage"]]
+    (gone,) = several.loc[~several["kept"], "why"]
+    assert gone.startswith("variance inflation ") and gone.endswith(", above 1.5") and several["vif"].max() > 1.5
+    weak = select_features(binning, frame, min_iv=float(income["iv"]), max_correlation=None, max_vif=None)
+    assert weak["kept"].sum() == (weak["iv"] >= income["iv"]).sum() < len(weak) - 2
+    assert without["kept"].sum() == len(without) - 1 and without["vif"].isna().all()
+    for wrong in ({"max_correlation": 0.2}, {"max_vif": 1.0}):
+        with pytest.raises(DataError, match=next(iter(wrong))):
+            select_features(binning, frame, **wrong)
+
+
 def test_a_missing_extra_is_named(frame: VerticalFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

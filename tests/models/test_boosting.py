@@ -231,6 +231,56 @@ def test_what_cannot_be_asked_is_explained(whole: VerticalFrame) -> None:
         fitted.predict_proba(narrow)
 
 
+def test_text_is_split_by_sets_of_its_values_and_new_ones_are_noted() -> None:
+    own = tables()
+    rng, codes = np.random.default_rng(0), np.arange(ROWS) % 7
+    sectors = np.array([f"sector {letter}" for letter in "ghacbfe"])
+    own["agency"]["invoices"]["sector"] = sectors[codes]
+    y = (np.isin(codes, [1, 4, 5]) + rng.normal(size=ROWS) > 0.5).astype(int)
+    own["bank"]["loans"]["default"] = y
+    own["bank"]["loans"]["region"] = pd.Categorical(np.where(codes < 3, "north", "south"))
+    with fednb.simulate(own) as federation:
+        frame = federation.align({"bank": "loans", "agency": "invoices"}, on="sme_id")
+        frame = VerticalFrame(
+            frame.federation,
+            frame.id,
+            tables=frame.tables,
+            columns={"bank": ("income", "region", "default"), "agency": ("sector", "turnover")},
+            labels={},
+            rows=len(frame),
+        )
+        train, test = frame.split(0.3, 0)
+        model = SecureBoostClassifier(3, max_depth=2, min_leaf=1).fit(train, y="bank.default")
+        found = model.evaluate(test)
+        X = pd.concat(
+            [own["bank"]["loans"][["income", "region"]], own["agency"]["invoices"][["sector", "turnover"]]], axis=1
+        )
+        X = X.astype({"region": "category", "sector": "category"})
+        rows, others = positions()
+        booster = xgboost.XGBClassifier(
+            n_estimators=3, max_depth=2, max_cat_to_onehot=4, enable_categorical=True, tree_method="hist", n_jobs=1
+        ).fit(X.iloc[rows], y[rows])
+        from sklearn.metrics import log_loss
+
+        assert found.log_loss == pytest.approx(
+            log_loss(y[others], booster.predict_proba(X.iloc[others])[:, 1].astype(float)), abs=1e-5
+        )
+        assert not any(name in repr(encode(model.view())) for name in ("sector a", "north"))
+        assert model.notes_ == []
+        few = train._take(np.flatnonzero(codes[rows] != 2), "without a sector")
+        model.fit(few, y="bank.default").predict_proba(test)
+        assert [
+            "agency's 'sector': " in note and "a category that no training row had" in note for note in model.notes_
+        ] == [True]
+        assert "sector a" not in repr(model.notes_)
+        with pytest.raises(DataError, match="agency has no labels"):
+            SecureBoostClassifier(categorical={"agency.sector": "ordered"}).fit(train, y="bank.default")
+        with pytest.raises(DataError, match="categorical names 'agency.colour'"):
+            SecureBoostClassifier(categorical={"agency.colour": "onehot"}).fit(train, y="bank.default")
+        ordered = SecureBoostClassifier(3, categorical={"bank.region": "ordered"}).fit(train, y="bank.default")
+        assert ordered.evaluate(test).auc > 0.6
+
+
 def test_scikit_learns_conventions_hold(model: SecureBoostClassifier) -> None:
     copy = clone(model)
     assert copy.get_params() == model.get_params() and not hasattr(copy, "run_")

@@ -15,9 +15,11 @@ from fednb.models import (
     Evaluation,
     OwnLogisticRegression,
     VerticalLogisticRegression,
+    compare_models,
     compare_scores,
     cross_validate,
     evaluate_by,
+    partner_worth,
     score_stability,
 )
 
@@ -66,6 +68,9 @@ def test_cut_offs_say_what_is_approved_and_how_much_of_it_goes_bad() -> None:
     lift = found.lift()
     assert lift["lift"].iloc[0] > 1.5 and lift["lift"].iloc[-1] == pytest.approx(1.0)
     assert found.at_bad_rate(0.25) == pytest.approx(0.5, abs=0.05) and found.at_bad_rate(0.99) == 1.0
+    assert found.precision_at(0.5) == pytest.approx(y[p >= 0.5].mean(), abs=0.01)
+    with pytest.raises(DataError, match="no precision is known at 2; released cut-offs are 0.0"):
+        found.precision_at(2)
     again = Evaluation.from_dict(found.to_dict())
     assert again.brier == found.brier and again.cutoffs().equals(table)
 
@@ -118,7 +123,48 @@ def test_segments_have_their_own_figures_and_small_ones_are_pooled() -> None:
         own = np.isin(region, [float(found["segment"].iloc[0])])
         assert found["auc"].iloc[0] == pytest.approx(roc_auc_score(y[own], X[own, 0]))
         assert found["rate"].iloc[0] == pytest.approx(y[own].mean())
+        alone = Evaluation.of(y[own], 1 / (1 + np.exp(-X[own, 0])))
+        assert (found["auc_low"].iloc[0], found["auc_high"].iloc[0]) == pytest.approx(alone.auc_interval)
+        assert (found["ks_low"] < found["ks"]).all() and (found["ks"] < found["ks_high"]).all()
         with pytest.raises(DataError, match="is no column of bank"):
             evaluate_by(scores, "bank.default", "agency.kind")
         with pytest.raises(DataError, match="too many for segments"):
             evaluate_by(scores, "bank.default", "bank.a")
+
+
+def test_several_models_stand_in_one_figure_and_one_table() -> None:
+    rng = np.random.default_rng(9)
+    x = rng.normal(size=500)
+    y = (x + rng.logistic(size=500) > 0).astype(int)
+    good, poor = (Evaluation.of(y, 1 / (1 + np.exp(-z))) for z in (x, 0.2 * x + rng.normal(size=500)))
+    found = compare_models({"bank only": poor, "federated": good})
+    table = found.table()
+    assert table.loc["federated", "auc"] == good.auc > table.loc["bank only", "auc"] == poor.auc
+    assert tuple(table.loc["federated", ["brier_low", "brier_high"]]) == good.brier_interval
+    assert list(found.view().results) == ["bank only", "federated"] and found.view().results["federated"].roc
+    assert f"federated: AUC {good.auc:.4f}" in repr(found)
+    with pytest.raises(DataError, match="give evaluations by name"):
+        compare_models({"x": 0.7})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("binned", [False, True])
+def test_a_partners_worth_is_the_difference_of_the_same_recipe_with_and_without_it(binned: bool) -> None:
+    rng = np.random.default_rng(4)
+    X = rng.normal(size=(600, 2))
+    y = (X @ [0.6, 1.5] + rng.logistic(size=600) > 0.3).astype(int)
+    ids = [f"k{i:03d}" for i in range(600)]
+    bank = pd.DataFrame({"id": ids, "a": X[:, 0], "default": y})
+    agency = pd.DataFrame({"id": ids, "c": X[:, 1]})
+    estimator = None if binned else VerticalLogisticRegression(max_iter=8)
+    with fednb.simulate({"bank": {"own": bank}, "agency": {"own": agency}}, decryption_quota=5) as federation:
+        frame = federation.align({"bank": "own", "agency": "own"}, on="id")
+        worth = partner_worth(frame, "bank.default", estimator=estimator, test_size=0.5, bad_rate=0.2)
+        _, test = frame.split(0.5, 0)
+        with pytest.raises(DataError, match="ends in OwnLogisticRegression"):
+            partner_worth(frame, "bank.default", estimator=OwnLogisticRegression())
+    rows = test._positions
+    assert worth.names == ("bank alone", "with agency") and worth.rows == 300 and worth.bad_rate == 0.2
+    assert worth.auc.first == pytest.approx(roc_auc_score(y[rows], X[rows, 0]), abs=0.03 if binned else 1e-9)
+    assert worth.auc.second == pytest.approx(roc_auc_score(y[rows], X[rows] @ [0.6, 1.5]), abs=0.03)
+    assert worth.auc.low > 0 and worth.ks.low > 0 and worth.approved.change > 0.1
+    assert "AUC +0." in worth.view().title and worth.view().results["with agency"].auc.value == worth.auc.second

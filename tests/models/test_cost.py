@@ -54,6 +54,15 @@ def test_an_estimate_of_other_rows_is_not_held_against_a_fit(frame: VerticalFram
     assert pd.isna(frame.federation.costs().iloc[0]["estimated s"])
 
 
+def test_what_a_fit_took_is_expected_of_the_next_one_like_it(frame: VerticalFrame) -> None:
+    model = VerticalLogisticRegression(max_iter=12, tol=0.02).fit(frame, y="bank.default")
+    assert model.n_iter_ < 12
+    train, _ = frame.split(test_size=0.2, random_state=0)
+    again = VerticalLogisticRegression(C=0.5, max_iter=12, tol=0.02)
+    assert again.cost(train, y="bank.default").iterations == model.n_iter_
+    assert again.set_params(tol=0.0).cost(train, y="bank.default").iterations == 12
+
+
 def test_weights_of_classes_count_in_the_estimate(frame: VerticalFrame) -> None:
     plain = VerticalLogisticRegression().cost(frame, y="bank.default")
     weighted = VerticalLogisticRegression(class_weight="balanced").cost(frame, y="bank.default")

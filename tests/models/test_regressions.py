@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.api as sm
 from sklearn.base import clone
 from sklearn.linear_model import LinearRegression, PoissonRegressor
 from sklearn.metrics import d2_tweedie_score, mean_absolute_error, r2_score
@@ -16,7 +17,12 @@ from sklearn.metrics import d2_tweedie_score, mean_absolute_error, r2_score
 import fednb
 from fednb.errors import DataError
 from fednb.federation.frame import VerticalFrame
-from fednb.models import VerticalLinearRegression, VerticalPoissonRegression, Withheld
+from fednb.models import (
+    VerticalLinearRegression,
+    VerticalLogisticRegression,
+    VerticalPoissonRegression,
+    Withheld,
+)
 from fednb.models.evaluation import evaluate
 
 ROWS = 200
@@ -29,7 +35,9 @@ def tables() -> dict[str, dict[str, pd.DataFrame]]:
     ids = [f"k{i:03d}" for i in range(ROWS)]
     claims = rng.poisson(years * np.exp(0.3 * X[:, 0] - 0.4 * X[:, 1]))
     cost = 100 + 30 * X @ [1.0, -0.5, 0.8] + 10 * rng.normal(size=ROWS)
-    bank = pd.DataFrame({"id": ids, "age": X[:, 0], "years": years, "claims": claims, "cost": cost})
+    bank = pd.DataFrame(
+        {"id": ids, "age": X[:, 0], "years": years, "claims": claims, "cost": cost, "high": 1 * (cost > 100)}
+    )
     return {
         "bank": {"own": bank},
         "agency": {"own": pd.DataFrame({"id": ids, "speed": X[:, 1]})},
@@ -120,3 +128,68 @@ def test_wrong_parameters_are_explained(federation: fednb.Federation) -> None:
         VerticalLinearRegression(alpha=-1).fit(frame, y="bank.cost")
     made = VerticalPoissonRegression(0.5, exposure="bank.years")
     assert clone(made).get_params() == made.get_params()
+
+
+def test_standard_errors_are_shown_where_they_are_released(federation: fednb.Federation) -> None:
+    frame = only(aligned(federation, "bank", "agency", "utility"), "age", "cost")
+    model = VerticalLinearRegression().fit(frame, y="bank.cost")
+    assert model.standard_errors_ is None and model.no_standard_errors_.startswith("not asked for")
+    before = model.summary()
+    assert before.table["std_err"].isna().all() and before.aic is None and "not asked for" in repr(before)
+    summary = model.add_standard_errors(frame).summary()
+    own = tables()
+    Z = scaled(own["bank"]["own"]["age"], own["agency"]["own"]["speed"], own["utility"]["own"]["usage"])
+    reference = sm.OLS(own["bank"]["own"]["cost"], sm.add_constant(Z)).fit()
+    shown = summary.table.drop(index=("utility", "usage"))
+    order = ["x1", "x2", "const"]
+    expected = np.column_stack([reference.params, reference.bse, reference.tvalues, reference.pvalues])
+    expected = pd.DataFrame(np.hstack([expected, reference.conf_int()]), index=reference.params.index).loc[order]
+    np.testing.assert_allclose(shown.iloc[:, :6].to_numpy(dtype=float), expected.to_numpy(), rtol=1e-3, atol=1e-9)
+    assert (summary.aic, summary.bic) == pytest.approx((reference.aic, reference.bic))
+    assert summary.table.loc[("utility", "usage")].isna()[:6].all()
+    assert "utility.usage" in repr(summary) and "withheld: only this party sees them" in repr(summary)
+    found = model.standard_errors_
+    assert found is not None and isinstance(found["utility"], Withheld)
+    assert repr(found["utility"]) == "<1 standard errors of utility: only this party sees them>"
+    assert model.fit(frame, y="bank.cost").standard_errors_ is None, "a new fit has none yet"
+
+
+def test_standard_errors_know_the_exposure(federation: fednb.Federation) -> None:
+    frame = only(aligned(federation, "bank", "agency"), "age", "years", "claims")
+    model = VerticalPoissonRegression(alpha=0.0, exposure="bank.years").fit(frame, y="bank.claims")
+    summary = model.add_standard_errors(frame).summary()
+    own = tables()["bank"]["own"]
+    Z = sm.add_constant(scaled(own["age"], tables()["agency"]["own"]["speed"]))
+    reference = sm.GLM(own["claims"], Z, family=sm.families.Poisson(), exposure=own["years"]).fit()
+    assert summary.table["std_err"].tolist() == pytest.approx(reference.bse[["x1", "x2", "const"]], rel=1e-4)
+    assert list(summary.table.columns[:3]) == ["coef", "std_err", "z"]
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"penalty": "l1"}, "what L1 sets to zero"),
+        ({"bounds": (None, 0)}, "at a bound"),
+        ({"class_weight": "balanced"}, "with class weights"),
+    ],
+)
+def test_fits_that_have_no_standard_errors_say_why(
+    federation: fednb.Federation, options: dict[str, Any], why: str
+) -> None:
+    frame = only(aligned(federation, "bank", "agency"), "age", "high")
+    model = VerticalLogisticRegression(max_iter=1, **options).fit(frame, y="bank.high")
+    runs = len(federation.runs())
+    assert model.add_standard_errors(frame).standard_errors_ is None and why in model.no_standard_errors_
+    assert len(federation.runs()) == runs, "nobody was asked"
+    assert why in repr(model.summary())
+
+
+def test_a_saved_model_can_have_standard_errors_again(federation: fednb.Federation, tmp_path: Path) -> None:
+    frame = only(aligned(federation, "bank", "agency"), "age", "cost")
+    model = VerticalLinearRegression().fit(frame, y="bank.cost").add_standard_errors(frame)
+    loaded = VerticalLinearRegression.load(
+        model.save(tmp_path / "m.json", federation) and tmp_path / "m.json", federation
+    )
+    assert loaded.standard_errors_ is None
+    again = loaded.add_standard_errors(frame).summary().table
+    pd.testing.assert_frame_equal(again, model.summary().table, rtol=1e-6)

@@ -17,6 +17,7 @@ from fednb.federation.card import PartyCard
 from fednb.federation.desk import Desk
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.party import PartyService
+from fednb.federation.simulate import Simulation
 from fednb.federation.store import MemberStore
 from fednb.federation.tables import TableStore
 from fednb.models import Scorecard, VerticalLogisticRegression, WoeBinning
@@ -43,7 +44,7 @@ def tables() -> dict[str, dict[str, pd.DataFrame]]:
 class World:
     """A federation with a fitted binning and model, and what its members hold."""
 
-    def __init__(self, federation: fednb.Federation, parts: dict[str, MemberStore], names: dict[str, str]) -> None:
+    def __init__(self, federation: Simulation, parts: dict[str, MemberStore], names: dict[str, str]) -> None:
         self.federation, self.parts = federation, parts
         self.frame: VerticalFrame = federation.align(names, on={party: ON[party] for party in names})
         self.binning = WoeBinning(bins=6, special_values=(-7.0,)).fit(self.frame, y="bank.default")
@@ -56,7 +57,7 @@ class World:
         return self.parts[party].load(run)
 
     def own(self, party: str, run: str) -> PartyCard:
-        return PartyCard(party, self.kept(party, run))
+        return self.federation.scorecard(party, run)
 
 
 @pytest.fixture(scope="module", params=[2, 3])
@@ -137,6 +138,15 @@ def test_an_owner_sees_its_own_points_with_their_limits(world: World) -> None:
     assert values["low"].tolist()[1:] == values["high"].tolist()[:-1]
     said = json.loads(own.to_json())
     assert said["base"] is None and said["bins"][0]["low"] is None and len(said["bins"]) == len(table)
+
+
+def test_who_simulates_sees_every_partys_part(world: World) -> None:
+    run = world.card.runs_["agency"]
+    assert "def points(row)" in world.federation.scorecard("agency", run).to_python()
+    with pytest.raises(DataError, match="there is no party 'nobody' here; there are agency, bank, utility"):
+        world.federation.scorecard("nobody", run)
+    with pytest.raises(DataError, match="made no scorecard"):
+        world.federation.scorecard("agency", world.model.run_)
 
 
 def test_a_partys_cell_reads_its_own_card(world: World) -> None:

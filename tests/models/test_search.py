@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,14 @@ from sklearn.pipeline import make_pipeline
 import fednb
 from fednb.errors import DataError
 from fednb.federation.frame import VerticalFrame
-from fednb.models import VerticalGridSearch, VerticalLogisticRegression, VerticalOneVsRest, WoeBinning, cross_validate
+from fednb.models import (
+    SecureBoostClassifier,
+    VerticalGridSearch,
+    VerticalLogisticRegression,
+    VerticalOneVsRest,
+    WoeBinning,
+    cross_validate,
+)
 from fednb.models.search import _worth_another_fold
 
 ROWS = 240
@@ -102,6 +110,45 @@ def test_the_best_candidate_is_found_and_fitted_on_all_rows(federation: fednb.Fe
     assert table["rank"].tolist() == [1, 2] and table["mean"].is_monotonic_increasing and table["folds"].max() == 3
     assert search.best_score_ == table["mean"].iloc[0] > 0
     assert clone(search).get_params()["cv"] == 3
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_search_stops_early_and_one_line_tells_how_far_it_is(
+    federation: fednb.Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = Terminal()
+    monkeypatch.setattr("sys.stderr", shown)
+    before = len(federation.list_runs(1000))
+    search = VerticalGridSearch(
+        VerticalLogisticRegression(max_iter=2), {"C": [1e-6, 1.0]}, scoring="log_loss", cv=4, refit=False
+    ).fit(frame(federation, "agency"), "bank.default")
+    assert search.cv_results_.set_index("C")["folds"].to_dict() == {1.0: 4, 1e-6: 3}
+    runs = federation.list_runs(1000)[: len(federation.list_runs(1000)) - before]
+    assert sum(run.protocol == "vertical_logistic" for run in runs) == 7, "the eighth fit was not needed"
+    lines = shown.getvalue().split("\r")
+    assert any("Grid search 3/8 · fold 2 of 4, candidate 2 of 2" in line and " left" in line for line in lines)
+    assert lines[-1].startswith("Grid search · 7 of 7 done in") and lines[-1].endswith("\n")
+    assert not any("VerticalLogisticRegression" in line for line in lines), "runs show nothing of their own"
+
+
+def test_nothing_is_shown_where_nobody_looks(federation: fednb.Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr("sys.stderr", shown)
+    cross_validate(VerticalLogisticRegression(max_iter=1), frame(federation, "agency"), "bank.default", cv=2)
+    assert shown.getvalue() == ""
+
+
+def test_trees_stop_early_in_each_fold_by_rows_of_its_training_part(federation: fednb.Federation) -> None:
+    whole = frame(federation, "agency")
+    model = SecureBoostClassifier(n_estimators=3, max_depth=1, learning_rate=1.0, early_stopping_rounds=1)
+    found = cross_validate(model, whole, "bank.default", cv=2)
+    assert found.loc["out of fold", "rows"] == ROWS and found.loc["out of fold", "auc"] > 0.6
+    fits = [run for run in federation.list_runs(10) if run.protocol == "vertical_boosting"]
+    assert [run.figures["rows"] for run in fits[:2]] == [round(0.8 * ROWS / 2)] * 2
 
 
 def test_a_candidate_that_is_clearly_behind_gets_no_further_fold() -> None:

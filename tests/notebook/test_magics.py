@@ -15,7 +15,9 @@ from fednb.federation import client
 from fednb.federation import messages as m
 from fednb.federation.arrow import to_arrow
 from fednb.federation.cells import CellRun
+from fednb.federation.client import RunsFigure
 from fednb.federation.receipts import table
+from fednb.federation.views import ComparisonView, Estimate, EvaluationView
 from fednb.notebook import cell as cells
 from fednb.notebook.cell import PendingCell
 
@@ -397,10 +399,24 @@ def test_fed_cost_shows_estimates_beside_what_fits_took(world: Any, monkeypatch:
 def test_fed_runs_lists_runs_and_sets_fits_beside_each_other(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr(world.session.federation, "runs", lambda: asked.append("all"))
-    monkeypatch.setattr(world.session.federation, "compare_runs", lambda runs: asked.append(runs))
+
+    def compare(runs: list[str]) -> pd.DataFrame:
+        asked.append(runs)
+        return pd.DataFrame({"run": runs})
+
+    def figure(runs: list[str]) -> RunsFigure:
+        shown = EvaluationView(auc=Estimate(value=0.7), ks=Estimate(value=0.3))
+        return RunsFigure(ComparisonView(results=dict.fromkeys(runs, shown)))
+
+    monkeypatch.setattr(world.session.federation, "compare_runs", compare)
+    monkeypatch.setattr(world.session.federation, "runs_figure", figure)
     for line in ("runs", "runs compare", "runs r1, r2"):
         world.shell.run_line_magic("fed", line)
     assert asked == ["all", [], ["r1", "r2"]]
+    assert [set(output["data"]) for output in world.published] == [
+        {"image/png", "text/plain"},
+        {"text/html", "text/plain"},
+    ], "one figure, and its figures as a table; none of no runs"
 
 
 def test_fed_receipt_shows_the_last_cells_receipt_and_then_the_newest_runs(

@@ -40,6 +40,17 @@ def test_a_small_set_is_refused_and_a_refused_set_leaves_no_trace() -> None:
     assert sets.take("loans", ROWS, 10) == 0, "else the nine would cut it"
 
 
+def test_several_sets_at_once_are_noted_together_or_not_at_all() -> None:
+    sets = SetLedger()
+    at_300, at_305, at_310 = (np.asarray(edge <= ROWS, dtype=np.int64) for edge in (300, 305, 310))
+    assert sets.take("age", ROWS, 10, sets=at_300) == 0
+    assert sets.take("age", ROWS, 10, sets=at_305) == 5, "five rows lie between"
+    assert sets.take("age", ROWS[::-1], 10, sets=at_300[::-1]) == 0, "each row keeps its set in another order"
+    assert sets.take("age", ROWS, 10, sets=at_310) == 0, "what was refused left no trace"
+    assert sets.take("age", ROWS[:500], 10, sets=at_300[:500]) == 0
+    assert sets.take("age", ROWS[:305], 10, sets=at_300[:305]) == 5
+
+
 def test_folds_and_a_split_are_let_through() -> None:
     sets, rng = SetLedger(), np.random.default_rng(0)
     order = rng.permutation(ROWS)

@@ -55,12 +55,18 @@ class Sizes(Message):
     ids: list[int]
 
 
+class Opened(Message):
+    discloses = Disclosure("one row each", "blinded", each="piece", answers=True)
+
+    x: np.ndarray
+
+
 class Undeclared(Message):
     n: int = 0
 
 
 SENDS: dict[tuple[str, str], tuple[type[Message], ...]] = {
-    ("active", "passive"): (Rows, Slice, Once, Undeclared),
+    ("active", "passive"): (Rows, Slice, Once, Opened, Undeclared),
     ("active", "coordinator"): (Sums, Rows),
     ("passive", "active"): (Once, Sizes),
     ("coordinator", "active"): (Once,),
@@ -230,3 +236,22 @@ def test_a_set_that_is_too_small_or_too_large_ends_the_run(
 
 def test_entries_are_those_of_arrays_and_ciphertexts() -> None:
     assert entries(Sums(np.zeros(17))) == 17 and entries(Once(3)) == 0
+
+
+def test_answers_about_single_rows_are_counted_one_by_one_before_they_leave(links: dict[str, RunLink]) -> None:
+    counted: list[int] = []
+
+    def answer(n: int) -> None:
+        if sum(counted) + n > 5:
+            raise Refused("enough", member="bank", rule="online.requests_a_day")
+        counted.append(n)
+
+    bank = GuardedLink(links["bank"], "toy", SENDS, RulesConfig(), 1, Spent(), answer)
+    bank.send("agency", Opened(np.zeros((3, 32))))
+    with pytest.raises(Refused, match="enough"):
+        bank.send("agency", Opened(np.zeros((3, 32))))
+    bank.send("agency", Opened(np.zeros((2, 32))))
+    assert counted == [3, 2]
+    assert [len(links["agency"].recv("bank", Opened).x) for _ in range(2)] == [3, 2]
+    with pytest.raises(Refused, match="no answers about single rows"):
+        guarded(links["bank"]).send("agency", Opened(np.zeros((1, 32))))

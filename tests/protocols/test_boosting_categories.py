@@ -13,7 +13,7 @@ from boosting_world import Memory, World, agree, oracle, trees
 from fednb.errors import DataError, PeerLost, UnexpectedMessage
 from fednb.protocols import vertical_boosting as vb
 from fednb.protocols.base import Dataset, RunContext
-from fednb.protocols.categories import Coding
+from fednb.protocols.boosting_categories import Coding
 from fednb.wire.message import Message
 
 TYPES = ["q", "c", "q", "c", "c"]  # bank_0, bank_1, agency_0, agency_1, agency_2
@@ -137,8 +137,10 @@ def test_levels_that_training_did_not_have_go_where_missing_values_go_and_are_no
     fresh[:5, 1], gone[:5, 1] = 98.0, np.nan
     out = world.predict(fitted, fresh)
     assert np.array_equal(out["bank"].private["scores"], world.predict(fitted, gone)["bank"].private["scores"])
-    assert "agency's 'agency_1': 12 rows have a category that no training row had" in out["agency"].public["notes"][0]
-    assert "bank's 'bank_1': fewer than 10 rows" in out["bank"].public["notes"][0]
+    assert "agency's 'agency_1': 10 rows or more have a category that no training" in out["agency"].public["notes"][0]
+    assert out["agency"].private["unseen"] == {"agency_1": 12}
+    # of fewer rows their owner alone hears
+    assert out["bank"].public["notes"] == [] and out["bank"].private["unseen"] == {"bank_1": 5}
     assert world.predict(fitted, X)["agency"].public["notes"] == []
 
 

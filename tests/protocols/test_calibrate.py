@@ -10,7 +10,7 @@ from fednb.crypto import paillier
 from fednb.crypto.noise import PublicNoise, draw_cost
 from fednb.protocols import calibrate, four_steps
 from fednb.protocols.base import Dataset, Outcome, RunContext
-from fednb.protocols.forecast import KeyHolderRates, Rates, forecast, iterations
+from fednb.protocols.forecast import KeyHolderRates, Rates, forecast
 from fednb.wire.link import Link
 from fednb.wire.loopback import play
 
@@ -78,21 +78,6 @@ def test_what_is_slower_or_more_takes_longer() -> None:
         assert seconds(**{rate: getattr(RATES, rate) / 4}) > usual, rate
     assert seconds(hop=1.0) > usual + 10, "ten iterations of several messages, a second each"
     assert seconds(together=2.0) > usual, "two members on one machine"
-
-
-@pytest.mark.parametrize(
-    ("max_iter", "sigmoid", "expected"),
-    [
-        (20, "staged", (15, 4)),
-        (15, "staged", (15, 5)),
-        (4, "staged", (4, 2)),
-        (1, "staged", (1, 1)),
-        (9, "fine", (9, 9)),
-        (9, "coarse", (9, 0)),
-    ],
-)
-def test_iterations_that_are_expected(max_iter: int, sigmoid: str, expected: tuple[int, int]) -> None:
-    assert iterations(max_iter, sigmoid) == expected
 
 
 def test_the_cost_of_encryptions_follows_the_tables_that_they_make() -> None:

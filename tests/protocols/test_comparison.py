@@ -80,7 +80,7 @@ def test_only_aggregates_of_enough_rows_leave() -> None:
     with pytest.raises(DataError, match="100 or more with 10 of each class"):
         ask(comparison.active, CompareParams(), y[:99], weak[:99], strong[:99])
     few = np.where(np.arange(600) < 9, 1.0, 0.0)
-    with pytest.raises(DataError, match="100 or more with 10 of each class"):
+    with pytest.raises(DataError, match="fewer than 10 rows of one class"):
         ask(comparison.active, CompareParams(), few, weak, strong)
     with pytest.raises(DataError, match="holds no scores of these 2 runs"):
         ask(comparison.active, CompareParams(), y, weak)

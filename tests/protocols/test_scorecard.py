@@ -48,7 +48,8 @@ def test_points_are_the_scaled_part_of_the_log_odds() -> None:
 
 
 def test_a_passive_party_makes_no_points_public() -> None:
-    assert card().public == {"columns": ["a", "b"]}
+    said = card().public
+    assert set(said) == {"columns", "woe"} and said["woe"] == [[-1.0, 1.0], [0.5, -0.5, 0.25]], "known from the binning"
 
 
 def test_points_of_the_odds_double_with_pdo() -> None:

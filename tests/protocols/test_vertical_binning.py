@@ -114,7 +114,49 @@ def test_missing_and_special_values_have_their_own_bins_and_few_of_them_weigh_no
     world = World()
     world.X["agency"][:, 1] = np.where(np.arange(ROWS) < 9, np.nan, np.abs(world.X["agency"][:, 1]))
     _, second, _ = world.play()["agency"].public["features"]
-    assert set(second["holds"]) == {"values"} and sum(second["rows"]) == ROWS - 9
+    assert set(second["holds"]) == {"values"} and sum(second["rows"]) == ROWS
+    (few,) = [woe for name, woe in zip(out["agency"].private["columns"], world.play()["agency"].private["woe"],
+                                       strict=True) if name == "agency_1"]  # fmt: skip
+    assert few[-2] == 0, "what fewer than ten rows have weighs nothing, but is counted"
+
+
+@pytest.mark.parametrize("merge", ["none", "monotone", "tree"])
+def test_no_label_follows_from_what_is_left_over(merge: str) -> None:
+    """With the positives of all bins and of all rows, those of rows in no bin would be known: one row's, say."""
+    world = World(merge=merge, bins=12)
+    X, y = world.X["agency"], world.y
+    X[:, 0] = np.abs(X[:, 0])
+    X[:, 0][np.isnan(X[:, 0])] = 0.5
+    X[7, 0] = np.nan  # one row
+    X[:, 1] = np.where(np.arange(ROWS) < 9, -99.0, np.abs(X[:, 1]))  # a few
+    X[:, 2] = np.where(y == 0, np.abs(X[:, 2]), np.where(np.arange(ROWS) % 2, np.nan, np.abs(X[:, 2])))  # one class
+    world.X["bank"][:, 0] = X[:, 2]
+    out = world.play()
+    for party in ("agency", "bank"):
+        for feature in out[party].public["features"]:
+            assert sum(feature["rows"]) == ROWS and sum(feature["positives"]) == int(y.sum()), feature["column"]
+            assert all(0 < e < n for n, e in zip(feature["rows"], feature["positives"], strict=True))
+
+
+def test_the_cells_that_bins_can_be_made_of_later_have_ten_rows_of_both_classes() -> None:
+    world = World(merge="monotone", bins=40)
+    x, y = world.X["agency"][:, 1], world.y
+    y[x < np.nanquantile(x[x > -99], 0.15)] = 0  # several cells of one class
+    out = world.play()["agency"]
+    for j, name in enumerate(out.private["columns"]):
+        cuts, _, bins = cuts_of(out.private)[name]
+        atoms = np.asarray(out.private["atoms"][j])
+        cells = cuts.cells(world.X["agency"][:, j])
+        for atom in range(atoms.max() + 1):
+            inside = np.isin(cells, np.flatnonzero(atoms == atom))
+            few = min(y[inside].sum(), inside.sum() - y[inside].sum())
+            whole = set(bins[cells[inside]].tolist()) - set(bins[cells[~inside]].tolist())
+            assert few >= 10 or (few > 0 and whole), "ten rows of each class, or a whole bin"
+            assert len(set(bins[: cuts.ordered][atoms == atom].tolist())) == 1, "a bin is made of whole ones"
+        feature = out.public["features"][j]
+        ordinary = [n for n, holds in zip(feature["cells"], feature["holds"], strict=True) if holds == "values"]
+        assert sum(ordinary) == atoms.max() + 1
+    assert len(set(np.asarray(out.private["atoms"][1]).tolist())) < cuts_of(out.private)["agency_1"][0].ordered
 
 
 def test_a_monotone_feature_rises_or_falls_throughout() -> None:

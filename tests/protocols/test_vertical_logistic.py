@@ -566,6 +566,15 @@ def test_rows_in_parts_give_the_same_model_and_are_revealed_once(
         assert t.tape.kinds(passive, "coordinator").count("MaskedGradient") == n_iter
 
 
+def test_both_sides_have_a_part_to_work_on(training: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "EACH_WAY", 60)
+    t = training((2, 3), n=310, max_iter=1)
+    t.fit()
+    assert t.tape.kinds("agency", "bank") == ["Scores"] * rows.PARTS
+    said = [type(m).__name__ for s, r, m in t.tape.messages if {s, r} == {"bank", "agency"}]
+    assert said.index("Residuals") < len(said) - said[::-1].index("Scores") - 1, "an answer before the last question"
+
+
 # ---------------------------------------------------------------- batches
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.ticker import MaxNLocator
 
-from fednb.federation.views import Estimate, EvaluationView, Roc
+from fednb.federation.views import ComparisonView, Estimate, EvaluationView, Roc
 from fednb.notebook.widgets.card import EDGE, INK, MUTED, Card, clip, names, write
 from fednb.notebook.widgets.evaluation import curves, draw_roc
+from fednb.notebook.widgets.model import log_scale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,9 +25,29 @@ STYLES = (
 )
 MARKS = {"s": "■", "o": "●", "D": "◆", "^": "▲", "v": "▼"}
 ROW = 46  # pixels, where there is no curve beside that is taller
+HEAD = ("result", "AUC", "low", "high", "KS", "low", "high")
 
 
-def comparison(results: Mapping[str, Any], *, title: str = "") -> Card:
+def picture(view: ComparisonView) -> Card:
+    """What a view of several models holds, in one figure."""
+    return comparison(view.results, title=view.title, progress=view.curves, metric=view.curve)
+
+
+def rows(view: ComparisonView) -> list[list[str]]:
+    """Cells under `HEAD`."""
+    return [
+        [name, *(_cell(value) for e in (found.auc, found.ks) for value in (e.value, e.low, e.high))]
+        for name, found in view.results.items()
+    ]
+
+
+def comparison(
+    results: Mapping[str, Any],
+    *,
+    title: str = "",
+    progress: Mapping[str, Sequence[float | None]] | None = None,
+    metric: str = "",
+) -> Card:
     """AUC and KS with their confidence intervals in one figure, with the ROC curves where they are known.
 
     Parameters
@@ -35,15 +56,17 @@ def comparison(results: Mapping[str, Any], *, title: str = "") -> Card:
         An evaluation is an `EvaluationView`, an object whose `view()` gives one, or a mapping such as
         {"auc": 0.72, "ks": (0.35, 0.33, 0.37), "roc": {"fpr": [...], "tpr": [...]}}: a figure is a number or
         (value, low, high).
+    progress : name to the values of `metric` by iteration, drawn where no ROC curve is known.
 
     Raises ValueError when there is nothing to compare.
     """
     views = _views(results)
     drawn = [(name, found) for name, view in views.items() if (found := curves(view))]
-    body = max(ROW * len(views), 200 if drawn else 0)
+    steps = {} if drawn else {name: points for name, points in (progress or {}).items() if any(points)}
+    body = max(ROW * len(views), 200 if drawn or steps else 0)
     height = 92 + body + 44
     card = Card(title or _headline(views), _subtitle(views), height=height / 100, alt=_words(views))
-    width, start = (190, 106) if drawn else (280, 120)
+    width, start = (190, 106) if drawn or steps else (280, 120)
     _forest(card, {n: v.auc for n, v in views.items()}, "AUC", x=start, size=(width, body), labelled=True)
     ks = {n: v.ks for n, v in views.items()}
     _forest(card, ks, "KS", x=start + width + 40, size=(width, body), labelled=False)
@@ -55,6 +78,13 @@ def comparison(results: Mapping[str, Any], *, title: str = "") -> Card:
             colour, marker, _ = _style(order.index(name))
             y = 0.06 + 0.09 * (len(drawn) - 1 - position)
             write(axes, 0.97, y, f"{clip(name, 22)} {MARKS[marker]}", size=8, color=colour, ha="right")
+    if steps:
+        axes = card.panel(start + 2 * width + 118, 92, 200, 200, f"{clip(metric, 24)} by iteration")
+        for name, points in steps.items():
+            colour, _, dash = _style(list(views).index(name)) if name in views else _style(0)
+            known = [(step, value) for step, value in enumerate(points, 1) if value is not None]
+            axes.plot([x for x, _ in known], [y for _, y in known], color=colour, linestyle=dash, linewidth=1.6)
+        log_scale(axes, [value for points in steps.values() for value in points if value is not None])
     return card
 
 
@@ -71,6 +101,10 @@ def comparison_table(results: Mapping[str, Any]) -> pd.DataFrame:
         for name, view in _views(results).items()
     }
     return pd.DataFrame.from_dict(rows, orient="index", dtype="float64")
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _views(results: Mapping[str, Any]) -> dict[str, EvaluationView]:

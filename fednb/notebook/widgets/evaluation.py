@@ -13,6 +13,7 @@ from fednb.notebook.widgets.card import GRID, INK, MUTED, Card, write
 
 HEAD = ("figure", "value", "low", "high")
 PANEL, GAP, LEFT = 160, 38, 46  # pixels
+SECOND = 218  # pixels to the second row of panels
 LINE, OTHER = "#00639c", "#8f5a00"  # positives and the rest, also solid and dashed
 
 
@@ -33,10 +34,14 @@ def picture(view: EvaluationView, looks: Mapping[str, Look]) -> Card:
     """Headline figures, and a panel for each curve that was released."""
     title = f"Evaluation{' on ' + view.name if view.name else ''}"
     drawn = bool(view.roc) or bool(view.calibration)
-    card = Card(title, subtitle(view), height=3.42 if drawn else 1.15, alt=describe(view))
+    found = curves(view)
+    more = found is not None and bool(found.share)
+    card = Card(title, subtitle(view), height=(342 + SECOND * more if drawn else 115) / 100, alt=describe(view))
     figures(card, view, top=64)
     if drawn:
         panels(card, view, top=132)
+    if found is not None and more:
+        decisions(card, view, found, top=132 + SECOND)
     return card
 
 
@@ -61,15 +66,15 @@ def rows(view: EvaluationView) -> list[list[str]]:
 
 
 def figures(card: Card, view: EvaluationView, top: float) -> None:
-    """AUC, KS, Gini and log loss in large type, their intervals below."""
+    """AUC, KS, Gini, log loss and Brier score in large type, their intervals below."""
     for position, (name, estimate) in enumerate(_quoted(view)):
-        x = card.left(16 + 200 * position)
-        write(card, x, card.down(top + 8), name, size=8.5, color=MUTED)
+        x, beside = 16 + 164 * position, 16 + 164 * position + 52
+        write(card, card.left(x), card.down(top + 8), name, size=8.5, color=MUTED)
         value = "not defined" if estimate.value is None else f"{estimate.value:.4f}"
-        write(card, card.left(16 + 200 * position + 58), card.down(top + 7), value, size=13, weight="bold")
+        write(card, card.left(beside), card.down(top + 7), value, size=13, weight="bold")
         if estimate.low is not None and estimate.high is not None:
             interval = f"{estimate.low:.4f} to {estimate.high:.4f}"
-            write(card, card.left(16 + 200 * position + 58), card.down(top + 26), interval, size=8, color=MUTED)
+            write(card, card.left(beside), card.down(top + 26), interval, size=8, color=MUTED)
 
 
 def panels(card: Card, view: EvaluationView, top: float) -> None:
@@ -84,6 +89,20 @@ def panels(card: Card, view: EvaluationView, top: float) -> None:
     if view.calibration:
         calibration = view.calibration
         drawers.append(("Calibration", lambda axes: draw_calibration(axes, calibration)))
+    for position, (title, draw) in enumerate(drawers):
+        draw(card.panel(LEFT + position * (PANEL + GAP), top, PANEL, PANEL, title))
+
+
+def decisions(card: Card, view: EvaluationView, found: Curves, top: float) -> None:
+    """What follows from a cut-off: lift, the bad rate of those approved, and precision with recall."""
+    rate = view.positives / view.rows
+    points = [(s, t) for s, t in zip(found.share, found.tpr, strict=True) if s > 0]
+    above = [s for s, _ in points]
+    drawers: list[tuple[str, Callable[[Axes], None]]] = [
+        ("Lift", lambda axes: draw_lift(axes, above, [t / s for s, t in points])),
+        ("Approved and bad rate", lambda axes: draw_approvals(axes, found, rate)),
+        ("Precision and recall", lambda axes: draw_precision(axes, [t for _, t in points], above, rate)),
+    ]
     for position, (title, draw) in enumerate(drawers):
         draw(card.panel(LEFT + position * (PANEL + GAP), top, PANEL, PANEL, title))
 
@@ -142,6 +161,30 @@ def draw_gains(axes: Axes, curve: Curves) -> None:
         write(axes, share + 0.05, found - 0.05, f"{100 * share:.0f} % → {100 * found:.0f} %", size=7.5)
 
 
+def draw_lift(axes: Axes, share: Sequence[float], lift: Sequence[float]) -> None:
+    """How many times as many positives as in a random share of rows."""
+    _square(axes, "rows, highest scores first", "lift")
+    axes.set_ylim(0, 1.1 * max([1.0, *lift]))
+    axes.plot([0, 1], [1, 1], color=GRID, linewidth=1.2, zorder=1)
+    axes.plot(share, lift, color=LINE, linewidth=1.8)
+
+
+def draw_approvals(axes: Axes, curve: Curves, rate: float) -> None:
+    """Share of positives among those approved, by how many are: who scores below a cut-off."""
+    pairs = [(1 - s, (1 - t) * rate / (1 - s)) for s, t in zip(curve.share, curve.tpr, strict=True) if s < 1]
+    _square(axes, "rows approved", "bad rate")
+    axes.set_ylim(0, 1.15 * max([rate, *(bad for _, bad in pairs)]))
+    axes.plot([0, 1], [rate, rate], color=GRID, linewidth=1.2, zorder=1)
+    axes.plot([a for a, _ in pairs], [bad for _, bad in pairs], color=LINE, linewidth=1.8)
+
+
+def draw_precision(axes: Axes, recall: Sequence[float], above: Sequence[float], rate: float) -> None:
+    """Share of positives among those above a cut-off, by the share of all positives that is above."""
+    _square(axes, "recall", "precision")
+    axes.plot([0, 1], [rate, rate], color=GRID, linewidth=1.2, zorder=1)
+    axes.plot(recall, [r * rate / s for r, s in zip(recall, above, strict=True)], color=LINE, linewidth=1.8)
+
+
 def draw_calibration(axes: Axes, calibration: Calibration) -> None:
     """Observed against predicted rate; bubbles grow with the rows behind them."""
     points = pairs(calibration.predicted, calibration.observed)
@@ -156,6 +199,7 @@ def draw_calibration(axes: Axes, calibration: Calibration) -> None:
 
 def _quoted(view: EvaluationView) -> list[tuple[str, Estimate]]:
     known = [("AUC", view.auc), ("KS", view.ks), ("Gini", view.gini), ("log loss", view.log_loss)]
+    known += [("Brier", view.brier)]
     return [(name, estimate) for name, estimate in known if estimate is not None]
 
 

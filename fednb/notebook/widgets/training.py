@@ -115,13 +115,14 @@ def snapshot(progress: RunProgress, looks: Mapping[str, Look], *, silent: float 
 
 
 def losses(progress: RunProgress) -> list[str]:
-    """The metric on rows that are trained on and on others, and what each level of the latest trees took."""
+    """The metric on rows that are trained on and on others, and what each level of the tree being made has taken."""
     metric = progress.curve() or ""
     both = (metric, f"validation_{metric}")
     values = [(word, progress.latest(word)) for word in (both if both[1] in progress.curves else ())]
     said = [f"{name(word)} {value:.4g}" for word, value in values if value is not None]
     levels = [value for word, value in sorted(progress.timings.items()) if word.startswith("level_")]
-    return said + (["levels " + " · ".join(f"{value:.2g} s" for value in levels[:12])] if levels else [])
+    tree = progress.step + ("round_seconds" not in progress.timings)  # else it is made, and the next one not begun
+    return said + ([f"tree {tree}, levels " + " · ".join(f"{value:.2g} s" for value in levels[:12])] if levels else [])
 
 
 def ordered(progress: RunProgress) -> list[MemberProgress]:

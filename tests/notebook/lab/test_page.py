@@ -349,3 +349,51 @@ def test_the_demo_is_started_in_a_terminal(book: Any, jupyter: Any) -> None:
     page.keyboard.press("Control+c")  # stops every member
     page.keyboard.type("exit\n")
     expect(terminal).to_have_count(0)
+
+
+def test_bins_are_changed_by_hand_and_counted_anew(book: Any, jupyter: Any, screenshots: Path) -> None:
+    fit = f"{ALIGN}\nbinning = WoeBinning(bins=6, merge='none').fit(frame, y='bank.default')\nbinning.workbench()"
+    look = "%%coordinator\nbinning.bin_table('agency.turnover')"
+    book.open(jupyter.lab(jupyter.notebook("bins", "%fed connect", fit, look)))
+    book.done(0)
+    book.done(1)
+    bench = book.cell(1).locator(".fednb-bench-root")
+    note = bench.get_by_role("status")
+    features = bench.get_by_role("listbox")
+    expect(features.get_by_role("option")).to_have_count(4)
+    expect(features).to_contain_text("agency.<b>late</b>")
+    bench.get_by_role("option", name=re.compile("agency.turnover")).click()
+    table = bench.get_by_role("table")
+    expect(table.locator("tbody tr")).to_have_count(6)
+
+    # an edge is moved by a key, another taken away
+    bench.get_by_role("switch", name="edge before cell 1", exact=True).click()
+    bench.get_by_role("switch", name="edge before cell 5", exact=True).click()
+    bench.get_by_role("switch", name="edge before cell 4", exact=True).focus()
+    book.page.keyboard.press("ArrowRight")
+    expect(bench.get_by_role("switch", name="edge before cell 5", exact=True)).to_be_focused()
+    bench.get_by_role("button", name="Recount", exact=True).click()
+    expect(note).to_contain_text("agency.turnover: information value")
+    expect(table.locator("tbody tr")).to_have_count(4)
+    expect(table.locator("tbody tr td:nth-child(3)")).to_have_text(["2", "1", "2", "1"])
+    book.page.screenshot(path=screenshots / "bins.png")
+
+    # one's own feature at a value, by the keyboard alone
+    features.focus()
+    book.page.keyboard.press("End")
+    expect(bench.get_by_role("option", selected=True)).to_have_attribute("aria-label", re.compile("late"))
+    book.page.keyboard.press("Home")
+    expect(bench.get_by_role("option", selected=True)).to_have_attribute("aria-label", re.compile("bank.age"))
+    bench.get_by_label("Values at which a new bin of bank.age begins").fill("none")
+    book.page.keyboard.press("Enter")
+    expect(note).to_contain_text("write numbers with commas")
+    bench.get_by_label("Values at which a new bin of bank.age begins").fill("-0.5, 0.5")
+    book.page.keyboard.press("Enter")
+    expect(table).to_contain_text("-0.5 to below 0.5")
+
+    # what is changed here is changed there; and taken back
+    book.done(2)
+    expect(book.cell(2).locator(".jp-OutputArea tbody tr")).to_have_count(4)
+    bench.get_by_role("button", name="Undo").click()
+    expect(table.locator("tbody tr")).to_have_count(6)
+    expect(note).to_contain_text("taken back")

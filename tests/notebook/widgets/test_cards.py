@@ -13,15 +13,20 @@ from PIL import Image
 from fednb.federation.views import (
     AlignmentView,
     AnyView,
+    BinnedFeature,
+    BinningView,
     Calibration,
     Coefficients,
+    ComparisonView,
     EnsembleView,
     Estimate,
     EvaluationView,
+    FeatureLine,
     FrameView,
     Importance,
     ModelView,
     PartyAlignment,
+    ProfileView,
     Roc,
     ScoresView,
     TreeNode,
@@ -74,7 +79,36 @@ def ensemble(member: str = "agency", feature: str = "#3", **more: Any) -> Ensemb
     )
 
 
+def binned(party: str, feature: str, bins: int = 4, **more: Any) -> BinnedFeature:
+    return BinnedFeature(
+        party=party,
+        feature=feature,
+        own=party == "bank",
+        holds=["values"] * (bins - 1) + ["missing"],
+        cells=[2] * bins,
+        rows=[250] * bins,
+        positives=[20 * (b + 1) for b in range(bins)],
+        woe=[0.4 - 0.2 * b for b in range(bins)],
+        iv=[0.02 * b for b in range(bins)],
+        **more,
+    )
+
+
+def profile(name: str = "agency", **more: Any) -> ProfileView:
+    bars = {"edges": [0, 1, 3], "counts": [9, 1]}
+    line = FeatureLine(party="bank", feature="income", missing=0.6, mean=-3.5e7, sd=0.01, **bars)
+    other = FeatureLine(party=name, feature=name, label=-0.0, psi=0.31, vif=12.0, nearest=f"{name}.x", near=-0.9)
+    odd = FeatureLine(party=name, feature="town", kind="text", note="it is text", edges=[1, 1], counts=[3])
+    return ProfileView(features=[line, other, odd], members=["bank", name], rows=1000, rate=0.2, **more)
+
+
 VIEWS: dict[str, AnyView] = {
+    "a profile": profile(label="bank.default", newer=200, ranked="information value", part="train"),
+    "a bare profile": ProfileView(),
+    "a stranger's profile": profile(EVIL, label=EVIL, ranked=EVIL, notes=[EVIL]),
+    "a profile of many": ProfileView(
+        members=["bank"], rows=9, features=[FeatureLine(party="bank", feature=f"c{i}", iv=0.1) for i in range(60)]
+    ),
     "two parties": AlignmentView(matched=70, parties=[party("bank"), party("agency", 90)], seconds=1.0),
     "three parties": AlignmentView(matched=7, parties=[party(name) for name in ("bank", "agency", "telco")]),
     "four parties": AlignmentView(matched=7, parties=[party(name) for name in ("bank", "agency", "telco", "x")]),
@@ -88,6 +122,32 @@ VIEWS: dict[str, AnyView] = {
     "an ensemble": ensemble(history={"loss": [0.6, 0.5], "validation_loss": [0.7, 0.65]}, evaluation=evaluation()),
     "a bare ensemble": EnsembleView(title="e"),
     "a stranger's ensemble": ensemble(EVIL, EVIL, metric=EVIL, label=EVIL, notes=[EVIL], history={"loss": [1.0]}),
+    "a comparison": ComparisonView(results={"bank only": evaluation(), "federated": evaluation()}, title="t"),
+    "runs": ComparisonView(
+        results=dict.fromkeys(("a", "b", "c"), EvaluationView(auc=Estimate(value=0.7), ks=Estimate(value=None))),
+        curve="gradient norm",
+        curves={"a": [1.0, None, 0.001], "b": [], "c": [2.0]},
+    ),
+    "no runs": ComparisonView(results={}),
+    "a stranger's comparison": ComparisonView(
+        results={EVIL: evaluation(name=EVIL)}, title=EVIL, curve=EVIL, curves={EVIL: [1.0, 2.0]}
+    ),
+    "bins": BinningView(
+        features=[binned("bank", f"x{k}", 3 + k, dropped="one bin only" if k > 4 else "") for k in range(20)],
+        label="bank.default",
+        rows=1000,
+        notes=["a note"],
+    ),
+    "no bins": BinningView(features=[]),
+    "a stranger's bins": BinningView(
+        features=[
+            BinnedFeature(
+                party=EVIL, feature=EVIL, own=False, holds=[EVIL], cells=[1], rows=[1], positives=[1], woe=[0], iv=[0]
+            )
+        ],
+        label=EVIL,
+        notes=[EVIL],
+    ),
     "an evaluation": evaluation(member="bank", label="bank.default"),
     "a bare evaluation": EvaluationView(auc=Estimate(value=None), ks=Estimate(value=None)),
     "scores": ScoresView(member="bank", rows=10, summary={"mean": 0.1}, edges=[0, 0.5, 1], counts=[3, 7]),
@@ -121,7 +181,7 @@ def test_every_view_has_an_output_that_reads_without_a_kernel(name: str) -> None
             assert size["alt"], "who cannot see the picture gets its words"
 
 
-@pytest.mark.parametrize("name", ["a stranger's names", "a stranger's ids", "a stranger's ensemble"])
+@pytest.mark.parametrize("name", [name for name in VIEWS if name.startswith("a stranger's ")])
 def test_a_strangers_text_never_becomes_markup_nor_terminal_control(name: str) -> None:
     shown = outputs(VIEWS[name], STYLES)
     markup = "".join(data.get("text/html", "") for data, _ in shown)
@@ -135,6 +195,17 @@ def test_an_ensembles_words_say_who_contributes_what() -> None:
     (card, _), (table, _) = outputs(VIEWS["an ensemble"], STYLES)
     assert "bank: 75% of the gain" in card["text/plain"] and "agency: 25%" in card["text/plain"]
     assert "#3" in table["text/plain"] and "12.5" in table["text/plain"]
+
+
+def test_a_profile_says_in_words_and_in_its_table_what_the_picture_shows() -> None:
+    (card, _), (table, _) = outputs(VIEWS["a profile"], STYLES)
+    words = card["text/plain"]
+    assert "Profile of 3 features at bank, agency, 1,000 rows (train)" in words
+    assert "agency.agency: r with label -0, PSI 0.31, VIF 12" in words and "agency.town: it is text" in words
+    assert "<details><summary>All features" in table["text/html"], "it opens with the keyboard, in any theme"
+    assert "60.0%" in table["text/plain"] and "agency.x" in table["text/plain"] and "-0.9" in table["text/plain"]
+    (_, _), (many, _) = outputs(VIEWS["a profile of many"], STYLES)
+    assert many["text/html"].count('<th scope="row"') == 60
 
 
 def test_a_table_escapes_every_place() -> None:

@@ -197,13 +197,18 @@ def test_the_widget_is_told_who_waits_for_whom_and_what_it_cost(progress: RunPro
 def test_a_loss_on_other_rows_is_drawn_beside_and_levels_are_timed() -> None:
     progress = RunProgress("r1")
     for step in range(1, 4):
-        metrics = {"loss": 1 / step, "validation_loss": 2 / step, "level_01_seconds": 0.5, "level_02_seconds": 0.25}
+        levels = {"level_01_seconds": 0.5, "level_02_seconds": 0.25, "round_seconds": 0.75}
+        metrics = {"loss": 1 / step, "validation_loss": 2 / step, **levels}
         event = Event(member="bank", role="active", at=1e9 + step, phase="train", step=step, total=5, metrics=metrics)
         progress.add(RunEvent("r1", step, event))
     shown = snapshot(progress, STYLES)
     assert shown["metric"] == "loss" and shown["curves"] == [[[1.0, 1.0], [2.0, 0.5], [3.0, 1 / 3]]]
     assert shown["dashed"] == [[[1.0, 2.0], [2.0, 1.0], [3.0, 2 / 3]]]
-    assert {"loss 0.3333", "validation loss 0.6667", "levels 0.5 s · 0.25 s"} <= set(shown["figures"])
+    assert {"loss 0.3333", "validation loss 0.6667", "tree 3, levels 0.5 s · 0.25 s"} <= set(shown["figures"])
+    begun = {"level_01_seconds": 0.4}
+    event = Event(member="bank", role="active", at=1e9 + 4, phase="train", step=3, total=5, metrics=begun)
+    progress.add(RunEvent("r1", 4, event))
+    assert "tree 4, levels 0.4 s" in snapshot(progress, STYLES)["figures"]
     assert picture(progress, STYLES).png().startswith(b"\x89PNG")
 
 
