@@ -35,7 +35,7 @@ def test_a_party_that_is_killed_is_missed_at_once_and_federated_scores_come_back
     with serving(world.bank, *alone) as lonely:
         lonely.until(lambda said: bool(said["federated"]))
         assert regression.score(ID)["status"] == "federated"
-        world.kill_agency()
+        world.kill("agency")
         answer = regression.score(ID)
         assert (answer["status"], answer["cause"]) == ("fallback", "missing") and "agency" in answer["why"]
         assert answer["score"] == pytest.approx(world.alone[ID], abs=1e-9) and answer["scores"]["federated"] is None
@@ -46,7 +46,7 @@ def test_a_party_that_is_killed_is_missed_at_once_and_federated_scores_come_back
         assert lonely.client.get("/health").status_code == 200
         (entry,) = [line for line in lonely.log() if line.get("request_id") == refused["request_id"]]
         assert (entry["status"], entry["http"]) == ("refused", 503)
-        world.start_agency()
+        world.start("agency")
         for served in (regression, lonely):
             served.until(lambda said: bool(said["federated"]))
             score = served.score(ID)
@@ -66,6 +66,16 @@ def test_a_party_that_hangs_is_waited_for_no_longer_than_the_timeout(world: Worl
         agency.send_signal(signal.SIGCONT)
     regression.until(lambda said: bool(said["federated"]))
     assert regression.score(ID)["status"] == "federated"
+
+
+def test_the_service_finds_its_own_member_again(world: World, regression: Served) -> None:
+    regression.until(lambda said: bool(said["federated"]))
+    world.kill("bank")
+    answer = regression.score(ID, code=503)  # the fallback's part lies with the member, too
+    assert (answer["status"], answer["cause"]) == ("refused", "missing") and "bank" in answer["why"]
+    world.start("bank")
+    regression.until(lambda said: bool(said["federated"]))
+    assert regression.score(ID)["score"] == pytest.approx(world.scores.loc[ID, "regression"], abs=1e-9)
 
 
 def test_a_file_that_was_changed_is_not_served(world: World, tmp_path: Path) -> None:
@@ -94,7 +104,8 @@ def test_what_the_other_owner_does_not_allow_is_told_and_not_scored(
         regression.until(lambda said: bool(said["federated"]))
         assert regression.score(ID)["status"] == "federated"
     spared = ("--fallback", world.folder / "own.json", "--fallback-on", "missing,timeout")
-    world.restart_agency(FILE.replace("requests_a_day = 40", "requests_a_day = 2"))
+    world.kill("agency")
+    world.start("agency", FILE.replace("requests_a_day = 40", "requests_a_day = 2"))
     with serving(world.bank, *alone, *spared) as strict:
         strict.until(lambda said: "preparing" not in str(said["why"]))
         answer = strict.score(ID, code=403)
