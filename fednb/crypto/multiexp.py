@@ -113,7 +113,7 @@ def inner_products(
     k = packing.slots
     chosen = plan(columns, packing).columns
     ring = c.key.ring
-    values = Stored(ring, c.data)
+    values = Stored(ring, c.data) if ring.lanes > 1 else ring.load(c.data)
     slots = [partial(_slots, columns[:, j], about, packing) for j, about in enumerate(chosen)]
     as_bits = [j for j, about in enumerate(chosen) if about.bits and about.distinct is None]
     as_cells = [j for j, about in enumerate(chosen) if about.bits and about.distinct is not None]

@@ -164,6 +164,7 @@ def _by_windows(
 @functools.lru_cache(maxsize=1024)
 def _arranged(m: int, subsets: int, lanes: int, threads: int) -> tuple[int, int]:
     """How many windows, and how many rounds of them are filled at once, so that tables stay small beside the values."""
+    loading = LOADING if lanes > 1 else 0  # gmpy2's integers, no larger than their bytes, are all there
     room = max(m * 4 // 5 - 4 * AT_ONCE, LEAST_ROOM)  # a ciphertext takes 4/5 of a residue
 
     def cost(count: int) -> tuple[float, int, int]:
@@ -173,7 +174,7 @@ def _arranged(m: int, subsets: int, lanes: int, threads: int) -> tuple[int, int]
         at_once = max(1, room // tables)
         rounds = full + (rest > 0)
         filling = lanes * full + (lanes / (lanes // rest) if rest else 0)
-        work = threads * (m * filling + 2 * lanes * size * rounds) + LOADING * m * -(-rounds // at_once)
+        work = threads * (m * filling + 2 * lanes * size * rounds) + loading * m * -(-rounds // at_once)
         return (work if tables <= room or size <= STEM else math.inf), count, at_once
 
     return min(cost(count) for count in _counts(subsets, MAX_WINDOW))[1:]

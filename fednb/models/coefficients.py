@@ -23,7 +23,9 @@ NOT_ASKED = "not asked for; model.add_standard_errors(train) has them computed, 
 Positive = Annotated[float, Meta(gt=0)]
 
 
-class _Said(msgspec.Struct, frozen=True):  # with coefficients, where the active party's policy releases them
+class _Said(msgspec.Struct, frozen=True):
+    coef: Any  # lists, or arrays where the party releases coefficients anyway
+    intercept: float
     std_err: Any
     intercept_std_err: Positive
     log_likelihood: float
@@ -35,6 +37,8 @@ class Errors(msgspec.Struct, frozen=True):
     """What came of a run of `standard_errors`, in units of the coefficients as the model shows them."""
 
     run: str
+    coef: dict[str, list[float]]  # after a step, of the parties that show them
+    at: float  # the intercept then, in the unit of the trained label
     by_party: dict[str, list[float] | None]  # None: withheld
     intercept: float
     log_likelihood: float
@@ -46,13 +50,14 @@ def ask(
     frame: VerticalFrame,
     label: tuple[str, str],
     columns: Mapping[str, tuple[str, ...]],
+    widths: Mapping[str, int],
     part: str,
     params: Mapping[str, Any],
     scale: float,
 ) -> Errors | str:
     """Standard errors of the model whose parts are those of run `part`, or why an owner does not take part.
 
-    `columns` are the features and an exposure; `scale` is a unit of the trained label.
+    `columns` are the features and an exposure, `widths` numbers of features; `scale` is a unit of the trained label.
     """
     active, _ = label
     drop = {party: [name for name in names if name not in columns[party]] for party, names in frame.columns.items()}
@@ -77,20 +82,34 @@ def ask(
     found = {
         party: None
         if "std_err" not in result.public(party)
-        else [scale * x for x in _checked(party, result.public(party)["std_err"])]
+        else _checked(party, result.public(party)["std_err"], widths[party], scale, positive=True)
         for party in frame.parties
     }
-    return Errors(result.run, found, scale * said.intercept_std_err, said.log_likelihood, said.parameters, said.rows)
+    coef = {
+        party: _checked(party, result.public(party)["coef"], widths[party], scale)
+        for party in frame.parties
+        if "coef" in result.public(party)
+    }
+    return Errors(
+        result.run,
+        coef,
+        said.intercept,
+        found,
+        scale * said.intercept_std_err,
+        said.log_likelihood,
+        said.parameters,
+        said.rows,
+    )
 
 
-def _checked(party: str, said: Any) -> list[float]:
+def _checked(party: str, said: Any, width: int, scale: float, *, positive: bool = False) -> list[float]:
     try:
         values = np.asarray(said, dtype=np.float64)
     except (TypeError, ValueError):
         values = np.empty((0, 0))
-    if values.ndim != 1 or not (np.isfinite(values) & (values > 0)).all():
-        raise UnexpectedMessage(f"{party} released standard errors that are none", member=party)
-    return [float(x) for x in values]
+    if values.shape != (width,) or not np.isfinite(values).all() or (positive and (values <= 0).any()):
+        raise UnexpectedMessage(f"{party} released coefficients or standard errors that are none", member=party)
+    return [scale * float(x) for x in values]
 
 
 class CoefficientSummary:

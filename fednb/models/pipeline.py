@@ -121,6 +121,13 @@ class VerticalPipeline(Pipeline):  # type: ignore[misc]
             saved.check(federation, part)
         return cls([(step.name, _kind(step.model, path)._loaded(step.model, path)) for step in kept.steps])
 
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """Fitted, it is shown as its model is."""
+        model: Any = self.steps[-1][1] if self.steps else None
+        if hasattr(model, "run_") and hasattr(model, "view"):
+            return model._repr_mimebundle_(**kwargs)  # type: ignore[no-any-return]
+        return {"text/plain": repr(self)}
+
     def _steps(self) -> list[tuple[str, Any]]:
         """Those that do something."""
         if self.memory is not None:

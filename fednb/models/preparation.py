@@ -71,6 +71,9 @@ class Preparation(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         saved.check(federation, kept)
         return cls._loaded(kept, path)
 
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        return {"text/plain": repr(self)}
+
     def _rule(self, frame: VerticalFrame) -> dict[str, Any]:
         """As the protocol takes it."""
         raise NotImplementedError

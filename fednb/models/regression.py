@@ -103,17 +103,8 @@ class VerticalRegression(BaseEstimator):  # type: ignore[misc]
         `no_standard_errors_` says why. The label's party learns each row's score, as by `predict_proba`. With a penalty
         they are those of the penalised fit, (X'WX + P)^-1. Raises DataError, QuotaExceeded, Refused, RunFailed.
         """
-        check_is_fitted(self, "run_")
-        self._check_frame(frame)
         why = self._no_errors()
-        if why:
-            self.no_standard_errors_ = why
-            return self
-        active, label = frame.find_label(self.label_)
-        columns = {party: (*names, *self._beside(party)) for party, names in self.feature_names_in_.items()}
-        params = {"family": self.family, "penalty": self._penalty(len(frame)), "key_bits": int(self.key_bits)}
-        scale = self._figures.get("label_scale", 1.0)
-        found = coefficients.ask(frame, (active, label), columns, self.run_, params | self._error_params(), scale)
+        found = why or self._information(frame)
         self._without_errors()
         if isinstance(found, str):
             self.no_standard_errors_ = found
@@ -122,6 +113,40 @@ class VerticalRegression(BaseEstimator):  # type: ignore[misc]
         if not self.converged_:
             self.no_standard_errors_ = "the fit ended before the optimum, so they are those of a point near it"
         return self
+
+    def refine(self, frame: VerticalFrame) -> Self:
+        """Take one Newton step with exact residuals, on the rows of the fit: from near the optimum to it.
+
+        For a logistic regression, whose fit ends a little beside it. It takes the same consent as
+        `add_standard_errors`, and what comes is another model: its scores count as such. Raises DataError where there
+        is no such step, QuotaExceeded, Refused, RunFailed.
+        """
+        import pandas as pd
+
+        why = self._no_errors()
+        found = why or self._information(frame, step=True)
+        if isinstance(found, str):
+            raise DataError(f"no step can be taken: {found}")
+        scale, centre = self._figures.get("label_scale", 1.0), self._figures.get("label_centre", 0.0)
+        self.run_, self.intercept_ = found.run, found.at * scale + centre
+        for party, names in self.feature_names_in_.items():
+            if party in found.coef:
+                self.coef_[party] = pd.Series(found.coef[party], index=list(names), name=party)
+        self._without_errors()
+        self.__dict__.pop("evaluation_", None)
+        return self
+
+    def _information(self, frame: VerticalFrame, *, step: bool = False) -> Errors | str:
+        """Of all parties' features on the rows of the fit, or why an owner does not take part."""
+        check_is_fitted(self, "run_")
+        self._check_frame(frame)
+        active, label = frame.find_label(self.label_)
+        columns = {party: (*names, *self._beside(party)) for party, names in self.feature_names_in_.items()}
+        params = {"family": self.family, "penalty": self._penalty(len(frame)), "key_bits": int(self.key_bits)}
+        params |= {"step": step, **self._error_params()}
+        scale = self._figures.get("label_scale", 1.0)
+        widths = {party: len(names) for party, names in self.feature_names_in_.items()}
+        return coefficients.ask(frame, (active, label), columns, widths, self.run_, params, scale)
 
     @property
     def standard_errors_(self) -> dict[str, pd.Series | Withheld] | None:

@@ -18,7 +18,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from fednb.errors import FednbError
 from fednb.federation.cells import CellClient
 from fednb.notebook import ansi
-from fednb.notebook.magics import COMMANDS, OPTIONS
+from fednb.notebook.magics import COMMANDS, COORDINATOR_OPTIONS, OPTIONS
 from fednb.notebook.session import Session
 
 SECONDS = 0.8  # a front end gives up after about one
@@ -111,7 +111,8 @@ class Completer:
         before = text[start:cursor]
         word = re.split(r"[\s,]", before)[-1]
         if word.startswith("-"):
-            return _matching([option for option in OPTIONS if option not in before.split()], word, cursor)
+            options = COORDINATOR_OPTIONS if magic == "coordinator" else OPTIONS
+            return _matching([option for option in options if option not in before.split()], word, cursor)
         words = before.split()
         previous = words[-1] if not word and words else (words[-2] if len(words) > 1 else "")
         if magic == "coordinator" or not self._session.connected or previous in ("--timeout", "-o", "--ask"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, wraps
 from typing import Any, NoReturn
 
@@ -45,13 +45,23 @@ COMMANDS = {
     "restart": "NAME[,NAME...|all]  a fresh kernel there; its variables are gone",
 }
 
-PARTY_HELP = """Run the cell at one party or several, on that party's own data.
+COORDINATOR_OPTIONS = {name: text for name, text in OPTIONS.items() if name != "--dry-run"}
 
-    %%party NAME[,NAME...|all] [--noblock] [--timeout SECONDS] [-o NAME] [--dry-run] [--ask "REASON"]
 
-""" + "\n".join(f"    {option:<11} {text}" for option, text in OPTIONS.items())
-COORDINATOR_HELP = PARTY_HELP.replace("%%party NAME[,NAME...|all]", "%%coordinator").replace(
-    "at one party or several, on that party's own data", "at the coordinator"
+def _help(where: str, usage: str, options: Mapping[str, str]) -> str:
+    lines = [f"Run the cell {where}.", "", f"    {usage}", ""]
+    return "\n".join([*lines, *(f"    {option:<11} {text}" for option, text in options.items())])
+
+
+PARTY_HELP = _help(
+    "at one party or several, on that party's own data",
+    '%%party NAME[,NAME...|all] [--noblock] [--timeout SECONDS] [-o NAME] [--dry-run] [--ask "REASON"]',
+    OPTIONS,
+)
+COORDINATOR_HELP = _help(
+    "at the coordinator",
+    '%%coordinator [--noblock] [--timeout SECONDS] [-o NAME] [--ask "REASON"]',
+    COORDINATOR_OPTIONS,
 )
 FED_HELP = "The federation that this notebook is connected to.\n\n" + "\n".join(
     f"    %fed {command:<8} {text}" for command, text in COMMANDS.items()

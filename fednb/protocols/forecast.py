@@ -123,11 +123,11 @@ class _Fit:
     def encrypted(self, party: str, layout: Layout) -> int:
         """Ciphertexts that a party encrypts in an iteration, without its gradient."""
         terms = layout.terms
-        return (len(self.passives) * (terms + 1) if party == self.active else terms) * layout.length
+        return (len(self.passives) * (terms + 1) if party == self.active else terms) * _length(layout)
 
     def iteration(self, layout: Layout) -> tuple[float, dict[str, float], dict[str, int]]:
         """Seconds; seconds that each party computes; bytes that it sends."""
-        terms, m, n, others = layout.terms, layout.length, layout.rows, len(self.passives) - 1
+        terms, m, n, others = layout.terms, _length(layout), layout.rows, len(self.passives) - 1
         a, rates = self.rates[self.active], self.rates
         sent = {
             party: (self.encrypted(party, layout) + count) * self.key_bits // 4 for party, count in self.numbers.items()
@@ -157,6 +157,11 @@ class _Fit:
         decrypting = sum(self.numbers.values()) / self.key_holder.decrypt
         busy = {party: then[party] + first.get(party, answer) for party in then}
         return seconds + decrypting + moving, busy, sent
+
+
+def _length(layout: Layout) -> int:
+    """Ciphertexts of one term: each part of the rows fills up its last one."""
+    return sum(part.length for _, part in layout.parts())
 
 
 def _multiplications(layout: Layout, terms: int, features: int) -> float:

@@ -37,6 +37,7 @@ class Fitted:
     """Figures of the rows that a model was fitted on."""
 
     weights: Floats  # [n]
+    residuals: Floats  # [n] label less mean, in units of the trained label
     dispersion: float  # by which the inverse information is multiplied, in units of the trained label
     log_likelihood: float  # of the label in its own unit
 
@@ -46,11 +47,12 @@ def fitted(family: str, y: Floats, linear: Floats, parameters: int, part: Mappin
     n = len(y)
     if family == "logistic":
         mean = sigmoid(linear)
-        return Fitted(mean * (1.0 - mean), 1.0, float(np.sum(y * linear - np.logaddexp(0.0, linear))))
+        return Fitted(mean * (1.0 - mean), y - mean, 1.0, float(np.sum(y * linear - np.logaddexp(0.0, linear))))
     if family == "poisson":
         mean = np.exp(linear)
-        return Fitted(mean, 1.0, float(np.sum(y * linear - mean - gammaln(y + 1.0))))
+        return Fitted(mean, y - mean, 1.0, float(np.sum(y * linear - mean - gammaln(y + 1.0))))
     scale = float(part["label_scale"])
-    squares = float(np.sum(((y - float(part["label_centre"])) / scale - linear) ** 2))
+    residuals = (y - float(part["label_centre"])) / scale - linear
+    squares = float(np.sum(residuals**2))
     log_likelihood = -0.5 * n * (np.log(2.0 * np.pi * squares / n) + 1.0) - n * np.log(scale)
-    return Fitted(np.ones(n), squares / (n - parameters), float(log_likelihood))
+    return Fitted(np.ones(n), residuals, squares / (n - parameters), float(log_likelihood))

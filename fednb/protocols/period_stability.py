@@ -88,8 +88,9 @@ def active(link: Link, data: Dataset, params: PeriodParams, run: RunContext) -> 
     for passive in link.cast["passive"]:
         said, own = link.recv(passive, Cells), shares[passive].ravel()
         rows, counts = _opened(passive, said, own, n)
-        ends = np.cumsum(said.sizes)[:-1]
-        found[passive] = [_index(r, c) for r, c in zip(np.split(rows, ends), np.split(counts, ends), strict=True)]
+        ends = np.cumsum(said.sizes)
+        starts = ends - said.sizes
+        found[passive] = [_index(rows[a:b], counts[a:b]) for a, b in zip(starts, ends, strict=True)]
     own_index = {}
     for name, x in zip(names, cells, strict=True):
         rows = np.bincount(x[x >= 0]).astype(np.int64)

@@ -15,6 +15,7 @@ holds the key: it sees numbers in bases that are none of its own, and gives each
       |── OwnBlock U_aᵀWU_a + P_a ──────┼────────────────────────────────────────> |
       |── Sums [[U_aᵀWU_p]] ────────────┼────────────────────────────────────────> |   one a passive party
       |                                 |── Sums [[U_qᵀWU_p]], [[.. + P_p]] ─────> |   one a q ≤ p
+      |── Pull P_a·w_a ─────────────────┼── Pull P_p·w_p ────────────────────────> |   zeros without a step
       | <─ Inverse, its own block ──────┼ <─ Inverse, its own block ────────────── |
       | T·block·Tᵀ                      | T·block·Tᵀ                               |   covariance of own coefficients
 
@@ -33,6 +34,10 @@ numbers count.
 
 The errors are those of the penalised fit, (XᵀWX + P)⁻¹ times the dispersion: with little penalty those of maximum
 likelihood; with more of it, the spread of the posterior with the penalty as prior (Wahba 1983).
+
+With `step`, parties also take Newton's step with that matrix and exact residuals r, which the active party has with the
+scores: r is one more column beside W·U_a, and each party gets its own part of the step, turned back by its T. So a
+logistic fit, which ends near the optimum, comes to it. Of a step the coordinator sees the gradient in secret bases.
 """
 
 from __future__ import annotations
@@ -67,6 +72,7 @@ MARGIN = 3  # bits of a slot: the sign, and the penalty beside the information
 ROWS_AT_ONCE = 1 << 13  # whose ciphertexts travel together
 ROWS_EACH = 5  # rows a coefficient, at least: else a covariance tells of rows rather than of features
 CENTRED = 1e-6  # standard deviations: so near to 0 is the mean of a feature on the rows that it was scaled on
+_MODEL = ("columns", "low", "high", "centre", "scale", "family", "label_centre", "label_scale")  # of a part
 LEAST = 1e-6  # smallest eigenvalue of the information, of its largest
 
 
@@ -75,6 +81,7 @@ class ErrorParams(Params):
     penalty: Annotated[float, Meta(ge=0)] = 0.0  # of squared coefficients: the objective is loss + penalty/2·|w|²
     exposure: str | None = None  # of a Poisson regression, as it was fitted
     positive: float | None = None  # of a logistic regression: the label's value that was learnt
+    step: bool = False  # whether coefficients also take Newton's step; standard errors are those before it
     key_bits: Annotated[int, Meta(ge=256, le=4096)] = 2048
     insecure_short_key: bool = False  # for tests: keys below 2048 bits
 
@@ -118,6 +125,13 @@ class OwnBlock(Message):
     discloses = Disclosure("weighted squares of features in a secret basis", "blinded")
 
     block: np.ndarray  # float64 [d, d]
+    gradient: np.ndarray  # float64 [d] of the log-likelihood; zeros where no step is taken
+
+
+class Pull(Message):
+    discloses = Disclosure("the penalty's pull on coefficients, in a secret basis", "blinded")
+
+    pull: np.ndarray  # float64 [d]; zeros where no step is taken
 
 
 class Sums(Message):
@@ -133,6 +147,7 @@ class Inverse(Message):
     discloses = Disclosure("a party's own block of the inverse, in its secret basis")
 
     block: np.ndarray  # float64 [d, d]
+    step: np.ndarray  # float64 [d] of the coefficients; zeros where none is taken
 
 
 class _Party:
@@ -156,7 +171,11 @@ class _Party:
         if intercept:
             penalty[-1] = 0.0
         names = [*data.columns, *(["intercept"] if intercept else [])]
+        self.penalty = penalty
         self.basis = SecretBasis.of(link.me, self.X, names, penalty)
+        self.w = np.asarray(data.part["coef"], dtype=np.float64)
+        if intercept:
+            self.w = np.append(self.w, float(data.part.get("intercept", 0.0)))
         self.weighing = WEIGHING[params.family]
 
     def _check_rows(self) -> None:
@@ -213,28 +232,35 @@ class _Party:
         added = functools.reduce(self.key.add, sums)
         return CipherVector(added.data, added.scale + fraction, self.key)
 
-    def reveal(self, sums: CipherVector, other: str) -> None:
-        """To the coordinator, refreshed: it holds numbers in two secret bases."""
+    def send_pull(self) -> None:
+        pull = self.basis.transform.T @ (self.penalty * self.w)
+        self.link.send(self.coordinator, Pull(pull=pull if self.params.step else np.zeros(self.width)))
+
+    def reveal(self, sums: CipherVector, other: str, more: int = 0) -> None:
+        """To the coordinator, refreshed: it holds numbers in two secret bases, and `more` columns of them."""
         self.run.count("refresh", len(sums))
         made = [self.active, *self.passives]
         later = made[made.index(self.link.me) :] if self.link.me != self.active else []
         with_whom = [self.active, *later] if other == self.link.me else [other]
-        numbers = self.width * sum(self.widths[party] for party in with_whom)
+        numbers = (self.width + more) * sum(self.widths[party] for party in with_whom)
         self.link.send(self.coordinator, Sums(sums=self.key.refresh(sums, self.run.threads), numbers=numbers))
 
     def finish(self, dispersion: float) -> dict[str, Any]:
-        """The covariance of this party's own coefficients, in units of the trained label."""
-        block = self.link.recv(self.coordinator, Inverse).block
-        if block.shape != (self.width, self.width) or block.dtype != np.float64 or not np.isfinite(block).all():
+        """The covariance of this party's own coefficients, in units of the trained label, and its part of the model."""
+        said = self.link.recv(self.coordinator, Inverse)
+        d, shapes = len(self.data.columns), (said.block.shape, said.step.shape)
+        sound = all(x.dtype == np.float64 and np.isfinite(x).all() for x in (said.block, said.step))
+        if not sound or shapes != ((self.width, self.width), (self.width,)):
             raise UnexpectedMessage(f"{self.coordinator} sent no block of an inverse", member=self.coordinator)
-        covariance = self.basis.covariance(block) * dispersion
+        covariance = self.basis.covariance(said.block) * dispersion
         if (np.diag(covariance) <= 0).any():
             raise UnexpectedMessage(f"{self.coordinator} sent a block that is none of an inverse")
-        d = len(self.data.columns)
+        w = self.w + (self.basis.transform @ said.step if self.params.step else 0.0)
         self.run.progress("information", 3, 3)
-        return {
-            "coef": np.asarray(self.data.part["coef"], dtype=np.float64),
-            "columns": list(self.data.columns),
+        kept = {name: self.data.part[name] for name in _MODEL if name in self.data.part}
+        kept |= {"intercept": float(w[-1])} if self.width > d else {}
+        return kept | {
+            "coef": w[:d],
             "covariance": covariance[:d, :d],
             "rows": self.rows,
             "std_err": np.sqrt(np.diag(covariance))[:d],
@@ -262,7 +288,10 @@ def active(link: Link, data: Dataset, params: ErrorParams, run: RunContext) -> O
     fraction = FRACTION + weighing.fraction
     for step, rows in enumerate(me.parts(), 1):
         U, w = me.X[rows] @ transform, found.weights[rows]
-        columns, whole = me.exact(U * w[:, None], fraction), me.exact(w, weighing.fraction)
+        weighted_rows = U * w[:, None]
+        if params.step:
+            weighted_rows = np.column_stack([weighted_rows, found.residuals[rows]])
+        columns, whole = me.exact(weighted_rows, fraction), me.exact(w, weighing.fraction)
         for place, passive in enumerate(me.passives):
             layout = me.layout(passive)
             c = me.accept(passive, link.recv(passive, Features).columns, layout.length * len(w), FRACTION)
@@ -275,11 +304,18 @@ def active(link: Link, data: Dataset, params: ErrorParams, run: RunContext) -> O
             run.check()
         run.progress("information", step, len(me.parts()))
     own = squares(me.X, found.weights)
-    link.send(me.coordinator, OwnBlock(block=transform.T @ own @ transform + me.basis.penalty))
+    slope = np.zeros(me.width)
+    if params.step:
+        slope = transform.T @ np.sum([me.X[rows].T @ found.residuals[rows] for rows in me.parts()], axis=0)
+    block = transform.T @ own @ transform + me.basis.penalty
+    link.send(me.coordinator, OwnBlock(block=block, gradient=slope))
     for passive in me.passives:
-        me.reveal(me.total(crossed[passive], fraction), passive)
+        me.reveal(me.total(crossed[passive], fraction), passive, more=int(params.step))
+    me.send_pull()
     private = me.finish(found.dispersion)
     said = {
+        "coef": private["coef"].tolist(),
+        "intercept": private["intercept"],
         "std_err": private["std_err"].tolist(),
         "intercept_std_err": private["intercept_std_err"],
         "log_likelihood": found.log_likelihood,
@@ -330,6 +366,7 @@ def passive(link: Link, data: Dataset, params: ErrorParams, run: RunContext) -> 
             penalty = mine.pack(_whole(me.basis.penalty, total.scale))
             total = me.key.add_plain(total, penalty, run.threads)
         me.reveal(total, other)
+    me.send_pull()
     return Outcome(private=me.finish(dispersion), public={"rows": me.rows})
 
 
@@ -345,26 +382,37 @@ def coordinator(link: Link, data: Dataset, params: ErrorParams, run: RunContext)
     pairs = [(active, other) for other in passives]
     pairs += [(member, other) for i, member in enumerate(passives) for other in passives[: i + 1]]
     for member in parties:  # before any of the quota is gone
-        run.budget.expect(member, sum(widths[a] * widths[b] for a, b in pairs if a == member))
+        more = int(params.step and member == active)
+        run.budget.expect(member, sum((widths[a] + more) * widths[b] for a, b in pairs if a == member))
     for member in parties:
         link.send(member, Ready(features=widths))
     ends = np.cumsum([widths[member] for member in parties])
     place = {member: slice(end - widths[member], end) for member, end in zip(parties, ends, strict=True)}
     information = np.zeros((ends[-1], ends[-1]))
-    own = link.recv(active, OwnBlock).block
-    if own.shape != (widths[active], widths[active]) or own.dtype != np.float64 or not np.isfinite(own).all():
-        raise UnexpectedMessage(f"{active} sent no block of its own features", member=active)
-    information[place[active], place[active]] = own
+    gradient = np.zeros(ends[-1])
+    own = link.recv(active, OwnBlock)
+    _check(active, own.block, (widths[active], widths[active]))
+    _check(active, own.gradient, (widths[active],))
+    information[place[active], place[active]], gradient[place[active]] = own.block, own.gradient
     for step, (member, other) in enumerate(pairs, 1):
         layout = _layout(params, secret.public, rows, widths[other])
         asked = link.recv(member, Sums).sums
-        block = _decrypt(member, asked, widths[member], layout, secret, _scale(params), run)
+        more = int(params.step and member == active)
+        block = _decrypt(member, asked, widths[member] + more, layout, secret, _scale(params), run)
+        if more:
+            block, gradient[place[other]] = block[:-1], block[-1]
         information[place[member], place[other]] = block
         information[place[other], place[member]] = block.T
         run.progress("information", step, len(pairs))
-    inverse = _inverse((information + information.T) / 2.0)
     for member in parties:
-        link.send(member, Inverse(block=np.ascontiguousarray(inverse[place[member], place[member]])))
+        pull = link.recv(member, Pull).pull
+        _check(member, pull, (widths[member],))
+        gradient[place[member]] -= pull
+    inverse = _inverse((information + information.T) / 2.0)
+    move = inverse @ gradient
+    for member in parties:
+        own_block = np.ascontiguousarray(inverse[place[member], place[member]])
+        link.send(member, Inverse(block=own_block, step=np.ascontiguousarray(move[place[member]])))
     return Outcome(public={"rows": rows, "parameters": int(ends[-1])})
 
 
@@ -403,6 +451,11 @@ def _decrypt(
     run.count("decrypt", len(c))
     numbers = layout.unpack([secret.public.signed(m) for m in secret.decrypt(c, run.threads)])
     return np.array([[number / (1 << scale) for number in row] for row in numbers], dtype=np.float64)
+
+
+def _check(member: str, numbers: Floats, shape: tuple[int, ...]) -> None:
+    if numbers.shape != shape or numbers.dtype != np.float64 or not np.isfinite(numbers).all():
+        raise UnexpectedMessage(f"{member} sent no block of its own features", member=member)
 
 
 def _inverse(information: Floats) -> Floats:
@@ -445,8 +498,8 @@ PROTOCOL = Protocol(
     sends={
         ("coordinator", "active"): (Key, Ready, Inverse),
         ("coordinator", "passive"): (Key, Ready, Inverse),
-        ("active", "coordinator"): (Shape, OwnBlock, Sums),
-        ("passive", "coordinator"): (Shape, Sums),
+        ("active", "coordinator"): (Shape, OwnBlock, Pull, Sums),
+        ("passive", "coordinator"): (Shape, Pull, Sums),
         ("passive", "passive"): (Seed,),
         ("passive", "active"): (Partial, Features),
         ("active", "passive"): (Dispersion, Weighted),

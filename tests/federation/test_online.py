@@ -234,6 +234,17 @@ def test_categories_are_text_and_one_that_training_never_saw_is_named(world: Mak
     assert strange and strange.unseen == ["sector"] and strange.no_evidence == {"bank": 1}
 
 
+def test_a_table_that_lost_a_column_since_training_is_named_and_nobody_scored(world: Make) -> None:
+    made = world()
+    path, table = model(made), made.folder / "agency" / "invoices.csv"
+    assert score(made, made.serve(path)).federated is not None
+    pd.read_csv(table).drop(columns="d").to_csv(table, index=False)
+    again = made.serve(path)
+    assert again.state().cause == "data" and "table 'invoices' of agency has no column 'd'" in again.state().why
+    found = score(made, again)
+    assert (found.federated, found.cause) == (None, "data")
+
+
 def test_what_cannot_be_asked_is_told(world: Make) -> None:
     made = world()
     service = made.serve(model(made))

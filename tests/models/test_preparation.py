@@ -23,6 +23,7 @@ from fednb.federation.frame import VerticalFrame
 from fednb.federation.store import MemberStore, Part
 from fednb.federation.tables import TableStore
 from fednb.models import (
+    Scorecard,
     SecureBoostClassifier,
     VerticalDateFeatures,
     VerticalGridSearch,
@@ -290,6 +291,18 @@ def test_a_loaded_pipeline_scores_as_the_saved_one(frame: VerticalFrame, kind: s
     (tmp_path / "p.json").write_text(text.replace('"unseen": "other"', '"unseen": "error"'))
     with pytest.raises(DataError, match="its checksum does not fit"):
         VerticalPipeline.load(tmp_path / "p.json", frame.federation)
+
+
+@pytest.mark.slow
+def test_a_scorecard_is_made_of_a_pipelines_last_steps(frame: VerticalFrame) -> None:
+    train, test = frame.split(0.3, 0)
+    pipeline = VerticalPipeline([*steps()[:-1], ("woe", WoeBinning(bins=5)), ("model", model(max_iter=5))])
+    assert list(pipeline._repr_mimebundle_()) == ["text/plain"]
+    pipeline.fit(train, y="bank.default")
+    card = Scorecard(digits=2).fit(pipeline["woe"], pipeline.model_, frame.federation)
+    assert card.evaluate(pipeline[:-2].transform(test)).auc == pytest.approx(pipeline.evaluate(test).auc, abs=0.01)
+    shown = pipeline._repr_mimebundle_()
+    assert "VerticalLogisticRegression" in str(shown) and len(shown) > 1, "fitted, it is shown as its model is"
 
 
 def test_a_transformer_is_saved_by_itself(frame: VerticalFrame, tmp_path: Path) -> None:

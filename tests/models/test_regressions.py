@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from sklearn.base import clone
-from sklearn.linear_model import LinearRegression, PoissonRegressor
-from sklearn.metrics import d2_tweedie_score, mean_absolute_error, r2_score
+from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor
+from sklearn.metrics import d2_tweedie_score, log_loss, mean_absolute_error, r2_score
 
 import fednb
 from fednb.errors import DataError
@@ -193,3 +193,24 @@ def test_a_saved_model_can_have_standard_errors_again(federation: fednb.Federati
     assert loaded.standard_errors_ is None
     again = loaded.add_standard_errors(frame).summary().table
     pd.testing.assert_frame_equal(again, model.summary().table, rtol=1e-6)
+
+
+def test_a_refined_logistic_regression_is_an_exact_fit_and_scores_like_one(federation: fednb.Federation) -> None:
+    frame = only(aligned(federation, "bank", "agency"), "age", "high")
+    model = VerticalLogisticRegression(C=1.0, max_iter=12).fit(frame, y="bank.high")
+    before = np.array([*model.coef_["bank"], *model.coef_["agency"]])
+    own = tables()
+    Z, y = scaled(own["bank"]["own"]["age"], own["agency"]["own"]["speed"]), own["bank"]["own"]["high"]
+    reference = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(Z, y)
+    run = model.run_
+    model.refine(frame).refine(frame)
+    after = np.array([*model.coef_["bank"], *model.coef_["agency"]])
+    assert np.abs(after - reference.coef_[0]).max() < 1e-3 < np.abs(before - reference.coef_[0]).max()
+    assert model.intercept_ == pytest.approx(float(reference.intercept_[0]), abs=1e-3)
+    assert model.run_ != run and model.standard_errors_ is None
+    assert model.evaluate(frame).log_loss == pytest.approx(log_loss(y, reference.predict_proba(Z)[:, 1]), abs=1e-5)
+    assert model.add_standard_errors(frame).summary().log_likelihood == pytest.approx(
+        -len(y) * model.evaluate(frame).log_loss, abs=1e-3
+    )
+    with pytest.raises(DataError, match="no step can be taken: what L1 sets to zero"):
+        VerticalLogisticRegression(penalty="l1", max_iter=1).fit(frame, y="bank.high").refine(frame)

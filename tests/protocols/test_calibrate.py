@@ -8,7 +8,7 @@ import pytest
 
 from fednb.crypto import paillier
 from fednb.crypto.noise import PublicNoise, draw_cost
-from fednb.protocols import calibrate, four_steps
+from fednb.protocols import calibrate, four_steps, rows
 from fednb.protocols.base import Dataset, Outcome, RunContext
 from fednb.protocols.forecast import KeyHolderRates, Rates, forecast
 from fednb.wire.link import Link
@@ -47,8 +47,11 @@ def test_a_fit_of_one_row_can_be_asked_about() -> None:
     msgspec.convert(measured(rows=1)["bank"].public, Rates)
 
 
-@pytest.mark.parametrize("widths", [(2, 3), (2, 3, 4)])
-def test_bytes_are_those_that_a_fit_sends(training: Callable[..., Any], widths: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(("widths", "least"), [((2, 3), 8192), ((2, 3, 4), 8192), ((2, 3), 60)])
+def test_bytes_are_those_that_a_fit_sends(
+    training: Callable[..., Any], widths: tuple[int, ...], least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "EACH_WAY", least)  # parts of the rows, where there are more
     fit = training(widths=widths, n=200, max_iter=5, tol=0.0)
     fit.fit()
     sent = 0

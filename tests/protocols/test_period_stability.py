@@ -56,7 +56,7 @@ class World:
                 taped: Any = type("Taped", (), {"me": link.me, "cast": link.cast, "recv": link.recv})()
                 taped.send = self.send(link)
                 X = self.X.get(member)
-                names = tuple(f"{member}_{j}" for j in range(4))
+                names = tuple(f"{member}_{j}" for j in range(0 if X is None else X.shape[1]))
                 y, label = (self.year, "year") if member == "bank" else (None, None)
                 data = Dataset() if X is None else Dataset(X=X, columns=names, y=y, label=label)
                 context = RunContext(name="run", apart=lambda column, sets: self.noted.append((column, sets)))
@@ -183,3 +183,11 @@ def test_other_rows_are_refused() -> None:
 def test_features_travel_in_another_order_each_time() -> None:
     orders = {tuple(World().play()["agency"].public["order"]) for _ in range(5)}
     assert len(orders) > 1, "of 24 orders, five times the same"
+
+
+def test_a_party_without_numbers_has_no_index() -> None:
+    world = World(2)
+    world.X["agency"] = np.empty((ROWS, 0))
+    out = world.play()
+    assert out["bank"].public["numbered"]["agency"] == [] == out["agency"].public["order"]
+    assert len(said(out)) == 8

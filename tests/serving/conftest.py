@@ -59,8 +59,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         scores["spare"] = tables["alone"].set_index("sme_id")["score"]
         made = World(folder, running, loans.set_index("sme_id"), scores, tables["own"].set_index("sme_id")["score"])
         yield made
-        if made.own:
-            made.kill_agency()
+        for party in ("bank", "agency"):
+            if running.members[party] in made.own:
+                made.kill(party)
     for name, value in before.items():
         os.environ.pop(name, None)
         if value is not None:

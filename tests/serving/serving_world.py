@@ -56,30 +56,26 @@ class World:
     def bank(self) -> Path:
         return self.running.root / "bank"
 
-    def kill_agency(self) -> None:
+    def kill(self, party: str) -> None:
         """Its process, without notice."""
-        process = self.running.members["agency"]
+        process = self.running.members[party]
         process.kill()
         process.wait(20)
         for pipe in (process.stdin, process.stdout if process in self.own else None):
             if pipe is not None:
                 pipe.close()
 
-    def start_agency(self, text: str = FILE) -> None:
-        """Again, in its home, with another file of its owner's; as one that nobody else looks after."""
-        file = self.folder / "agency.toml"
+    def start(self, party: str, text: str = FILE) -> None:
+        """Again, in its home, with a file of its owner's; as one that nobody else looks after."""
+        file = self.folder / f"{party}.toml"
         file.write_text(text)
-        arguments = [sys.executable, "-m", "fednb.cli", "party", str(self.running.root / "agency"), "--file", str(file)]
-        with open(self.folder / "agency.log", "ab") as errors:
+        arguments = [sys.executable, "-m", "fednb.cli", "party", str(self.running.root / party), "--file", str(file)]
+        with open(self.folder / f"{party}.log", "ab") as errors:
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
             process = subprocess.Popen(arguments, text=True, **pipes)
         assert process.stdout is not None and "ready" in process.stdout.readline()
-        self.running.members["agency"] = process
+        self.running.members[party] = process
         self.own.append(process)
-
-    def restart_agency(self, text: str = FILE) -> None:
-        self.kill_agency()
-        self.start_agency(text)
 
 
 @dataclass

@@ -239,6 +239,8 @@ def raising(error: Exception) -> Callable[[], OnlineScored]:
         (lambda: OnlineScored(cause="missing", why_no_fallback="none"), 503, "refused", "missing"),
         (raising(PeerLost("bank is not up")), 503, "refused", "missing"),
         (raising(LinkTimeout("no answer")), 504, "refused", "timeout"),
+        (lambda: OnlineScored(cause="refused", why="no"), 403, "refused", "refused"),
+        (lambda: OnlineScored(cause="data", why="no column"), 409, "refused", "data"),
         (lambda: OnlineScored(unknown=True), 404, "refused", "unknown"),
     ],
 )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import pandas as pd
 import pytest
 from serving_world import FILE, Served, World, serving
 
@@ -36,7 +35,7 @@ def test_a_party_that_is_killed_is_missed_at_once_and_federated_scores_come_back
     with serving(world.bank, *alone) as lonely:
         lonely.until(lambda said: bool(said["federated"]))
         assert regression.score(ID)["status"] == "federated"
-        world.kill_agency()
+        world.kill("agency")
         answer = regression.score(ID)
         assert (answer["status"], answer["cause"]) == ("fallback", "missing") and "agency" in answer["why"]
         assert answer["score"] == pytest.approx(world.alone[ID], abs=1e-9) and answer["scores"]["federated"] is None
@@ -47,7 +46,7 @@ def test_a_party_that_is_killed_is_missed_at_once_and_federated_scores_come_back
         assert lonely.client.get("/health").status_code == 200
         (entry,) = [line for line in lonely.log() if line.get("request_id") == refused["request_id"]]
         assert (entry["status"], entry["http"]) == ("refused", 503)
-        world.start_agency()
+        world.start("agency")
         for served in (regression, lonely):
             served.until(lambda said: bool(said["federated"]))
             score = served.score(ID)
@@ -69,34 +68,14 @@ def test_a_party_that_hangs_is_waited_for_no_longer_than_the_timeout(world: Worl
     assert regression.score(ID)["status"] == "federated"
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (FILE.replace("requests_a_day = 40", "requests_a_day = 2"), "agency answers 2 requests a day of bank's"),
-        (FILE.replace('"invoices.csv"', '"fewer.csv"'), "table 'invoices' of agency has no column 'delay'"),
-    ],
-)
-def test_what_the_other_owner_does_not_allow_or_has_changed_is_told_and_not_scored(
-    world: World, regression: Served, alone: list[object], text: str, words: str
-) -> None:
-    invoices = pd.read_csv(world.folder / "invoices.csv").drop(columns="delay")
-    invoices.to_csv(world.folder / "fewer.csv", index=False)
-    for _ in range(3):
-        regression.until(lambda said: bool(said["federated"]))
-        assert regression.score(ID)["status"] == "federated"
-    world.restart_agency(text)
-    cause = "data" if "no column" in words else "refused"
-    spared = ("--fallback", world.folder / "own.json", "--fallback-on", "missing,timeout")
-    try:
-        with serving(world.bank, *alone, *spared) as lonely:
-            lonely.until(lambda said: "preparing" not in str(said["why"]))
-            answer = lonely.score(ID, code=409 if cause == "data" else 403)
-            assert (answer["status"], answer["cause"], answer["score"]) == ("refused", cause, None)
-            assert words in answer["why"] and "the owner has no fallback" in answer["why"]
-        answer = regression.score(ID)
-        assert (answer["status"], answer["score"]) == ("fallback", pytest.approx(world.alone[ID], abs=1e-9))
-    finally:
-        world.restart_agency()
+def test_the_service_finds_its_own_member_again(world: World, regression: Served) -> None:
+    regression.until(lambda said: bool(said["federated"]))
+    world.kill("bank")
+    answer = regression.score(ID, code=503)  # the fallback's part lies with the member, too
+    assert (answer["status"], answer["cause"]) == ("refused", "missing") and "bank" in answer["why"]
+    world.start("bank")
+    regression.until(lambda said: bool(said["federated"]))
+    assert regression.score(ID)["score"] == pytest.approx(world.scores.loc[ID, "regression"], abs=1e-9)
 
 
 def test_a_file_that_was_changed_is_not_served(world: World, tmp_path: Path) -> None:
@@ -116,6 +95,25 @@ def test_a_file_that_was_changed_is_not_served(world: World, tmp_path: Path) -> 
         served.until(lambda said: "preparing" not in str(said["why"]))
         refused = served.score(ID, code=409)
         assert "agency's part of the model is not the one that was saved" in refused["why"]
+
+
+def test_what_the_other_owner_does_not_allow_is_told_and_not_scored(
+    world: World, regression: Served, alone: list[object]
+) -> None:
+    for _ in range(3):
+        regression.until(lambda said: bool(said["federated"]))
+        assert regression.score(ID)["status"] == "federated"
+    spared = ("--fallback", world.folder / "own.json", "--fallback-on", "missing,timeout")
+    world.kill("agency")
+    world.start("agency", FILE.replace("requests_a_day = 40", "requests_a_day = 2"))
+    with serving(world.bank, *alone, *spared) as strict:
+        strict.until(lambda said: "preparing" not in str(said["why"]))
+        answer = strict.score(ID, code=403)
+        assert (answer["status"], answer["cause"], answer["score"]) == ("refused", "refused", None)
+        assert "agency answers 2 requests a day of bank's service" in answer["why"]
+        assert "the owner has no fallback" in answer["why"]
+    answer = regression.score(ID)
+    assert (answer["status"], answer["score"]) == ("fallback", pytest.approx(world.alone[ID], abs=1e-9))
 
 
 def told(world: World, model: Path, **options: Any) -> str:
