@@ -50,6 +50,7 @@ class TableConfig(msgspec.Struct, frozen=True):
     origin: str = ""  # of a derived table: the one whose rows it has, as far as is known
     of_cells: bool = False  # made by somebody's cell, or from such a table: what its columns are called says nothing
     by_rules: bool = False  # some of its columns were made by rules that an analyst wrote
+    recipe: str = ""  # of a table that a run made: names how its rows were made of the declared ones
     roles: Mapping[str, ColumnConfig] = {}  # of columns, at a guarded party
     mock: Mapping[str, tuple[float | str, ...]] = {}  # of invented rows, by column: least and most, or all texts
 

@@ -82,8 +82,8 @@ class Tables(Origins, Protocol):
         """The label that was declared for a table, or for the one that it comes from."""
         ...
 
-    def derived(self, name: str) -> bool:
-        """Whether it was made of another table."""
+    def recipe(self, name: str) -> str:
+        """Names how a table's rows were made of those that their owner declared; "": not at all."""
         ...
 
     def digest(self, name: str) -> str:
@@ -98,6 +98,7 @@ class Tables(Origins, Protocol):
         columns: Mapping[str, npt.NDArray[Any]],
         *,
         by_rules: bool = False,
+        recipe: str = "",
     ) -> None:
         """Make a derived table: the ids of `source`'s `rows` and new columns beside them."""
         ...
@@ -275,7 +276,7 @@ class PartyService:
         """Names how a frame's rows were made of those that their owner declared; "": not at all."""
         frame = self._store.load(str(ref.frame))
         table = str(frame["table"])
-        return str(frame.get("recipe") or (self._tables.digest(table) if self._tables.derived(table) else ""))
+        return str(frame.get("recipe") or self._tables.recipe(table))
 
     def _origin(self, ref: m.DataRef) -> tuple[str, list[str], npt.NDArray[np.int64]]:
         """The table that was aligned, its id columns, and the positions there of a frame's rows."""
@@ -491,14 +492,15 @@ class PartyService:
             name, columns = outcome.table
             table, rows = self.rows(ref)
             origin, on, index = self._origin(ref)
-            self._tables.save_rows(name, table, rows, columns, by_rules=outcome.by_rules)
+            made = b"".join(encode(Part(values=dict(outcome.private))))
+            recipe = hashlib.sha256(self._recipe(ref).encode() + made).hexdigest()
+            self._tables.save_rows(name, table, rows, columns, by_rules=outcome.by_rules, recipe=recipe)
             # its rows are the frame's, in their order: an aligned frame on the new table, under this run's id
             private |= {"table": name, "index": np.arange(len(rows)), "digest": self._tables.digest(name)}
             private["origin"] = {"table": origin, "on": on, "index": index}
-            made = b"".join(encode(Part(values=dict(outcome.private))))
-            private["recipe"] = hashlib.sha256(self._recipe(ref).encode() + made).hexdigest()
-        elif ref.frame is not None and (recipe := self._recipe(ref)):
-            private["trained_on"] = recipe
+            private["recipe"] = recipe
+        elif ref.frame is not None and (made_by := self._recipe(ref)):
+            private["trained_on"] = made_by
         self._store.save(join.run, private)
         public = dict(result.public)
         if self._policy.releases("coefficients"):

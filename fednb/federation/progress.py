@@ -333,11 +333,10 @@ class Steps:
             return
         so_far = time.monotonic() - self._began
         self._next = time.monotonic() + 5 * REDRAW
-        parts = [f"{self.title} {self._done}/{self.total}", f"{self._text}{detail}", f"{format_seconds(so_far)} so far"]
+        time_ = f"{format_seconds(so_far)} so far"
         if self._done:
-            left = so_far / self._done * (self.total - self._done)
-            parts.append(f"about {format_seconds(left)} left")
-        self._write(" · ".join(parts))
+            time_ = f"about {format_seconds(so_far / self._done * (self.total - self._done))} left"
+        self._write(f"{self.title} {self._done}/{self.total} · {self._text}{detail} · {time_}")
 
     def _write(self, text: str, end: str = "") -> None:
         width = max(40, shutil.get_terminal_size().columns - 1)

@@ -41,6 +41,7 @@ class _Saved(msgspec.Struct, forbid_unknown_fields=True):
     origin: str = ""
     of_cells: bool = True
     by_rules: bool = False
+    recipe: str = ""
 
 
 def header(table: TableConfig) -> list[str] | None:
@@ -100,7 +101,8 @@ def save(file: Path, frame: pd.DataFrame, table: TableConfig) -> None:
             f"table {table.name!r} cannot be saved: a column holds values of mixed or unknown types "
             f"({type(error).__name__}). Give every column one type."
         ) from None
-    meta = msgspec.json.encode(_Saved(table.id, table.label, table.origin, table.of_cells, table.by_rules))
+    said = _Saved(table.id, table.label, table.origin, table.of_cells, table.by_rules, table.recipe)
+    meta = msgspec.json.encode(said)
     arrow = arrow.replace_schema_metadata({**(arrow.schema.metadata or {}), _META: meta})
     draft = file.with_suffix(".draft")
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
@@ -121,6 +123,7 @@ def saved(name: str, file: Path) -> TableConfig:
         origin=found.origin,
         of_cells=found.of_cells,
         by_rules=found.by_rules,
+        recipe=found.recipe,
     )
 
 

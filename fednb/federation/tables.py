@@ -256,6 +256,10 @@ class TableStore:
         """Whether it was made of another one."""
         return self.table(name).origin not in ("", name)
 
+    def recipe(self, name: str) -> str:
+        """Names how a table's rows were made of those that their owner declared; "": not at all."""
+        return (self.table(name).recipe or self.digest(name)) if self.derived(name) else ""
+
     def declared_id(self, name: str) -> tuple[str, ...]:
         """The columns that the owner declared as a table's id; none where she did not, or the table is not hers."""
         return self._declared[name].id if name in self._declared else ()
@@ -280,11 +284,13 @@ class TableStore:
         label: str | None,
         source: str | None = None,
         by_rules: bool = False,
+        recipe: str = "",
     ) -> None:
         """Keep a derived table under a name that no declared table has; a derived one of that name is replaced.
 
         by_rules : an analyst's rules say what is in its columns.
         source : the table that its rows come from; None: a cell made it, from what looks most like it.
+        recipe : of a table that a run made, names how; the same rows made in the same way have the same.
         """
         try:
             msgspec.convert(name, known(Name))
@@ -308,7 +314,9 @@ class TableStore:
         else:
             origin, of_cells = self.origin(source), self.of_cells(source)
             by_rules = by_rules or self.by_rules(source)
-        table = TableConfig(name=name, id=ids, label=label, origin=origin, of_cells=of_cells, by_rules=by_rules)
+        table = TableConfig(
+            name=name, id=ids, label=label, origin=origin, of_cells=of_cells, by_rules=by_rules, recipe=recipe
+        )
         self._keep(table, frame)
 
     def _keep(self, table: TableConfig, frame: pd.DataFrame) -> None:
@@ -328,6 +336,7 @@ class TableStore:
         columns: Mapping[str, npt.NDArray[Any]],
         *,
         by_rules: bool = False,
+        recipe: str = "",
     ) -> None:
         """Make a derived table: the ids of `source`'s `rows`, and new columns beside them.
 
@@ -342,7 +351,7 @@ class TableStore:
             raise DataError(f"{self.member} has a table {name!r} already, with other columns; save under another name.")
         frame = self.read(source, ids).iloc[rows].reset_index(drop=True)
         frame = frame.assign(**{str(column): values for column, values in columns.items()})
-        self.save(name, frame, ids, None, source, by_rules)
+        self.save(name, frame, ids, None, source, by_rules, recipe)
 
     def _find_origin(self, frame: pd.DataFrame, ids: Sequence[str]) -> str:
         """The declared table that has most of these rows, whatever a cell calls them; "" where none is declared."""

@@ -31,6 +31,7 @@ from fednb.protocols.features import MIN_ROWS
 from fednb.protocols.outermost import LEAST, held_in, varies
 from fednb.protocols.rows import Floats
 from fednb.protocols.scores import pooled, smooth_quantile
+from fednb.typed import known
 from fednb.wire.link import Link
 
 SHARES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
@@ -153,7 +154,7 @@ def of_levels(name: str, kind: str, codes: Integers) -> Column:
         why += "; hardly any two rows share a value, as in a name or an id"
     return Column(
         name=name,
-        kind=msgspec.convert(kind, Kind),
+        kind=msgspec.convert(kind, known(Kind)),
         rows=len(codes),
         missing=missing,
         some_missing=some,

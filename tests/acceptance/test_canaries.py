@@ -29,8 +29,8 @@ from fednb.models import (
 from fednb.wire import codec
 from fednb.wire.switchboard import Talk
 
-ROWS = 60  # at each party
-COMMON = 50
+ROWS = 90  # at each party
+COMMON = 80
 FILE = """
 [federation]
 hub = "tcp://127.0.0.1:0"

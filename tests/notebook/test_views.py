@@ -19,7 +19,7 @@ def shown(world: Any, monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]
     """Views that the widgets were asked to show; one titled "broken" cannot be decoded."""
     seen: list[Mapping[str, Any]] = []
 
-    def show(view: Mapping[str, Any], federation: Any, shell: Any) -> None:
+    def show(view: Mapping[str, Any], federation: Any, shell: Any, cell: Any) -> None:
         if view.get("title") == "broken":
             raise UnexpectedMessage("unknown view")
         assert federation is world.federation
@@ -75,7 +75,7 @@ def test_a_view_published_as_a_raw_bundle_is_shown_too(world: Any, shown: list[A
 def test_a_view_that_cannot_be_drawn_does_not_end_the_cell_for_the_others(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def show(view: Mapping[str, Any], federation: Any, shell: Any) -> None:
+    def show(view: Mapping[str, Any], federation: Any, shell: Any, cell: Any) -> None:
         raise OverflowError("cannot convert float infinity to integer")
 
     monkeypatch.setattr("fednb.notebook.widgets.show", show, raising=False)

@@ -108,6 +108,7 @@ def test_a_request_is_denied_with_a_reason_and_whatever_it_says_is_text(
     expect(row).to_be_visible()
     book.page.reload()  # the page knows nothing by itself, and asks the kernel again
     book.page.wait_for_selector(".jp-Notebook .jp-CodeCell .cm-content >> visible=true")
+    book.idle()  # until then JupyterLab may give the notebook the keyboard
     row = request(book, f"for {BAD}")
     row.locator("summary").click()
     expect(row.get_by_label("The cell")).to_contain_text("</pre><script>alert(1)</script>")

@@ -154,6 +154,13 @@ def test_the_picker_moves_a_cell_from_one_party_to_another(book: Any, jupyter: A
     book.done(1)
     expect(book.cell(1).locator(".jp-OutputArea")).to_contain_text("invoices")
     book.cell(1).locator(".cm-content").click()
+    book.cell(1).get_by_role("button", name="Runs at agency; choose another place").click()
+    book.page.get_by_role("menuitem", name="Also at bank", exact=True).click()
+    expect(book.cell(1).locator(".cm-line").first).to_have_text("%%party agency,bank --timeout 30")
+    expect(book.strip(1).locator(".fednb-lab-name")).to_have_text(["agency", "bank"])
+    book.done(1)
+    expect(book.cell(1).locator(".jp-OutputArea")).to_contain_text("loans")
+    book.cell(1).locator(".cm-content").click()
     book.page.keyboard.press("Control+Alt+p")  # the same without a mouse
     book.page.keyboard.press("ArrowDown")
     book.page.keyboard.press("Enter")
