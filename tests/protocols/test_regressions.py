@@ -179,7 +179,7 @@ def test_a_run_that_was_cut_off_ends_at_the_same_model(training_on: Make, kind: 
     found, expected = (o["agency"].private["coef"] for o in (t.fit(), whole))
     if len(widths) == 2:
         assert found.tobytes() == expected.tobytes()
-    assert found == pytest.approx(expected, abs=1e-6)  # masks of three parties round anew; a lost iteration shows at 5e-5
+    assert found == pytest.approx(expected, abs=1e-6)  # three round anew; a lost iteration shows at 5e-5
 
 
 @pytest.mark.parametrize(
