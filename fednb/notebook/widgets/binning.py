@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from fednb.federation.views import BinnedFeature, BinningView
 from fednb.notebook.palette import Look
-from fednb.notebook.widgets.card import BAD, EDGE, INK, MUTED, Card, clip, names, write
+from fednb.notebook.widgets.card import BAD, EDGE, MUTED, Card, clip, names, write
 
 HEAD = ("feature", "bin", "holds", "cells", "rows", "positives", "rate", "WOE", "IV")
 MOST = 16  # bars; the table has all
@@ -25,7 +25,11 @@ def picture(view: BinningView, looks: Mapping[str, Look]) -> Card:
     _ranking(card, view, looks, top=72)
     for k, feature in enumerate([f for f in view.features if f.rows][:BEST]):
         x, y = 452 + 190 * (k % 2), 92 + 160 * (k // 2)
-        _bins(card.panel(x, y, 150, 96, clip(f"{feature.name} {feature.information:.3f}", 26)), feature, looks)
+        title = f"{clip(feature.name, 18)} {feature.information:.2f}"
+        _bins(card.panel(x, y, 150, 96, title), feature, looks)
+    if view.features:
+        what = "line: rate of positives; bars: share of rows"
+        write(card, card.left(452), card.down(54), what, size=8, color=MUTED)
     for k, note in enumerate(view.notes[:2]):
         write(card, card.left(16), card.down(80 + body + 18 * k), "Note: " + clip(note, 120), color=BAD, size=8.5)
     return card
@@ -111,4 +115,3 @@ def _bins(axes: Axes, feature: BinnedFeature, looks: Mapping[str, Look]) -> None
     over.plot(ordinary, [rates[b] for b in ordinary], color=RATE, linewidth=1.4, marker="o", markersize=3)
     others = [b for b in places if b not in ordinary]
     over.plot(others, [rates[b] for b in others], color=RATE, linewidth=0, marker="D", markersize=3.5)
-    axes.set_xlabel("rate of positives (line), share of rows (bars)", fontsize=6.5, color=INK, labelpad=2)
