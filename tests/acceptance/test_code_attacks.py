@@ -160,7 +160,7 @@ ATTACKS = {
     "    a, b = (int(x, 16) for x in span.split('-'))\n"
     "    with open('/proc/self/mem', 'rb', 0) as mem:\n        try:\n            mem.seek(a)\n"
     "            for hit in re.finditer(bytes([122, 122, 113, 55]) + rb'[0-9]{7}', mem.read(b - a)):\n"
-    "                print(hit.group())\n"
+    "                if hit.group()[4:] != b'0000007': print(hit.group())\n"  # the id that other attacks here guess
     "        except (OSError, ValueError, OverflowError): pass",
     "environment": "import os\nprint(dict(os.environ))",
     "command line": "print(open('/proc/self/cmdline').read())",

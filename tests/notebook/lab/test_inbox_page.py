@@ -106,10 +106,6 @@ def test_a_request_is_denied_with_a_reason_and_whatever_it_says_is_text(
     book.done(0)
     row = request(book, f"for {BAD}")
     expect(row).to_be_visible()
-    book.page.reload()  # the page knows nothing by itself, and asks the kernel again
-    book.page.wait_for_selector(".jp-Notebook .jp-CodeCell .cm-content >> visible=true")
-    book.idle()  # until then JupyterLab may give the notebook the keyboard
-    row = request(book, f"for {BAD}")
     row.locator("summary").click()
     expect(row.get_by_label("The cell")).to_contain_text("</pre><script>alert(1)</script>")
     expect(row).to_contain_text("Look at")
@@ -131,6 +127,8 @@ def test_a_request_is_denied_with_a_reason_and_whatever_it_says_is_text(
     assert [(each.decision, each.why) for each in denied] == [("denied", "regions with three claims would show")]
     (end,) = [event for event in ask(code, f"for {BAD}") if isinstance(event, m.CellDone)]
     assert end.status == "refused" and "regions with three claims would show" in end.reason
+    # at the end, since JupyterLab gives the notebook the keyboard some time after it
+    book.page.reload()  # the page knows nothing by itself, and asks the kernel again
     expect(request(book, "another, meanwhile")).to_be_visible()
     store.change(next(each.id for each in store.all() if each.decision == "pending"), {}, decision="denied", why="over")
 
