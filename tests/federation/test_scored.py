@@ -90,3 +90,20 @@ def test_rows_that_were_prepared_in_another_way_count_as_scored_by_another_model
     model.evaluate(frame)  # other ones
     with pytest.raises(QuotaExceeded, match="2 models score 200 of these rows"):
         model.evaluate(cut(0.0))
+
+
+def test_a_prepared_table_that_is_aligned_again_still_tells_how_it_was_made(frame: VerticalFrame) -> None:
+    def cut(upper: float, name: str) -> VerticalFrame:
+        only = VerticalWinsorizer(limits="value", lower=-9.0, upper=upper, columns=["agency.b"])
+        return only.fit(frame, y="bank.default").transform(frame, name)
+
+    same = cut(9.0, "same")
+    cut(0.0, "other")
+    cut(1.0, "third")
+    model = VerticalLogisticRegression(max_iter=2).fit(same, y="bank.default")
+    again = [frame.federation.align({"bank": "own", "agency": name}, on="id") for name in ("same", "other", "third")]
+    model.predict_proba(same)
+    model.predict_proba(again[0])  # the same rows, made in the same way
+    model.predict_proba(again[1])  # the same model of other values: a second one
+    with pytest.raises(QuotaExceeded, match="2 models score 200 of these rows"):
+        model.predict_proba(again[2])
