@@ -45,7 +45,7 @@ class Counts:
         """Count `n` more, on disk when this returns; False, and nothing is counted, when that is above the limit."""
         with self._lock:
             before = self._before(account, name)
-            if before + n > limit:
+            if n < 0 or before + n > limit:  # n may follow from what another member said; nothing is given back
                 return False
             self._counts.setdefault(account, {})[name] = before + n
             self._write()

@@ -201,7 +201,8 @@ class _Party:
         self.key: PublicKey = accept_key(self.link.recv(self.coordinator, Key).n, self.params, self.coordinator)
         self.link.send(self.coordinator, Shape(rows=self.rows, features=self.width))
         self.widths = self.link.recv(self.coordinator, Ready).features
-        if self.widths.get(self.link.me) != self.width or set(self.widths) != {self.active, *self.passives}:
+        fits = set(self.widths) == {self.active, *self.passives} and min(self.widths.values()) >= 1
+        if not fits or self.widths[self.link.me] != self.width:  # what is decrypted is counted by them
             raise UnexpectedMessage(f"{self.coordinator} sent numbers of features that do not fit")
 
     def layout(self, party: str) -> SideBySide:

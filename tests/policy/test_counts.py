@@ -32,6 +32,12 @@ def test_a_limit_is_never_passed_whatever_the_number_of_threads() -> None:
     assert not counts.fits("today", "runs", 1, 250) and counts.fits("today", "runs", 0, 250)
 
 
+def test_nothing_is_given_back() -> None:
+    counts = Counts()
+    assert counts.take("account", "agency", 9, 10)
+    assert not counts.take("account", "agency", -9, 10) and counts.of("account") == {"agency": 9}
+
+
 def test_counts_outlive_the_process_and_a_damaged_file_opens_nothing(tmp_path: Path) -> None:
     file = tmp_path / "counts.json"
     assert Counts(file).take("loans.default", "agency", 7, 10)

@@ -287,3 +287,17 @@ def test_what_does_not_fit_is_blamed_on_its_sender(training_on: Make, who: str, 
     t.alter = {who: lambda to, message: alter(message)}
     with pytest.raises(UnexpectedMessage, match=blamed):
         t.fit()
+
+
+def test_a_coordinator_that_shrinks_what_others_have_is_refused(training_on: Make) -> None:
+    """By these numbers a party counts what is decrypted; it knows its own by itself."""
+    parts, y = made("linear", (2, 3), n=90)
+    t = asked(training_on, "linear", parts, y, fitted(training_on, "linear", parts, y, max_iter=4))
+
+    def alter(to: str, message: Any) -> Any:
+        lies = to == "agency" and isinstance(message, se.Ready)
+        return se.Ready(message.features | {"bank": -9}) if lies else message
+
+    t.alter = {"coordinator": alter}
+    with pytest.raises(UnexpectedMessage, match="coordinator sent numbers of features that do not fit"):
+        t.fit()
