@@ -264,6 +264,8 @@ class Kernel:
                 f"the cell did not stop within {KILL_SECONDS:g} s of its interrupt, so {self.member} ended its kernel. "
                 "Its variables are gone; a new kernel is ready."
             )
+        elif cell.interrupted is not None and cell.running:
+            process.nudge()
 
     def _dispatch(self) -> None:
         """Start the next cell when none runs."""

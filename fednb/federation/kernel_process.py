@@ -25,6 +25,7 @@ import msgspec
 import zmq
 from jupyter_client.session import Session
 
+from fednb.federation import nudge
 from fednb.policy.sandbox import Sandbox
 
 log = logging.getLogger("fednb.kernel")
@@ -81,7 +82,7 @@ class KernelProcess:
         module = ["ipykernel_launcher", "-f", str(file), "--HistoryManager.enabled=False"]
         # a first completion by jedi takes seconds; the completer on live objects needs 3 ms and knows columns
         module.append("--IPCompleter.use_jedi=False")
-        module += [f"--ext={extension}" for extension in extensions]
+        module += [f"--ext={extension}" for extension in (nudge.__name__, *extensions)]
         if sandbox is None:
             argv, inherits = [sys.executable, "-m", *module], environment({"IPYTHONDIR": str(profile), **env})
         else:
@@ -147,6 +148,10 @@ class KernelProcess:
     def interrupt(self) -> None:
         """As Ctrl-C in a terminal."""
         self._signal(signal.SIGINT)
+
+    def nudge(self) -> None:
+        """After an interrupt, until it has shown: Python may have begun to wait just before it could see it."""
+        self._signal(nudge.NUDGE)
 
     def kill(self) -> None:
         """End it and whatever its cells started, now."""
