@@ -55,9 +55,13 @@ def simulated(rows: int) -> Iterator[Federation]:
         yield federation
 
 
+def processes(rows: int) -> contextlib.AbstractContextManager[Federation]:
+    return federated(*tables(rows))
+
+
 @contextlib.contextmanager
-def processes(rows: int) -> Iterator[Federation]:
-    bank, agency = tables(rows)
+def federated(bank: pd.DataFrame, agency: pd.DataFrame) -> Iterator[Federation]:
+    """A hub, a coordinator and two parties in processes of their own, with these tables."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         os.environ["XDG_STATE_HOME"] = folder
         bank.to_parquet(Path(folder, "loans.parquet"))

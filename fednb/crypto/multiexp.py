@@ -11,7 +11,6 @@ With k numbers a ciphertext, row i's entry for slot s stands at 2**(L(k-1-s)): t
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -36,7 +35,7 @@ from fednb.crypto.products import (
 from fednb.errors import CryptoError
 
 MAX_DISTINCT = 1024
-_SAMPLE = 8192
+_SAMPLE = 1024  # rows
 
 Integers = npt.NDArray[np.signedinteger[Any]]
 
@@ -71,8 +70,8 @@ def plan(columns: Integers, packing: Packing) -> Plan:
     subsets = k * sum(column.bits for column in described)
     bit_cost = subset_cost(m, subsets) / max(subsets, 1)
     chosen = tuple(
-        column if _dictionary_cost(m, k, column) < k * column.bits * bit_cost else replace(column, distinct=None)
-        for column in described
+        _with_dictionary(column, values, m, k, k * column.bits * bit_cost)
+        for column, values in zip(described, columns.T, strict=True)
     )
     dictionaries = [column for column in chosen if column.distinct is not None]
     sizes = [column.size for column in dictionaries for _ in range(k)]
@@ -87,18 +86,25 @@ def _describe(column: Integers) -> Column:
     lowest = int(column.min())
     u = column - lowest  # below 2**63, because packings keep |x| < 2**62
     step = int(np.gcd.reduce(u)) or 1
-    distinct = None
-    if len(np.unique(u[:_SAMPLE])) <= MAX_DISTINCT:
-        distinct = np.unique(u) // step
-    return Column(lowest, step, (int(u.max()) // step).bit_length(), distinct)
+    return Column(lowest, step, (int(u.max()) // step).bit_length())
 
 
-def _dictionary_cost(m: int, k: int, column: Column) -> float:
-    """Multiplications for a column as a dictionary, when there are others like it."""
-    if column.distinct is None or column.size > MAX_DISTINCT or column.bits <= 1:
-        return math.inf
+def _with_dictionary(about: Column, column: Integers, m: int, k: int, most: float) -> Column:
+    """`about` with the column's distinct values, where they cost fewer than `most` multiplications."""
+    if about.bits <= 1:
+        return about
+    distinct = column[:0]
+    for some in (column[:_SAMPLE], column):  # most columns have too many in a sample already
+        distinct = np.unique(some)
+        if len(distinct) > MAX_DISTINCT or _dictionary_cost(m, k, len(distinct), about.bits) >= most:
+            return about
+    return replace(about, distinct=(distinct.astype(np.int64) - about.lowest) // about.step)
+
+
+def _dictionary_cost(m: int, k: int, size: int, bits: int) -> float:
+    """Multiplications for a column as a dictionary of `size` values, when there are others like it."""
     alike = 8
-    return k * (cell_cost(m, [column.size] * alike) / alike + subset_cost(column.size, column.bits))
+    return k * (cell_cost(m, [size] * alike) / alike + subset_cost(size, bits))
 
 
 def inner_products(
@@ -145,12 +151,18 @@ def inner_products(
         count = chosen[j].bits
         places[:, :count, j] = np.arange(start, start + k * count).reshape(k, count)
         start += k * count
-    constant = ring.power(total, [sum(1 << (packing.slot_bits * s) for s in range(k))])  # [[Σ d]] in slot k-1
+    inverse = ring.power(total, [-1]) if any(about.lowest < 0 for about in chosen) else total
+    uneven = any(about.lowest % about.step for about in chosen)
+    constant = ring.power(total, [sum(1 << (packing.slot_bits * s) for s in range(k))]) if uneven else total
 
     def part(which: slice) -> Vector:
-        some = chosen[which]
-        sums = ring.power(_horner(ring, pool, places[:, :, which], packing.slot_bits), [about.step for about in some])
-        return ring.multiply(sums, ring.power(ring.join([constant] * len(some)), [about.lowest for about in some]))
+        # x = lowest + step·u = step·(times + u) + rest
+        times, rest = np.array([divmod(about.lowest, about.step) for about in chosen[which]], dtype=object).T.tolist()
+        signed = ring.join([total if number >= 0 else inverse for number in times])
+        lowest = ring.power(signed, [abs(number) for number in times])
+        sums = _horner(ring, pool, places[:, :, which], lowest, packing.slot_bits)
+        sums = ring.power(sums, [about.step for about in chosen[which]])
+        return ring.multiply(sums, ring.power(ring.join([constant] * len(rest)), rest)) if uneven else sums
 
     out = ring.join(spread(part, slices(len(chosen), threads), threads))
     return CipherVector(ring.store(out), c.scale + scale, c.key)
@@ -205,8 +217,8 @@ def _dictionary_products(
     return [found[j] for j in range(len(described))], product(ring, cells[0])
 
 
-def _horner(ring: Ring, pool: Vector, index: npt.NDArray[np.intp], slot_bits: int) -> Vector:
-    """Π pool[index[s, t, j]]**(2**(L(k-1-s) + t)) for each column j."""
+def _horner(ring: Ring, pool: Vector, index: npt.NDArray[np.intp], lowest: Vector, slot_bits: int) -> Vector:
+    """Π_s (lowest[j]·Π_t pool[index[s, t, j]]**(2**t))**(2**(L(k-1-s))) for each column j."""
     k, bits, count = index.shape
     out = ring.ones(count)
     for s in range(k):
@@ -216,4 +228,5 @@ def _horner(ring: Ring, pool: Vector, index: npt.NDArray[np.intp], slot_bits: in
             out = ring.multiply_into(out, pool, index[s, t])
             if t:
                 out = ring.square(out, 1)
+        out = ring.multiply(out, lowest)
     return out

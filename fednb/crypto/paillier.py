@@ -24,6 +24,7 @@ from gmpy2 import mpz
 
 from fednb.crypto.backend import Residues, Ring, chunks, ring, spread, to_integers, to_residues
 from fednb.crypto.noise import Noise, PublicNoise, SecretNoise, UniformNoise
+from fednb.crypto.products import product
 from fednb.errors import CryptoError
 
 MIN_KEY_BITS = 2048
@@ -161,16 +162,15 @@ class PublicKey:
         if scale is not None and c.scale != scale:
             raise CryptoError(f"ciphertexts of scale 2**-{scale} were expected and 2**-{c.scale} came")
 
-        def part(rows: slice) -> Any:
-            product, square, n = mpz(1), self._n**2, self._n
-            for value in to_integers(c.data[rows]):
-                if value >= square:
-                    raise CryptoError("a ciphertext is out of range: it is not below n²")
-                product = product * value % n
-            return product
+        # big-endian bytes of one length compare as the numbers do
+        if bool(np.any(_strings(c.data) >= _strings(to_residues([self._n**2], self.width)))):
+            raise CryptoError("a ciphertext is out of range: it is not below n²")
 
-        for product in spread(part, chunks(len(c), threads), threads):
-            if gmpy2.gcd(product, self._n) != 1:  # one gcd for all of them
+        def part(rows: slice) -> Residues:
+            return self.ring.store(product(self.ring, self.ring.load(c.data[rows])))
+
+        for [of_some] in map(to_integers, spread(part, chunks(len(c), threads), threads)):
+            if gmpy2.gcd(of_some, self._n) != 1:  # one gcd for all of them
                 raise CryptoError("a ciphertext is not coprime to n")
         return CipherVector(c.data, c.scale, self)
 
@@ -331,3 +331,7 @@ def _same_length(a: int, b: int) -> None:
 
 def _listed(values: Integers) -> list[int]:
     return values.tolist() if isinstance(values, np.ndarray) else [int(value) for value in values]
+
+
+def _strings(data: Residues) -> npt.NDArray[np.bytes_]:
+    return np.ascontiguousarray(data).view(f"S{data.shape[1]}").ravel()

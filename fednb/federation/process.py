@@ -111,6 +111,9 @@ def run_member(
     preload: Sequence[str] = (),
 ) -> None:
     """Be a party or the coordinator until told to stop. Raises ConfigError, LinkError."""
+    import threadpoolctl
+
+    from fednb.crypto import backend
     from fednb.federation.agent import start_coordinator, start_party
     from fednb.wire.dealer import DealerEndpoint
     from fednb.wire.pipe import PipeServer
@@ -134,7 +137,9 @@ def run_member(
             f"{federation.path}: {home.name} is open, which is for simulation and teaching on one machine, and its "
             f"hub is at {home.hub_address}."
         )
-    threads = os.cpu_count() or 1
+    # numpy's own threads wait by spinning, on the cores that encrypted arithmetic has threads for
+    threadpoolctl.threadpool_limits(1, user_api="blas")
+    threads = backend.cores()
     sockets = run_folder or short_folder()
     try:
         endpoint = DealerEndpoint(home)

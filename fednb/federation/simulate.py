@@ -6,10 +6,10 @@ thing, down to the encoded messages, so that what works here works between organ
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from fednb.crypto import backend
 from fednb.errors import DataError, Refused
 from fednb.federation.card import CARD, PartyCard
 from fednb.federation.client import Federation
@@ -111,7 +111,7 @@ def simulate(
 
     kinds = dict.fromkeys(tables, "party") | {COORDINATOR: "coordinator", ANALYST: "analyst"}
     network = Network(kinds)
-    threads = os.cpu_count() or 1
+    threads = backend.cores()
     coordinator = network.endpoint(COORDINATOR)
     service = CoordinatorService(
         coordinator,

@@ -62,7 +62,7 @@ from fednb.protocols.features import Standardised, check_features, check_trainin
 from fednb.protocols.keys import Key, accept_key
 from fednb.protocols.layout import GUARD, Layout, largest
 from fednb.protocols.mixing import Mixing
-from fednb.protocols.rows import Floats, Matrix
+from fednb.protocols.rows import PARTS, Floats, Matrix
 from fednb.protocols.steps import Schedule, Stage, scores
 from fednb.wire.disclosure import Disclosure
 from fednb.wire.link import Link
@@ -441,7 +441,7 @@ def _active_gradient(me: _Party, target: Target) -> Floats:
     terms, others = layout.terms, len(passives) - 1
     of = me.family.factors(me.stage, scores(X, me.solver.at()) + target.offset[batch], others)
 
-    @functools.lru_cache(maxsize=1)
+    @functools.lru_cache(maxsize=PARTS)  # asked for several times; of a larger table they would fill memory
     def expanded(start: int, stop: int) -> Factors:
         return of(slice(start, stop))
 

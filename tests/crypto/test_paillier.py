@@ -221,6 +221,23 @@ def test_a_peers_vector_is_refused_when_it_is_not_what_was_expected(short: Priva
     public.accept(from_integers([n * n - 1, 1], public))
 
 
+def test_every_byte_counts_for_whether_a_ciphertext_is_in_range(short: PrivateKey) -> None:
+    public, most = short.public, short.public.n**2 - 1
+    raw = np.frombuffer(most.to_bytes(public.width, "big"), dtype=np.uint8)
+    for place, byte in enumerate(raw.tolist()):
+        above, below = raw.copy(), raw.copy()
+        above[place:], below[place + 1 :] = 0, 255  # what follows must not count, a byte of zero must not end it
+        above[place], below[place] = min(byte + 1, 255), max(byte - 1, 0)
+        for changed in (above, below):
+            number = int.from_bytes(changed.tobytes(), "big")
+            vector = received(Fresh(np.stack([raw, changed]), 0, public))
+            if number > most:
+                with pytest.raises(CryptoError, match="out of range"):
+                    public.accept(vector)
+            elif math.gcd(number, public.n) == 1:
+                public.accept(vector)
+
+
 def test_ciphertexts_of_another_key_are_refused_everywhere(short: PrivateKey) -> None:
     other = generate(512, insecure_short_key=True)
     mine, theirs = short.public.encrypt([1]), other.public.encrypt([1])
