@@ -23,11 +23,11 @@ from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector
 from fednb.crypto.products import (
     Bits,
-    Stored,
+    Values,
     cell_cost,
     cell_products,
-    loaded,
     product,
+    stored,
     subset_cost,
     subset_products,
     subset_products_alike,
@@ -35,7 +35,7 @@ from fednb.crypto.products import (
 from fednb.errors import CryptoError
 
 MAX_DISTINCT = 1024
-_SAMPLE = 1024  # rows
+_SAMPLE = 2 * MAX_DISTINCT  # rows
 
 Integers = npt.NDArray[np.signedinteger[Any]]
 
@@ -119,7 +119,7 @@ def inner_products(
     k = packing.slots
     chosen = plan(columns, packing).columns
     ring = c.key.ring
-    values = Stored(ring, c.data) if ring.lanes > 1 else ring.load(c.data)
+    values = stored(ring, c.data)
     slots = [partial(_slots, columns[:, j], about, packing) for j, about in enumerate(chosen)]
     as_bits = [j for j, about in enumerate(chosen) if about.bits and about.distinct is None]
     as_cells = [j for j, about in enumerate(chosen) if about.bits and about.distinct is not None]
@@ -138,8 +138,7 @@ def inner_products(
         pool, total = subset_products(ring, values, bits, threads)
     if as_cells:
         dictionaries = [(chosen[j], slots[j]()) for j in as_cells]
-        every = loaded(ring, values, slice(0, len(c)), threads)
-        selected, total = _dictionary_products(ring, every, dictionaries, threads)
+        selected, total = _dictionary_products(ring, values, dictionaries, threads)
         pool = ring.join([pool, *selected])
     if not len(pool):
         total = product(ring, values[:])
@@ -195,7 +194,7 @@ def _bits(slots: npt.NDArray[np.integer[Any]], bits: int) -> Bits:
 
 
 def _dictionary_products(
-    ring: Ring, values: Vector, columns: list[tuple[Column, npt.NDArray[np.unsignedinteger[Any]]]], threads: int
+    ring: Ring, values: Values, columns: list[tuple[Column, npt.NDArray[np.unsignedinteger[Any]]]], threads: int
 ) -> tuple[list[Vector], Vector]:
     """For each column and its slots [k, m]: the products that `_bits` selects, from one for each distinct value."""
     described = [(about.distinct, about.bits, slots) for about, slots in columns if about.distinct is not None]

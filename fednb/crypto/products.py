@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,8 @@ AT_ONCE = 2048  # values in the form that they are computed in; a multiple of 8
 LEAST_ROOM = 8192  # residues of tables that are small whatever stands beside them
 LOADING = 2  # multiplications that loading a value takes, nearly
 
+What = TypeVar("What")
+Result = TypeVar("Result")
 Bits = npt.NDArray[np.uint8]  # [T, ceil(m/8)], as numpy.packbits makes them along rows
 
 
@@ -55,8 +58,15 @@ class Stored:
 Values = Vector | Stored
 
 
-def loaded(ring: Ring, values: Values, rows: slice, threads: int) -> Vector:
+def stored(ring: Ring, residues: Residues) -> Values:
+    """As a ring needs them: gmpy2's integers, no larger than their bytes, are loaded once."""
+    return Stored(ring, residues) if ring.lanes > 1 else ring.load(residues)
+
+
+def _loaded(ring: Ring, values: Values, rows: slice, threads: int) -> Vector:
     """Some of the values, by all threads."""
+    if not isinstance(values, Stored):
+        return values[rows]
     shares = slices(rows.stop - rows.start, threads)
     return ring.join(spread(lambda s: values[rows.start + s.start : rows.start + s.stop], shares, threads))
 
@@ -132,52 +142,92 @@ def _powers(n: int, count: int) -> int:
 def _by_windows(
     ring: Ring, values: Values, bits: Bits, count: int, threads: int, at_once: int = 1
 ) -> tuple[Vector, Vector]:
-    m = len(values)
     windows = slices(len(bits), count)
-    by_thread = [windows[some] for some in slices(len(windows), threads)]
-    rounds = range(0, len(by_thread[-1]), ring.lanes)  # of as many windows as there are lanes, for each thread
-    found: dict[int, Vector] = {}  # by the first subset of each window
 
-    def add(rows: slice, part: Vector, work: tuple[list[slice], Buckets]) -> None:
-        some, buckets = work
-        buckets.add(part, _cells(bits, some, rows))
+    def folded(some: list[slice], tables: list[Vector]) -> tuple[dict[int, Vector], Vector]:
+        products, total = _fold(ring, tables)
+        return {w.start: own[: w.stop - w.start] for w, own in zip(some, products, strict=True)}, total
 
-    def fold(work: tuple[list[slice], Buckets]) -> Vector:
-        some, buckets = work
-        products, total = _fold(ring, buckets.tables())
-        for window, own in zip(some, products, strict=True):
-            found[window.start] = own[: window.stop - window.start]
-        return total
+    def size(some: list[slice]) -> int:
+        return int(1 << max(window.stop - window.start for window in some))
 
-    def together(batch: Sequence[int]) -> Vector:
-        groups = [some for first in batch for own in by_thread if (some := own[first : first + ring.lanes])]
-        work = [(some, ring.buckets(len(some), 1 << max(w.stop - w.start for w in some), m)) for some in groups]
-        for start in range(0, m, AT_ONCE):
-            rows = slice(start, min(start + AT_ONCE, m))
-            spread(partial(add, rows, loaded(ring, values, rows, threads)), work, threads)
-        return spread(fold, work, threads)[0]
+    made = _by_tables(ring, values, windows, size, partial(_cells, bits), folded, threads, at_once)
+    found = {first: products for some, _ in made for first, products in some.items()}
+    return ring.join([found[window.start] for window in windows]), made[0][1]
 
-    total = [together(rounds[i : i + at_once]) for i in range(0, len(rounds), at_once)][0]
-    return ring.join([found[window.start] for window in windows]), total
+
+def _by_tables(
+    ring: Ring,
+    values: Values,
+    whats: Sequence[What],
+    size: Callable[[list[What]], int],
+    cells: Callable[[list[What], slice], Indices],
+    finish: Callable[[list[What], list[Vector]], Result],
+    threads: int,
+    at_once: int,
+) -> list[Result]:
+    """What `finish` makes of a table for each of `whats`: the product of the values in each of its cells.
+
+    As many tables as there are lanes are filled together, of up to `size` cells; `cells` says which cells some rows are
+    in, [rows, tables]. Values are loaded a part at a time, and again after every `at_once` rounds of such tables, which
+    are gone by then. Where there are fewer tables than threads, each thread takes a share of the rows instead.
+    """
+    m, shares = len(values), threads if len(whats) < threads else 1
+    by_thread = [list(whats[own]) for own in slices(len(whats), threads if shares == 1 else 1)]
+    rounds = range(0, len(by_thread[-1]), ring.lanes)
+
+    def add(rows: slice, part: Vector, work: tuple[list[What], int, Buckets]) -> None:
+        some, share, buckets = work
+        eighths = -(-len(part) // 8)  # whole bytes of bits
+        start, stop = (eighths * at // shares * 8 for at in (share, share + 1))
+        own = part[start:stop]
+        buckets.add(own, cells(some, slice(rows.start + start, rows.start + start + len(own))))
+
+    def finished(group: tuple[list[What], list[Buckets]]) -> Result:
+        some, buckets = group
+        tables, *others = [each.tables() for each in buckets]
+        for other in others:
+            tables = [ring.multiply_onto(mine, theirs) for mine, theirs in zip(tables, other, strict=True)]
+        return finish(some, tables)
+
+    def together(firsts: Sequence[int]) -> list[Result]:
+        some = [own[first : first + ring.lanes] for first in firsts for own in by_thread if first < len(own)]
+        groups = [(each, [ring.buckets(len(each), size(each), m // shares) for _ in range(shares)]) for each in some]
+        work = [(each, share, own) for each, buckets in groups for share, own in enumerate(buckets)]
+        step = AT_ONCE if isinstance(values, Stored) else m
+        for start in range(0, m, step):
+            rows = slice(start, min(start + step, m))
+            spread(partial(add, rows, _loaded(ring, values, rows, threads)), work, threads)
+        return spread(finished, groups, threads)
+
+    return [made for i in range(0, len(rounds), at_once) for made in together(rounds[i : i + at_once])]
 
 
 @functools.lru_cache(maxsize=1024)
 def _arranged(m: int, subsets: int, lanes: int, threads: int) -> tuple[int, int]:
-    """How many windows, and how many rounds of them are filled at once, so that tables stay small beside the values."""
-    loading = LOADING if lanes > 1 else 0  # gmpy2's integers, no larger than their bytes, are all there
-    room = max(m * 4 // 5 - 4 * AT_ONCE, LEAST_ROOM)  # a ciphertext takes 4/5 of a residue
+    """How many windows, and how many rounds of their tables are filled at once."""
 
-    def cost(count: int) -> tuple[float, int, int]:
-        each, size = -(-count // threads), 1 << -(-subsets // count)
-        full, rest = divmod(each, lanes)
-        tables = threads * lanes * size  # of a round
-        at_once = max(1, room // tables)
-        rounds = full + (rest > 0)
-        filling = lanes * full + (lanes / (lanes // rest) if rest else 0)
-        work = threads * (m * filling + 2 * lanes * size * rounds) + loading * m * -(-rounds // at_once)
-        return (work if tables <= room or size <= STEM else math.inf), count, at_once
+    def cost(count: int) -> tuple[float, float, int, int]:
+        return *_tables_cost(m, count, 1 << -(-subsets // count), lanes, threads), count
 
-    return min(cost(count) for count in _counts(subsets, MAX_WINDOW))[1:]
+    *_, at_once, count = min(cost(count) for count in _counts(subsets, MAX_WINDOW))
+    return count, at_once
+
+
+def _tables_cost(m: int, count: int, size: int, lanes: int, threads: int) -> tuple[float, float, int]:
+    """Of `_by_tables` with so many of so many cells: how much too large they are, multiplications, rounds at once.
+
+    Tables stay small beside the values.
+    """
+    loading = LOADING if lanes > 1 else 0  # gmpy2's integers are all there
+    room = max(m * 4 // 5 - 3 * AT_ONCE, LEAST_ROOM)  # a ciphertext takes 4/5 of a residue
+    full, rest = divmod(-(-count // threads), lanes)
+    rounds = full + (rest > 0)
+    tables = threads * lanes * size  # of a round
+    at_once = max(1, room // tables)
+    filling = lanes * full + (lanes / (lanes // rest) if rest else 0)
+    work = threads * (m * filling + 2 * lanes * size * rounds) + loading * m * -(-rounds // at_once)
+    return max(0, tables - room) if size > STEM else 0, work, at_once
 
 
 def _cells(bits: Bits, windows: Sequence[slice], rows: slice) -> Indices:
@@ -276,68 +326,71 @@ def cell_cost(m: int, sizes: Sequence[int]) -> int:
     return sum(m + math.prod(sizes[g] for g in group) for group in _groups(m, sizes))
 
 
-def cell_products(ring: Ring, values: Vector, cells: Indices, sizes: Sequence[int], threads: int = 1) -> list[Vector]:
+def cell_products(ring: Ring, values: Values, cells: Indices, sizes: Sequence[int], threads: int = 1) -> list[Vector]:
     """For each column g of `cells`, [m, G] in [0, sizes[g]): the product of the values in each cell; [sizes[g]]."""
-    m, groups = len(values), _groups(len(values), sizes)
-    lanes = min(ring.lanes, max(1, -(-len(groups) // threads)))
-    together = [groups[i : i + lanes] for i in range(0, len(groups), lanes)]
+    groups, at_once = _grouped(len(values), tuple(sizes), ring.lanes, threads)
 
-    def tables(some: list[list[int]], rows: slice) -> list[Vector]:
-        n = rows.stop - rows.start
-        joint = np.zeros((n, len(some)), dtype=np.int32)
+    def size(some: list[tuple[int, ...]]) -> int:
+        return max(_joint(sizes, group) for group in some)
+
+    def joint(some: list[tuple[int, ...]], rows: slice) -> Indices:
+        found = np.zeros((rows.stop - rows.start, len(some)), dtype=np.int32)
         for column, group in enumerate(some):
             for g in group:
-                joint[:, column] = joint[:, column] * sizes[g] + cells[rows, g]
-        found = ring.buckets(len(some), max(math.prod(sizes[g] for g in group) for group in some), n)
-        found.add(values[rows], joint)
-        return [table[: math.prod(sizes[g] for g in group)] for group, table in zip(some, found.tables(), strict=True)]
+                found[:, column] = found[:, column] * sizes[g] + cells[rows, g]
+        return found
 
-    def margins(some: list[list[int]], found: list[Vector], threads: int = 1) -> dict[int, Vector]:
-        return _margins(ring, {tuple(group): table for group, table in zip(some, found, strict=True)}, sizes, threads)
+    def margins(some: list[tuple[int, ...]], tables: list[Vector]) -> dict[int, Vector]:
+        cut = {group: table[: _joint(sizes, group)] for group, table in zip(some, tables, strict=True)}
+        return _margins(ring, cut, sizes)
 
-    # tables are large and margins small: none is kept for longer than its margins take
-    shared = len(together) - len(together) % threads
-    made = spread(lambda some: margins(some, tables(some, slice(0, m))), together[:shared], threads)
-    for some in together[shared:]:  # what is left over when every thread has had its share is split by rows
-        shares = spread(partial(tables, some), slices(m, threads), threads)
-        made.append(
-            margins(some, [functools.reduce(ring.multiply, parts) for parts in zip(*shares, strict=True)], threads)
-        )
+    made = _by_tables(ring, values, groups, size, joint, margins, threads, at_once)
     by_partition = {g: product for some in made for g, product in some.items()}
     return [by_partition[g] for g in range(len(sizes))]
 
 
-def _groups(m: int, sizes: Sequence[int]) -> list[list[int]]:
-    """Which partitions share a table: joined while that makes each of them cheaper."""
+def _joint(sizes: Sequence[int], group: Sequence[int]) -> int:
+    return math.prod(sizes[g] for g in group)
+
+
+@functools.lru_cache(maxsize=1024)
+def _grouped(m: int, sizes: tuple[int, ...], lanes: int, threads: int) -> tuple[list[tuple[int, ...]], int]:
+    """Which partitions share a table, and how many rounds of tables are filled at once."""
+
+    def cost(most: int) -> tuple[float, float, int, list[tuple[int, ...]]]:
+        groups = _groups(m, sizes, most)
+        return *_tables_cost(m, len(groups), max(_joint(sizes, group) for group in groups), lanes, threads), groups
+
+    *_, at_once, groups = min((cost(MAX_CELLS >> i) for i in range(MAX_CELLS.bit_length())), key=lambda c: c[:2])
+    return groups, at_once
+
+
+def _groups(m: int, sizes: Sequence[int], most: int = MAX_CELLS) -> list[tuple[int, ...]]:
+    """Which partitions share a table of at most `most` cells: joined while that makes each of them cheaper."""
     groups: list[list[int]] = []
     joint = 0
     for g in sorted(range(len(sizes)), key=lambda g: sizes[g]):
         group = groups[-1] if groups else []
         wider = joint * sizes[g]
-        if group and wider <= MAX_CELLS and (m + wider) / (len(group) + 1) < (m + joint) / len(group):
+        if group and wider <= most and (m + wider) / (len(group) + 1) < (m + joint) / len(group):
             group.append(g)
             joint = wider
         else:
             groups.append([g])
             joint = sizes[g]
-    return groups
+    return [tuple(group) for group in groups]
 
 
-def _margins(
-    ring: Ring, tables: dict[tuple[int, ...], Vector], sizes: Sequence[int], threads: int
-) -> dict[int, Vector]:
+def _margins(ring: Ring, tables: dict[tuple[int, ...], Vector], sizes: Sequence[int]) -> dict[int, Vector]:
     """From each group's products by joint cell: each partition's products by its own cells."""
     done = {group[0]: table for group, table in tables.items() if len(group) == 1}
     alike: dict[tuple[int, int], list[tuple[int, ...]]] = {}
     for group in tables:
         if len(group) > 1:
             half = len(group) // 2
-            shape = math.prod(sizes[g] for g in group[:half]), math.prod(sizes[g] for g in group[half:])
-            alike.setdefault(shape, []).append(group)
+            alike.setdefault((_joint(sizes, group[:half]), _joint(sizes, group[half:])), []).append(group)
     halves: dict[tuple[int, ...], Vector] = {}
-
-    def part(job: tuple[tuple[int, int], list[tuple[int, ...]]]) -> None:
-        (rows, columns), groups = job
+    for (rows, columns), groups in alike.items():
         pool = ring.join([tables[group] for group in groups])
         places = np.arange(len(pool)).reshape(len(groups), rows, columns)
         left, right = ring.ones(len(groups) * rows), ring.ones(len(groups) * columns)
@@ -349,7 +402,4 @@ def _margins(
             half = len(group) // 2
             halves[group[:half]] = left[i * rows : (i + 1) * rows]
             halves[group[half:]] = right[i * columns : (i + 1) * columns]
-
-    jobs = [(shape, groups[s]) for shape, groups in alike.items() for s in slices(len(groups), threads)]
-    spread(part, jobs, threads)
-    return done | (_margins(ring, halves, sizes, threads) if halves else {})
+    return done | (_margins(ring, halves, sizes) if halves else {})

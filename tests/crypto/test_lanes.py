@@ -183,10 +183,14 @@ def test_products_do_not_depend_on_how_windows_and_cells_fill_the_lanes(
 
 @compiled
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_product_takes_no_more_memory_than_its_ciphertexts(threads: int, full: PrivateKey) -> None:
+@pytest.mark.parametrize("values", ["many", "few"])
+def test_a_product_takes_no_more_memory_than_its_ciphertexts(threads: int, values: str, full: PrivateKey) -> None:
     rows, packing = 20_000, Packing(1, 45, 16, 16, 20_000)
     c = full.public.encrypt(range(64))[np.arange(rows) % 64]
-    columns = np.random.default_rng(0).integers(-32_000, 32_000, (rows, 6))
+    rng = np.random.default_rng(0)
+    columns = rng.integers(-32_000, 32_000, (rows, 6))
+    if values == "few":
+        columns = columns[:8, 0][rng.integers(0, 8, columns.shape)]
     tracemalloc.start()
     try:
         inner_products(c, columns, packing, threads=threads)
