@@ -20,8 +20,11 @@ import pandas as pd
 
 import fednb
 from fednb.federation import launch
+from fednb.federation.cells import CellClient
 from fednb.federation.client import Federation
 from fednb.models import VerticalLogisticRegression
+from fednb.wire.dealer import DealerEndpoint
+from fednb.wire.keys import MemberHome
 
 FILE = """
 [federation]
@@ -68,6 +71,10 @@ def federated(bank: pd.DataFrame, agency: pd.DataFrame) -> Iterator[Federation]:
         agency.to_parquet(Path(folder, "invoices.parquet"))
         Path(folder, "federation.toml").write_text(FILE)
         running = stack.enter_context(launch.up(Path(folder, "federation.toml")))
+        with DealerEndpoint(MemberHome.load(running.home)) as endpoint:
+            cells = CellClient(endpoint)
+            list(cells.execute(["bank", "agency", "coordinator"], "1"))  # kernels start in the background, and have now
+            cells.close()
         yield stack.enter_context(fednb.connect(running))
 
 
