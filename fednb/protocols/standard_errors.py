@@ -8,6 +8,7 @@ holds the key: it sees numbers in bases that are none of its own, and gives each
       | <───────────────────────────────┼──────────────────── Key n ────────────── |
       |── Shape ────────────────────────┼── Shape ───────────────────────────────> |   counted against the quota
       | <───────────────────────────────┼ <────────────────── Ready ────────────── |
+      | <─ Widths ───── Widths ───────> |                                          |   is that what each party said?
       | <─ Partial: scores, as in `vertical_score` |                               |   so the active party has W
       |── Dispersion ─────────────────> |                                          |
       | <─ Features [[U_p]] ─────────── |                                          |   U = X·T, T secret; row by row
@@ -97,6 +98,14 @@ class Shape(Message):
 
 class Ready(Message):
     """Everybody's shapes fit together."""
+
+    discloses = Disclosure("numbers of coefficients")
+
+    features: dict[str, int]  # by party
+
+
+class Widths(Message):
+    """A passive party's own to the active one, and everybody's back."""
 
     discloses = Disclosure("numbers of coefficients")
 
@@ -201,9 +210,27 @@ class _Party:
         self.key: PublicKey = accept_key(self.link.recv(self.coordinator, Key).n, self.params, self.coordinator)
         self.link.send(self.coordinator, Shape(rows=self.rows, features=self.width))
         self.widths = self.link.recv(self.coordinator, Ready).features
-        fits = set(self.widths) == {self.active, *self.passives} and min(self.widths.values()) >= 1
-        if not fits or self.widths[self.link.me] != self.width:  # what is decrypted is counted by them
+        # what is decrypted is counted by them, so parties do not take the key holder's word
+        if set(self.widths) != {self.active, *self.passives}:
             raise UnexpectedMessage(f"{self.coordinator} sent numbers of features that do not fit")
+        self._compare({self.link.me: self.width})
+        if self.link.me == self.active:
+            for passive in self.passives:
+                self._compare({passive: self.link.recv(passive, Widths).features.get(passive, 0)})
+            for passive in self.passives:
+                self.link.send(passive, Widths(features=self.widths))
+        else:
+            self.link.send(self.active, Widths(features={self.link.me: self.width}))
+            said = self.link.recv(self.active, Widths).features
+            self._compare({party: said.get(party, 0) for party in self.widths})
+
+    def _compare(self, said: dict[str, int]) -> None:
+        for party, width in said.items():
+            if self.widths[party] != width or width < 1:
+                raise UnexpectedMessage(
+                    f"{self.coordinator} sent numbers of features that do not fit: {self.widths[party]} for {party}, "
+                    f"where {width} were said to {self.link.me}"
+                )
 
     def layout(self, party: str) -> SideBySide:
         """How that party's features stand side by side."""
@@ -502,8 +529,8 @@ PROTOCOL = Protocol(
         ("active", "coordinator"): (Shape, OwnBlock, Pull, Sums),
         ("passive", "coordinator"): (Shape, Pull, Sums),
         ("passive", "passive"): (Seed,),
-        ("passive", "active"): (Partial, Features),
-        ("active", "passive"): (Dispersion, Weighted),
+        ("passive", "active"): (Widths, Partial, Features),
+        ("active", "passive"): (Widths, Dispersion, Weighted),
     },
     learns={
         "active": "each row's score; the covariance of its own coefficients",

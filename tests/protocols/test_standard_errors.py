@@ -191,10 +191,10 @@ def test_messages_go_where_the_picture_says(training_on: Make, monkeypatch: pyte
     parts, y = made("linear", (2, 2, 2))
     t = asked(training_on, "linear", parts, y, fitted(training_on, "linear", parts, y, max_iter=4))
     t.fit()
-    assert t.tape.kinds("bank", "agency") == ["Dispersion", *["Weighted"] * 2]
-    assert t.tape.kinds("bank", "telco") == ["Dispersion", *["Weighted"] * 4]
+    assert t.tape.kinds("bank", "agency") == ["Widths", "Dispersion", *["Weighted"] * 2]
+    assert t.tape.kinds("bank", "telco") == ["Widths", "Dispersion", *["Weighted"] * 4]
     for passive in ("agency", "telco"):
-        assert t.tape.kinds(passive, "bank") == ["Partial", *["Features"] * 2]
+        assert t.tape.kinds(passive, "bank") == ["Widths", "Partial", *["Features"] * 2]
         assert t.tape.kinds("coordinator", passive) == ["Key", "Ready", "Inverse"]
     assert t.tape.kinds("agency", "telco") == ["Seed"]
     assert t.tape.kinds("bank", "coordinator") == ["Shape", "OwnBlock", "Sums", "Sums", "Pull"]
@@ -289,15 +289,21 @@ def test_what_does_not_fit_is_blamed_on_its_sender(training_on: Make, who: str, 
         t.fit()
 
 
-def test_a_coordinator_that_shrinks_what_others_have_is_refused(training_on: Make) -> None:
-    """By these numbers a party counts what is decrypted; it knows its own by itself."""
+@pytest.mark.parametrize(
+    ("to", "whose", "width"), [("agency", "bank", -9), ("agency", "bank", 1), ("bank", "agency", 1)]
+)
+def test_a_coordinator_that_shrinks_what_others_have_is_refused(
+    training_on: Make, to: str, whose: str, width: int
+) -> None:
+    """By these numbers a party counts what is decrypted; the others tell it theirs."""
     parts, y = made("linear", (2, 3), n=90)
     t = asked(training_on, "linear", parts, y, fitted(training_on, "linear", parts, y, max_iter=4))
 
-    def alter(to: str, message: Any) -> Any:
-        lies = to == "agency" and isinstance(message, se.Ready)
-        return se.Ready(message.features | {"bank": -9}) if lies else message
+    def alter(receiver: str, message: Any) -> Any:
+        lies = receiver == to and isinstance(message, se.Ready)
+        return se.Ready(message.features | {whose: width}) if lies else message
 
     t.alter = {"coordinator": alter}
-    with pytest.raises(UnexpectedMessage, match="coordinator sent numbers of features that do not fit"):
+    with pytest.raises(UnexpectedMessage, match=f"coordinator sent .* do not fit: {width} for {whose}, where 3"):
         t.fit()
+    assert not [m for _, _, m in t.tape.messages if isinstance(m, se.Sums)]
