@@ -257,7 +257,8 @@ class _Parser(argparse.ArgumentParser):
 
 @cache  # building one costs more than sending the cell
 def _parser(magic: str) -> argparse.ArgumentParser:
-    parser = _Parser(prog=magic, add_help=False, allow_abbrev=False)
+    # argparse would make a usage for every line it parses, and none is ever shown
+    parser = _Parser(prog=magic, usage=f"{magic}?", add_help=False, allow_abbrev=False)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--noblock", action="store_true")
     parser.add_argument("--timeout", type=_seconds, metavar="SECONDS")
