@@ -6,8 +6,8 @@ setup(
     ext_modules=[
         Extension(
             "fednb.crypto._lanes",
-            sources=["native/module.c", "native/squares.c", "native/curve25519.c"],
-            depends=["native/lanes.h"],
+            sources=[f"native/{name}.c" for name in ("module", "squares_ifma", "squares_avx2", "curve25519")],
+            depends=["native/lanes.h", "native/squares.h"],
             extra_compile_args=["-O3"],
             optional=True,
         )

@@ -73,8 +73,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
 
     kernels = [os.environ["FEDNB_KERNEL"]] if "FEDNB_KERNEL" in os.environ else ["gmpy2"]
-    if "FEDNB_KERNEL" not in os.environ and lanes.available():
-        kernels.append("ifma")
+    if "FEDNB_KERNEL" not in os.environ:
+        kernels += reversed(lanes.available())
     generated = generate(options.bits)
     keys = {}
     for kernel in kernels:

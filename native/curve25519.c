@@ -12,9 +12,8 @@
 
 #include <immintrin.h>
 
-#define LANES __attribute__((target("avx512f,avx512ifma")))
-#define INLINE static inline __attribute__((always_inline)) LANES
-#define LIMB_MASK ((1ULL << 51) - 1)
+#define TARGET "avx512f,avx512ifma"
+#define LIMB_BITS 51
 
 typedef __m512i v;
 typedef struct {

@@ -1,7 +1,7 @@
-/* Eight numbers side by side: limbs of 52 (or 51) bits in the lanes of AVX-512 registers, multiplied by IFMA.
+/* Numbers side by side in the lanes of vector registers: of AVX-512, multiplied by IFMA, or of AVX2.
 
-   Only functions marked LANES or INLINE use these instructions, so the rest compiles for, and runs on, any x86-64;
-   `lanes_available` says at run time whether they may be called. */
+   Only functions marked LANES or INLINE use these instructions, those that a file's TARGET names, so the rest compiles
+   for, and runs on, any x86-64; `lanes_available` says at run time which may be called. */
 
 #ifndef FEDNB_LANES_H
 #define FEDNB_LANES_H
@@ -15,36 +15,50 @@
 #define HAVE_LANES 0
 #endif
 
-int lanes_available(void);
+#define LANES __attribute__((target(TARGET)))
+#define INLINE static inline __attribute__((always_inline)) LANES
 
-/* squares.c: residues modulo N², in Montgomery form. A residue is 2·limbs words; a context describes the modulus. */
+/* Kinds of instructions; the numbers are part of a context. */
+enum { IFMA, AVX2, KINDS };
+
+int lanes_available(int kind);
+
+/* squares.h: residues modulo N², in Montgomery form. A residue is 2·limbs words; a context describes the modulus. */
 
 #define MAX_LIMBS 160 /* keys of up to 8192 bits */
-#define CONTEXT_WORDS(limbs) (2 + 8 * (size_t)(limbs))
+#define CONTEXT_WORDS(limbs) (3 + 8 * (size_t)(limbs))
+#define TABLES 8 /* that are filled together */
+
+/* of the limbs in registers */
+#define LIMB_MASK ((1ULL << LIMB_BITS) - 1)
+#define MOST (PER * MAX_LIMBS)
 
 typedef struct {
-    size_t limbs; /* a multiple of four, with room for eight bits above N */
+    size_t limbs; /* of 52 bits; a multiple of four, with room for eight bits above N */
     const uint64_t *words;
 } context;
 
-void squares_load(context c, const uint8_t *bytes, size_t width, uint64_t *out, size_t count);
-void squares_store(context c, const uint64_t *in, uint8_t *bytes, size_t width, size_t count);
-/* out[i] = a[i]·b[index[i]], or a[i]·b[i] without an index; out may be a */
-void squares_multiply(context c, const uint64_t *a, const uint64_t *b, const int64_t *index, uint64_t *out,
-                      size_t count);
-/* out[i] = the product of those values whose bit is set in i, the last value's bit being the lowest; 2**count of them */
-void squares_combine(context c, const uint64_t *values, size_t count, uint64_t *out);
-void squares_square(context c, const uint64_t *a, size_t times, uint64_t *out, size_t count);
-/* tables[lane][cells[step][lane]] *= values[starts[lane] + step]; a cell of -1 leaves its lane's table alone */
-void squares_buckets(context c, const uint64_t *values, const int64_t *starts, const int32_t *cells, size_t steps,
-                     uint64_t *tables, size_t size);
-/* Digits, highest first. `memory` holds squares_power_memory bytes, aligned to 64. */
-size_t squares_power_memory(context c, unsigned window);
-void squares_power(context c, const uint64_t *a, const uint8_t *digits, size_t places, unsigned window,
-                   uint64_t *out, size_t count, void *memory);
-/* One exponent for all, in a time and with an order of memory accesses that do not depend on it. */
-void squares_power_secret(context c, const uint64_t *a, const uint8_t *digits, size_t places, unsigned window,
-                          uint64_t *out, size_t count, void *memory);
+typedef struct {
+    void (*load)(context c, const uint8_t *bytes, size_t width, uint64_t *out, size_t count);
+    void (*store)(context c, const uint64_t *in, uint8_t *bytes, size_t width, size_t count);
+    /* out[i] = a[i]·b[index[i]], or a[i]·b[i] without an index; out may be a */
+    void (*multiply)(context c, const uint64_t *a, const uint64_t *b, const int64_t *index, uint64_t *out, size_t count);
+    /* out[i] = the product of those values whose bit is set in i, the last value's being the lowest; 2**count of them */
+    void (*combine)(context c, const uint64_t *values, size_t count, uint64_t *out);
+    void (*square)(context c, const uint64_t *a, size_t times, uint64_t *out, size_t count);
+    /* tables[t][cells[step][t]] *= values[starts[t] + step]; a cell of -1 leaves its table alone */
+    void (*buckets)(context c, const uint64_t *values, const int64_t *starts, const int32_t *cells, size_t steps,
+                    uint64_t *tables, size_t size);
+    /* Digits, highest first. `memory` holds power_memory bytes, aligned to 64. */
+    size_t (*power_memory)(context c, unsigned window);
+    void (*power)(context c, const uint64_t *a, const uint8_t *digits, size_t places, unsigned window, uint64_t *out,
+                  size_t count, void *memory);
+    /* One exponent for all, in a time and with an order of memory accesses that do not depend on it. */
+    void (*power_secret)(context c, const uint64_t *a, const uint8_t *digits, size_t places, unsigned window,
+                         uint64_t *out, size_t count, void *memory);
+} squares;
+
+extern const squares squares_ifma, squares_avx2;
 
 /* curve25519.c: points are u-coordinates of 32 little-endian bytes */
 

@@ -1,4 +1,4 @@
-/* fednb.crypto._lanes: squares.c and curve25519.c over buffers. It checks every length and index, then leaves the GIL. */
+/* fednb.crypto._lanes: squares.h and curve25519.c over buffers. It checks every length and index, then leaves the GIL. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -13,15 +13,50 @@ static int refuse(const char *what)
     return 0;
 }
 
-static int open_buffer(const Py_buffer *buffer, context *c)
+static const char *const names[KINDS] = {"ifma", "avx2"};
+
+#if HAVE_LANES
+
+static const squares *const kinds[KINDS] = {&squares_ifma, &squares_avx2};
+
+int lanes_available(int kind)
+{
+    __builtin_cpu_init();
+    return kind == IFMA ? __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512ifma")
+                        : kind == AVX2 && __builtin_cpu_supports("avx2");
+}
+
+#else
+
+int lanes_available(int kind) { return (void)kind, 0; }
+
+#endif
+
+static PyObject *available(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+    PyObject *found = PyList_New(0);
+    for (int kind = 0; found && kind < KINDS; kind++) {
+        PyObject *name = lanes_available(kind) ? PyUnicode_FromString(names[kind]) : NULL;
+        if (name && PyList_Append(found, name)) Py_CLEAR(found);
+        Py_XDECREF(name);
+    }
+    return found;
+}
+
+#if HAVE_LANES
+
+static int open_buffer(const Py_buffer *buffer, context *c, const squares **with)
 {
     const uint64_t *words = buffer->buf;
-    if (!lanes_available()) {
-        PyErr_SetString(PyExc_RuntimeError, "this processor has no AVX-512 IFMA");
+    if (buffer->len < 3 * (Py_ssize_t)sizeof(uint64_t) || (uintptr_t)words % sizeof(uint64_t)) return refuse("no context");
+    if (words[0] >= KINDS) return refuse("no context");
+    if (!lanes_available((int)words[0])) {
+        PyErr_Format(PyExc_RuntimeError, "this processor has no %s", words[0] == IFMA ? "AVX-512 IFMA" : "AVX2");
         return 0;
     }
-    if (buffer->len < (Py_ssize_t)sizeof(uint64_t) || (uintptr_t)words % sizeof(uint64_t)) return refuse("no context");
-    c->limbs = words[0];
+    *with = kinds[words[0]];
+    c->limbs = words[1];
     c->words = words;
     if (c->limbs < 4 || c->limbs > MAX_LIMBS || c->limbs % 4
         || (size_t)buffer->len != CONTEXT_WORDS(c->limbs) * sizeof(uint64_t))
@@ -50,29 +85,22 @@ static PyObject *done(Py_buffer *buffers, int count, int good)
     Py_RETURN_NONE;
 }
 
-static PyObject *available(PyObject *self, PyObject *unused)
-{
-    (void)self, (void)unused;
-    return PyBool_FromLong(lanes_available());
-}
-
-#if HAVE_LANES
-
 static PyObject *load(PyObject *self, PyObject *args)
 {
     Py_buffer b[3];
     Py_ssize_t width;
     context c;
+    const squares *with;
     size_t count, expected;
     (void)self;
     if (!PyArg_ParseTuple(args, "y*y*nw*", &b[0], &b[1], &width, &b[2])) return NULL;
-    int good = open_buffer(&b[0], &c) && residues(&b[2], c, &count)
+    int good = open_buffer(&b[0], &c, &with) && residues(&b[2], c, &count)
                && (width > 0 && (size_t)width <= 13 * c.limbs ? 1 : refuse("the width does not fit the context"))
                && rows(&b[1], (size_t)width, 1, &expected)
                && (expected == count ? 1 : refuse("buffers do not go together"));
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
-        squares_load(c, b[1].buf, (size_t)width, b[2].buf, count);
+        with->load(c, b[1].buf, (size_t)width, b[2].buf, count);
         Py_END_ALLOW_THREADS;
     }
     return done(b, 3, good);
@@ -83,16 +111,17 @@ static PyObject *store(PyObject *self, PyObject *args)
     Py_buffer b[3];
     Py_ssize_t width;
     context c;
+    const squares *with;
     size_t count, expected;
     (void)self;
     if (!PyArg_ParseTuple(args, "y*y*nw*", &b[0], &b[1], &width, &b[2])) return NULL;
-    int good = open_buffer(&b[0], &c) && residues(&b[1], c, &count)
+    int good = open_buffer(&b[0], &c, &with) && residues(&b[1], c, &count)
                && (width > 0 && (size_t)width <= 13 * c.limbs ? 1 : refuse("the width does not fit the context"))
                && rows(&b[2], (size_t)width, 1, &expected)
                && (expected == count ? 1 : refuse("buffers do not go together"));
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
-        squares_store(c, b[1].buf, b[2].buf, (size_t)width, count);
+        with->store(c, b[1].buf, b[2].buf, (size_t)width, count);
         Py_END_ALLOW_THREADS;
     }
     return done(b, 3, good);
@@ -110,14 +139,15 @@ static PyObject *multiply(PyObject *self, PyObject *args)
 {
     Py_buffer b[4];
     context c;
+    const squares *with;
     size_t n, same, out;
     (void)self;
     if (!PyArg_ParseTuple(args, "y*y*y*w*", &b[0], &b[1], &b[2], &b[3])) return NULL;
-    int good = open_buffer(&b[0], &c) && residues(&b[1], c, &n) && residues(&b[2], c, &same)
+    int good = open_buffer(&b[0], &c, &with) && residues(&b[1], c, &n) && residues(&b[2], c, &same)
                && residues(&b[3], c, &out) && (n == same && n == out ? 1 : refuse("buffers do not go together"));
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
-        squares_multiply(c, b[1].buf, b[2].buf, NULL, b[3].buf, n);
+        with->multiply(c, b[1].buf, b[2].buf, NULL, b[3].buf, n);
         Py_END_ALLOW_THREADS;
     }
     return done(b, 4, good);
@@ -127,16 +157,17 @@ static PyObject *multiply_taken(PyObject *self, PyObject *args)
 {
     Py_buffer b[5];
     context c;
+    const squares *with;
     size_t n, entries, same, out;
     (void)self;
     if (!PyArg_ParseTuple(args, "y*y*y*y*w*", &b[0], &b[1], &b[2], &b[3], &b[4])) return NULL;
-    int good = open_buffer(&b[0], &c) && residues(&b[1], c, &n) && residues(&b[2], c, &entries)
+    int good = open_buffer(&b[0], &c, &with) && residues(&b[1], c, &n) && residues(&b[2], c, &entries)
                && rows(&b[3], sizeof(int64_t), sizeof(int64_t), &same) && residues(&b[4], c, &out)
                && (n == same && n == out ? 1 : refuse("buffers do not go together"))
                && in_table(&b[3], n, entries);
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
-        squares_multiply(c, b[1].buf, b[2].buf, b[3].buf, b[4].buf, n);
+        with->multiply(c, b[1].buf, b[2].buf, b[3].buf, b[4].buf, n);
         Py_END_ALLOW_THREADS;
     }
     return done(b, 5, good);
@@ -146,14 +177,15 @@ static PyObject *combine(PyObject *self, PyObject *args)
 {
     Py_buffer b[3];
     context c;
+    const squares *with;
     size_t count, out;
     (void)self;
     if (!PyArg_ParseTuple(args, "y*y*w*", &b[0], &b[1], &b[2])) return NULL;
-    int good = open_buffer(&b[0], &c) && residues(&b[1], c, &count) && residues(&b[2], c, &out)
+    int good = open_buffer(&b[0], &c, &with) && residues(&b[1], c, &count) && residues(&b[2], c, &out)
                && (count < 24 && out == (size_t)1 << count ? 1 : refuse("buffers do not go together"));
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
-        squares_combine(c, b[1].buf, count, b[2].buf);
+        with->combine(c, b[1].buf, count, b[2].buf);
         Py_END_ALLOW_THREADS;
     }
     return done(b, 3, good);
@@ -164,14 +196,15 @@ static PyObject *square(PyObject *self, PyObject *args)
     Py_buffer b[3];
     Py_ssize_t times;
     context c;
+    const squares *with;
     size_t n, out;
     (void)self;
     if (!PyArg_ParseTuple(args, "y*y*nw*", &b[0], &b[1], &times, &b[2])) return NULL;
-    int good = open_buffer(&b[0], &c) && residues(&b[1], c, &n) && residues(&b[2], c, &out)
+    int good = open_buffer(&b[0], &c, &with) && residues(&b[1], c, &n) && residues(&b[2], c, &out)
                && (n == out && times >= 0 ? 1 : refuse("buffers do not go together"));
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
-        squares_square(c, b[1].buf, (size_t)times, b[2].buf, n);
+        with->square(c, b[1].buf, (size_t)times, b[2].buf, n);
         Py_END_ALLOW_THREADS;
     }
     return done(b, 3, good);
@@ -200,49 +233,49 @@ static PyObject *buckets(PyObject *self, PyObject *args)
 {
     Py_buffer b[5];
     context c;
+    const squares *with;
     size_t values, lanes, steps, tables;
     (void)self;
     if (!PyArg_ParseTuple(args, "y*y*y*y*w*", &b[0], &b[1], &b[2], &b[3], &b[4])) return NULL;
-    int good = open_buffer(&b[0], &c) && residues(&b[1], c, &values)
+    int good = open_buffer(&b[0], &c, &with) && residues(&b[1], c, &values)
                && rows(&b[2], sizeof(int64_t), sizeof(int64_t), &lanes)
                && rows(&b[3], 8 * sizeof(int32_t), sizeof(int32_t), &steps) && residues(&b[4], c, &tables)
                && (lanes == 8 && tables % 8 == 0 ? 1 : refuse("buffers do not go together"))
                && in_buckets(&b[2], &b[3], steps, values, tables / 8);
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
-        squares_buckets(c, b[1].buf, b[2].buf, b[3].buf, steps, b[4].buf, tables / 8);
+        with->buckets(c, b[1].buf, b[2].buf, b[3].buf, steps, b[4].buf, tables / 8);
         Py_END_ALLOW_THREADS;
     }
     return done(b, 5, good);
 }
 
-typedef void (*power_function)(context, const uint64_t *, const uint8_t *, size_t, unsigned, uint64_t *, size_t, void *);
-
 /* power(context, a, digits, window, out): digits of `window` bits, highest first, a row for each of `a`, or one for all */
-static PyObject *raise_to(PyObject *args, int for_all, power_function function)
+static PyObject *raise_to(PyObject *args, int secret)
 {
     Py_buffer b[4];
     int window;
     context c;
+    const squares *with;
     size_t n, out, digits = 0;
     void *memory = NULL;
     if (!PyArg_ParseTuple(args, "y*y*y*iw*", &b[0], &b[1], &b[2], &window, &b[3])) return NULL;
-    int good = open_buffer(&b[0], &c) && residues(&b[1], c, &n) && residues(&b[3], c, &out)
+    int good = open_buffer(&b[0], &c, &with) && residues(&b[1], c, &n) && residues(&b[3], c, &out)
                && (n == out && window > 0 && window <= 8 ? 1 : refuse("buffers do not go together"))
-               && (n == 0 || rows(&b[2], for_all ? 1 : n, 1, &digits));
+               && (n == 0 || rows(&b[2], secret ? 1 : n, 1, &digits));
     if (good) {
         const uint8_t *digit = b[2].buf;
         for (Py_ssize_t i = 0; good && i < b[2].len; i++)
             if (digit[i] >> window) good = refuse("a digit is longer than the window");
     }
-    if (good && !(memory = PyMem_RawMalloc(squares_power_memory(c, (unsigned)window) + 64))) {
+    if (good && !(memory = PyMem_RawMalloc(with->power_memory(c, (unsigned)window) + 64))) {
         PyErr_NoMemory();
         good = 0;
     }
     if (good) {
         void *aligned = (void *)(((uintptr_t)memory + 63) / 64 * 64);
         Py_BEGIN_ALLOW_THREADS;
-        function(c, b[1].buf, b[2].buf, digits, (unsigned)window, b[3].buf, n, aligned);
+        (secret ? with->power_secret : with->power)(c, b[1].buf, b[2].buf, digits, (unsigned)window, b[3].buf, n, aligned);
         Py_END_ALLOW_THREADS;
     }
     PyMem_RawFree(memory);
@@ -252,19 +285,19 @@ static PyObject *raise_to(PyObject *args, int for_all, power_function function)
 static PyObject *power(PyObject *self, PyObject *args)
 {
     (void)self;
-    return raise_to(args, 0, squares_power);
+    return raise_to(args, 0);
 }
 
 static PyObject *power_secret(PyObject *self, PyObject *args)
 {
     (void)self;
-    return raise_to(args, 1, squares_power_secret);
+    return raise_to(args, 1);
 }
 
 static int same_count(const Py_buffer *points, size_t *count, const Py_buffer *out, size_t bytes)
 {
     size_t other;
-    if (!lanes_available()) {
+    if (!lanes_available(IFMA)) {
         PyErr_SetString(PyExc_RuntimeError, "this processor has no AVX-512 IFMA");
         return 0;
     }
@@ -305,7 +338,7 @@ static PyObject *on_curve(PyObject *self, PyObject *args)
 #endif
 
 /* Raised with every change of what a function here takes or gives; fednb/crypto/lanes.py says which it was written for. */
-#define VERSION 2
+#define VERSION 3
 
 static PyObject *version(PyObject *self, PyObject *args)
 {
@@ -316,7 +349,7 @@ static PyObject *version(PyObject *self, PyObject *args)
 
 static PyMethodDef methods[] = {
     {"version", version, METH_NOARGS, "Of the functions here, taken together."},
-    {"available", available, METH_NOARGS, "Whether this processor and this build can run the rest."},
+    {"available", available, METH_NOARGS, "Which kinds of instructions this processor and this build have."},
 #if HAVE_LANES
     {"load", load, METH_VARARGS, "load(context, bytes, width, out)"},
     {"store", store, METH_VARARGS, "store(context, a, width, bytes)"},
@@ -334,7 +367,7 @@ static PyMethodDef methods[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "fednb.crypto._lanes", "Eight multiplications at a time.", 0, methods, NULL, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "fednb.crypto._lanes", "Many multiplications at a time.", 0, methods, NULL, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__lanes(void) { return PyModuleDef_Init(&definition); }

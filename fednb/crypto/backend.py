@@ -3,7 +3,7 @@
 A `Ring` is the integers modulo one odd number. It keeps vectors in whatever form it computes fastest in, here lists
 of gmpy2 integers; `lanes` uses an array of limbs. Slices of its vectors are vectors. `load` and `store` go to and
 from fixed-width big-endian bytes, and `store` gives canonical residues: whatever `ring` chooses on a machine, the
-bytes are the same. The environment variable FEDNB_KERNEL, "gmpy2" or "ifma", chooses by hand.
+bytes are the same. The environment variable FEDNB_KERNEL, "gmpy2", "avx2" or "ifma", chooses by hand.
 """
 
 from __future__ import annotations
@@ -171,36 +171,46 @@ class GmpBuckets:
 
 def ring(modulus: int, width: int) -> Ring:
     """The integers modulo `modulus`, in the fastest implementation that this machine runs."""
-    if kernel() == "ifma" and lanes.fits(modulus, width):
-        return lanes.LaneRing(modulus, width)
+    if (kind := kernel()) in lanes.KINDS and lanes.fits(modulus, width):
+        return lanes.LaneRing(modulus, width, kind)
     return GmpRing(modulus, width)
 
 
 def kernel() -> str:
-    """Which implementation runs: "ifma", the compiled one, where it was built and the processor can; else "gmpy2"."""
-    wanted = os.environ.get("FEDNB_KERNEL", "")
-    if wanted not in ("", "gmpy2", "ifma"):
-        raise CryptoError(f'FEDNB_KERNEL is "{wanted}", and "gmpy2" and "ifma" are what there is')
-    if wanted == "ifma" and not lanes.available():
-        raise CryptoError(f"FEDNB_KERNEL asks for ifma, but {_missing()}")
-    return wanted or ("ifma" if lanes.available() else "gmpy2")
+    """Which implementation runs: the fastest of "ifma" and "avx2", which are compiled, that can; else "gmpy2"."""
+    wanted, found = os.environ.get("FEDNB_KERNEL", ""), lanes.available()
+    if wanted not in ("", "gmpy2", *lanes.KINDS):
+        raise CryptoError(f'FEDNB_KERNEL is "{wanted}"; there are "gmpy2", {" and ".join(map(_quoted, lanes.KINDS))}')
+    if wanted in lanes.KINDS and wanted not in found:
+        raise CryptoError(f"FEDNB_KERNEL asks for {wanted}, but {_missing(wanted)}")
+    return wanted or next(iter(found), "gmpy2")
 
 
 def describe() -> str:
     """Which implementation runs and why, in one line for people."""
-    if kernel() == "ifma":
-        return "ifma: compiled, eight multiplications at a time with AVX-512 IFMA"
-    if lanes.available():
-        return "gmpy2: chosen by FEDNB_KERNEL, although this processor has AVX-512 IFMA"
-    return f"gmpy2: one multiplication at a time; {_missing()}"
+    runs, found = kernel(), lanes.available()
+    if found and runs != found[0]:
+        return f"{runs}: chosen by FEDNB_KERNEL, although this processor has {_INSTRUCTIONS[found[0]]}"
+    if runs == "ifma":
+        return f"ifma: compiled, eight multiplications at a time with {_INSTRUCTIONS[runs]}"
+    if runs == "avx2":
+        return f"avx2: compiled, four multiplications at a time with {_INSTRUCTIONS[runs]}; {_missing('ifma')}"
+    return f"gmpy2: one multiplication at a time; {_missing('avx2')}"
 
 
-def _missing() -> str:
+_INSTRUCTIONS = {"ifma": "AVX-512 IFMA", "avx2": "AVX2"}
+
+
+def _quoted(word: str) -> str:
+    return f'"{word}"'
+
+
+def _missing(kind: str) -> str:
     if not lanes.built():
         return "the compiled module was not built: there was no C compiler at installation"
     if lanes.stale():
         return "the compiled module is of another version: install fednb again"
-    return "this processor, or the compiler that built the module, has no AVX-512 IFMA"
+    return f"this processor, or the compiler that built the module, has no {_INSTRUCTIONS[kind]}"
 
 
 def to_integers(residues: Residues) -> list[Any]:

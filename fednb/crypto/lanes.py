@@ -1,8 +1,8 @@
 """Residues modulo a square, and points, eight at a time: the compiled way of computing what `backend` and `curve` do.
 
 The modulus is N² with N = n for ciphertexts, N = p or q for the key holder. A residue is kept as a pair of numbers
-modulo N in Montgomery form (`native/squares.c` says why), in limbs of 52 bits: a vector is uint64 [n, 2·limbs].
-The extension module is optional: `available` says whether it was built and this processor has AVX-512 IFMA.
+modulo N in Montgomery form (`native/squares.h` says why), in limbs of 52 bits: a vector is uint64 [n, 2·limbs].
+The extension module is optional: `available` says which kinds of instructions it can use on this processor.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ Limbs = npt.NDArray[np.uint64]  # [n, 2·limbs]
 Residues = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.integer[Any]]
 
-VERSION = 2  # of the compiled module; an older one can be left behind by an update of the sources alone
+VERSION = 3  # of the compiled module; an older one can be left behind by an update of the sources alone
+KINDS = ("ifma", "avx2")  # AVX-512 IFMA and AVX2, the faster one first
 LANES = 8
 LIMB_BITS = 52
 MAX_LIMBS = 160
@@ -33,9 +34,9 @@ SECRET_WINDOW = 5
 _LINE = 64
 
 
-def available() -> bool:
-    """Whether the module was built from these sources and this processor can run it."""
-    return built() and not stale() and _lanes.available()
+def available() -> tuple[str, ...]:
+    """Of KINDS, those that this processor has, if the module was built from these sources."""
+    return tuple(_lanes.available()) if built() and not stale() else ()
 
 
 def built() -> bool:
@@ -60,11 +61,11 @@ def _limbs(root: Any) -> int:
 
 
 class LaneRing:
-    """The integers modulo a square, by AVX-512 IFMA. A `backend.Ring`, with the results of every other one."""
+    """The integers modulo a square, by vector instructions. A `backend.Ring`, with the results of every other one."""
 
     lanes = LANES
 
-    def __init__(self, modulus: int, width: int) -> None:
+    def __init__(self, modulus: int, width: int, kind: str) -> None:
         self.modulus, self.width = int(modulus), width
         self._modulus = mpz(modulus)
         root = gmpy2.isqrt(self._modulus)
@@ -75,7 +76,7 @@ class LaneRing:
         inverse = -gmpy2.invert(root, 1 << LIMB_BITS) % (1 << LIMB_BITS)
         powers = [radix**k % self._modulus for k in (1, 2, 3)]
         pairs = [_split(half, limbs) for power in powers for half in (power % root, power // root)]
-        head = np.array([limbs, int(inverse)], dtype=np.uint64)
+        head = np.array([KINDS.index(kind), limbs, int(inverse)], dtype=np.uint64)
         self._words = 2 * limbs
         self._context = np.concatenate([head, _split(root, limbs), spare, *pairs]).tobytes()
         self._one = np.concatenate(pairs[:2])
@@ -138,7 +139,7 @@ class LaneRing:
         return LaneBuckets(self, columns, size, rows)
 
     def fill(self, tables: Limbs, values: Limbs, starts: npt.NDArray[np.int64], cells: npt.NDArray[np.int32]) -> None:
-        """As `squares_buckets` in native/squares.c."""
+        """As `buckets` in native/lanes.h."""
         _lanes.buckets(self._context, np.ascontiguousarray(values), starts, cells, tables)
 
     def combine(self, values: Limbs) -> Limbs:

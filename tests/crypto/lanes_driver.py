@@ -6,6 +6,7 @@ Not a test itself: test_lanes starts it with the path of the module, in a proces
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import random
 import sys
 
@@ -22,6 +23,20 @@ def filled(ring, values, cells):
     return buckets.tables()
 
 
+def points_of_the_curve(lanes):
+    prime = 2**255 - 19
+    us = [0, 1, 9, prime - 1, prime, 2**256 - 1, *[random.randrange(2**256) for _ in range(5)]]
+    points = np.frombuffer(b"".join([u.to_bytes(32, "little") for u in us]), np.uint8).reshape(-1, 32)
+    secret = random.randbytes(32)
+    other = X25519PrivateKey.from_private_bytes(secret)
+    expected = [other.exchange(X25519PublicKey.from_public_bytes(bytes(point))) for point in points[6:]]
+    if lanes.multiply_points(points, secret)[6:].tobytes() != b"".join(expected):
+        raise SystemExit("X25519: not the same")
+    squares = [gmpy2.legendre(u * (u * u + 486662 * u + 1), prime) >= 0 for u in (u % 2**255 for u in us)]
+    if lanes.on_curve(points).tolist() != squares:
+        raise SystemExit("points of the curve: not the same")
+
+
 def main(path: str) -> None:
     spec = importlib.util.spec_from_file_location("fednb.crypto._lanes", path)
     module = importlib.util.module_from_spec(spec)
@@ -35,10 +50,10 @@ def main(path: str) -> None:
         print("not available")
         return
     random.seed(5)
-    for bits in (256, 1024, 1536, 2048, 8192 - 16):
+    for kind, bits in itertools.product(lanes.available(), (256, 1024, 1536, 2048, 8192 - 16)):
         root = gmpy2.next_prime(1 << (bits - 1)) if bits < 4096 else (1 << (bits - 1)) + 1
         modulus, width = int(root * root), -(-2 * bits // 8)
-        plain, fast = GmpRing(modulus, width), lanes.LaneRing(modulus, width)
+        plain, fast = GmpRing(modulus, width), lanes.LaneRing(modulus, width, kind)
         edges = [0, 1, root - 1, root, root + 1, modulus - 1, modulus - root]
         values = edges + [random.randrange(modulus) for _ in range(6)]
         residues = to_residues([gmpy2.mpz(value) for value in values], width)
@@ -61,18 +76,9 @@ def main(path: str) -> None:
         ]
         for i, (expected, got) in enumerate(pairs):
             if not (plain.store(expected) == fast.store(got)).all():
-                raise SystemExit(f"{bits} bits, result {i}: not the same")
-    prime = 2**255 - 19
-    us = [0, 1, 9, prime - 1, prime, 2**256 - 1, *[random.randrange(2**256) for _ in range(5)]]
-    points = np.frombuffer(b"".join([u.to_bytes(32, "little") for u in us]), np.uint8).reshape(-1, 32)
-    secret = random.randbytes(32)
-    other = X25519PrivateKey.from_private_bytes(secret)
-    expected = [other.exchange(X25519PublicKey.from_public_bytes(bytes(point))) for point in points[6:]]
-    if lanes.multiply_points(points, secret)[6:].tobytes() != b"".join(expected):
-        raise SystemExit("X25519: not the same")
-    squares = [gmpy2.legendre(u * (u * u + 486662 * u + 1), prime) >= 0 for u in (u % 2**255 for u in us)]
-    if lanes.on_curve(points).tolist() != squares:
-        raise SystemExit("points of the curve: not the same")
+                raise SystemExit(f"{kind}, {bits} bits, result {i}: not the same")
+    if "ifma" in lanes.available():
+        points_of_the_curve(lanes)
     print("all the same")
 
 

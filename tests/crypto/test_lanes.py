@@ -26,18 +26,22 @@ from fednb.crypto.paillier import CipherVector, PrivateKey, PublicKey
 from fednb.errors import CryptoError
 
 ROOT = Path(__file__).parents[2]
-compiled = pytest.mark.skipif(not lanes.available(), reason="no compiled kernel, or no AVX-512 IFMA")
+absent = {
+    kind: pytest.mark.skipif(kind not in lanes.available(), reason=f"not compiled, or no {kind} here")
+    for kind in lanes.KINDS
+}
+compiled = pytest.mark.parametrize("kind", [pytest.param(kind, marks=absent[kind]) for kind in lanes.KINDS])
 
 # the lengths of keys and of their primes, some between them, and the longest
 LENGTHS = [128, 512, 1000, 1024, 1536, 2048, 3072, 4096]
 
 
 @cache
-def rings(bits: int) -> tuple[int, GmpRing, lanes.LaneRing]:
+def rings(bits: int, kind: str) -> tuple[int, GmpRing, lanes.LaneRing]:
     """A number of `bits` bits, and both rings modulo its square."""
     prime = int(gmpy2.next_prime(mpz(3) ** 20_000 % (1 << (bits - 1)) | 1 << (bits - 1)))
     width = -(-2 * bits // 8)
-    return prime, GmpRing(prime**2, width), lanes.LaneRing(prime**2, width)
+    return prime, GmpRing(prime**2, width), lanes.LaneRing(prime**2, width, kind)
 
 
 def edges(n: int) -> list[int]:
@@ -60,8 +64,8 @@ def same(plain: GmpRing, expected: Any, fast: lanes.LaneRing, got: Any) -> None:
 @pytest.mark.parametrize("bits", LENGTHS)
 @settings(max_examples=20)
 @given(data=st.data())
-def test_both_kernels_give_the_same_bits(bits: int, data: st.DataObject) -> None:
-    n, plain, fast = rings(bits)
+def test_both_kernels_give_the_same_bits(kind: str, bits: int, data: st.DataObject) -> None:
+    n, plain, fast = rings(bits, kind)
     values = data.draw(st.lists(residues_of(n), min_size=1, max_size=20))
     others = data.draw(st.lists(residues_of(n), min_size=len(values), max_size=len(values)))
     index = np.array(data.draw(st.lists(st.integers(0, len(values) - 1), min_size=len(values), max_size=len(values))))
@@ -76,8 +80,8 @@ def test_both_kernels_give_the_same_bits(bits: int, data: st.DataObject) -> None
 
 @compiled
 @pytest.mark.parametrize("bits", [512, 1024, 2048, 3072])
-def test_every_pair_of_edge_values_multiplies_alike_also_after_many_lazy_reductions(bits: int) -> None:
-    n, plain, fast = rings(bits)
+def test_every_pair_of_edge_values_multiplies_alike_also_after_many_lazy_reductions(kind: str, bits: int) -> None:
+    n, plain, fast = rings(bits, kind)
     pairs = [(a, b) for a in edges(n) for b in edges(n)]
     a, b = (load(plain, list(side)) for side in zip(*pairs, strict=True))
     x, y = (load(fast, list(side)) for side in zip(*pairs, strict=True))
@@ -90,8 +94,8 @@ def test_every_pair_of_edge_values_multiplies_alike_also_after_many_lazy_reducti
 
 @compiled
 @pytest.mark.parametrize("bits", [512, 1024, 2048, 3072])
-def test_halves_that_are_not_reduced_become_canonical_when_stored(bits: int) -> None:
-    n, _, fast = rings(bits)
+def test_halves_that_are_not_reduced_become_canonical_when_stored(kind: str, bits: int) -> None:
+    n, _, fast = rings(bits, kind)
     limbs = fast._words // 2
     halves = [0, 1, n - 1, n, n + 1, 2 * n - 1, 2 * n, 2 * n + 1, 4 * n - 1]
     vector = np.array([[*lanes._split(mpz(a), limbs), *lanes._split(mpz(b), limbs)] for a in halves for b in halves])
@@ -105,8 +109,8 @@ def test_halves_that_are_not_reduced_become_canonical_when_stored(bits: int) -> 
 @pytest.mark.parametrize("bits", [512, 2048, 3072])
 @settings(max_examples=10)
 @given(data=st.data())
-def test_powers_are_the_same(bits: int, data: st.DataObject) -> None:
-    n, plain, fast = rings(bits)
+def test_powers_are_the_same(kind: str, bits: int, data: st.DataObject) -> None:
+    n, plain, fast = rings(bits, kind)
     values = data.draw(st.lists(residues_of(n).filter(lambda v: v % n != 0), min_size=1, max_size=9))
     size = len(values)
     exponents = st.one_of(st.sampled_from([0, 1, -1, 2**64]), st.integers(-(2**70), 2**70))
@@ -119,8 +123,8 @@ def test_powers_are_the_same(bits: int, data: st.DataObject) -> None:
 
 
 @compiled
-def test_what_has_no_inverse_is_refused_by_both() -> None:
-    n, plain, fast = rings(512)
+def test_what_has_no_inverse_is_refused_by_both(kind: str) -> None:
+    n, plain, fast = rings(512, kind)
     for ring in (plain, fast):
         with pytest.raises(ValueError, match="not invertible"):
             ring.power(load(ring, [5, n]), [1, -1])
@@ -129,8 +133,10 @@ def test_what_has_no_inverse_is_refused_by_both() -> None:
 @compiled
 @settings(max_examples=60)
 @given(n=st.integers(0, 90), columns=st.integers(1, 19), size=st.integers(1, 6), seed=st.integers(0, 2**32))
-def test_buckets_are_the_same_however_many_columns_share_the_lanes(n: int, columns: int, size: int, seed: int) -> None:
-    prime, plain, fast = rings(128)
+def test_buckets_are_the_same_however_many_columns_share_the_lanes(
+    kind: str, n: int, columns: int, size: int, seed: int
+) -> None:
+    prime, plain, fast = rings(128, kind)
     rng = np.random.default_rng(seed)
     values = [int.from_bytes(rng.bytes(32), "big") % prime**2 for _ in range(n)]
     cells = rng.integers(0, size, (n, columns))
@@ -146,8 +152,8 @@ def test_buckets_are_the_same_however_many_columns_share_the_lanes(n: int, colum
 
 
 @compiled
-def test_vectors_are_joined_and_cut_like_lists() -> None:
-    _, plain, fast = rings(512)
+def test_vectors_are_joined_and_cut_like_lists(kind: str) -> None:
+    _, plain, fast = rings(512, kind)
     a, x = load(plain, list(range(20))), load(fast, list(range(20)))
     same(plain, plain.join([a[3:5], a[::4], plain.ones(2)]), fast, fast.join([x[3:5], x[::4], fast.ones(2)]))
     same(plain, plain.multiply(a[::2], a[1::2]), fast, fast.multiply(x[::2], x[1::2]))
@@ -164,9 +170,9 @@ def test_vectors_are_joined_and_cut_like_lists() -> None:
     seed=st.integers(0, 2**32),
 )
 def test_products_do_not_depend_on_how_windows_and_cells_fill_the_lanes(
-    m: int, subsets: int, count: int, threads: int, seed: int
+    kind: str, m: int, subsets: int, count: int, threads: int, seed: int
 ) -> None:
-    prime, plain, fast = rings(128)
+    prime, plain, fast = rings(128, kind)
     rng = np.random.default_rng(seed)
     values = [int.from_bytes(rng.bytes(32), "big") % prime**2 for _ in range(m)]
     a, x = load(plain, values), load(fast, values)
@@ -184,16 +190,20 @@ def test_products_do_not_depend_on_how_windows_and_cells_fill_the_lanes(
 @compiled
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("values", ["many", "few"])
-def test_a_product_takes_no_more_memory_than_its_ciphertexts(threads: int, values: str, full: PrivateKey) -> None:
+def test_a_product_takes_no_more_memory_than_its_ciphertexts(
+    kind: str, threads: int, values: str, full: PrivateKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows, packing = 20_000, Packing(1, 45, 16, 16, 20_000)
     c = full.public.encrypt(range(64))[np.arange(rows) % 64]
     rng = np.random.default_rng(0)
     columns = rng.integers(-32_000, 32_000, (rows, 6))
     if values == "few":
         columns = columns[:8, 0][rng.integers(0, 8, columns.shape)]
+    monkeypatch.setenv("FEDNB_KERNEL", kind)
+    mine = CipherVector(c.data, c.scale, PublicKey(full.public.n))
     tracemalloc.start()
     try:
-        inner_products(c, columns, packing, threads=threads)
+        inner_products(mine, columns, packing, threads=threads)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -203,7 +213,7 @@ def test_a_product_takes_no_more_memory_than_its_ciphertexts(threads: int, value
 @compiled
 @pytest.mark.parametrize("slots", [1, 4])
 def test_encrypted_inner_products_are_the_same_to_the_last_bit(
-    slots: int, full: PrivateKey, monkeypatch: pytest.MonkeyPatch
+    kind: str, slots: int, full: PrivateKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(slots)
     n = 150
@@ -211,7 +221,7 @@ def test_encrypted_inner_products_are_the_same_to_the_last_bit(
     packing = Packing(slots, 40, 12, 12, n)
     c = full.encrypt(packing.pack(rng.integers(-1000, 1000, n)))
     found, powers, kinds = [], [], []
-    for kernel in ("gmpy2", "ifma"):
+    for kernel in ("gmpy2", kind):
         monkeypatch.setenv("FEDNB_KERNEL", kernel)
         key = PublicKey(full.public.n)
         kinds.append(type(key.ring).__name__)
@@ -235,7 +245,11 @@ def test_the_kernel_can_be_chosen_and_is_described(monkeypatch: pytest.MonkeyPat
     with pytest.raises(CryptoError, match='"abacus"'):
         backend.ring(square, 16)
     monkeypatch.delenv("FEDNB_KERNEL")
-    assert backend.describe().startswith("ifma" if lanes.available() else "gmpy2")
+    assert backend.describe().startswith(next(iter(lanes.available()), "gmpy2"))
+    for kind in lanes.available():
+        monkeypatch.setenv("FEDNB_KERNEL", kind)
+        assert backend.describe().startswith(kind) and isinstance(backend.ring(square, 16), lanes.LaneRing)
+    monkeypatch.delenv("FEDNB_KERNEL")
     monkeypatch.setattr(lanes, "_lanes", None)
     assert backend.describe().endswith("the compiled module was not built: there was no C compiler at installation")
     assert isinstance(backend.ring(square, 16), GmpRing)
@@ -246,15 +260,15 @@ def test_the_kernel_can_be_chosen_and_is_described(monkeypatch: pytest.MonkeyPat
 
 @compiled
 @pytest.mark.parametrize("modulus", [2**61 - 1, 16, 49, (2**8400 + 1) ** 2], ids=["prime", "even", "small", "long"])
-def test_a_modulus_that_is_no_square_of_a_fitting_odd_number_is_left_to_gmpy2(modulus: int) -> None:
+def test_a_modulus_that_is_no_square_of_a_fitting_odd_number_is_left_to_gmpy2(kind: str, modulus: int) -> None:
     assert isinstance(backend.ring(modulus, -(-modulus.bit_length() // 8)), GmpRing)
 
 
 @compiled
-def test_buffers_and_indices_that_do_not_fit_are_refused() -> None:
+def test_buffers_and_indices_that_do_not_fit_are_refused(kind: str) -> None:
     from fednb.crypto import _lanes
 
-    _, _, fast = rings(512)
+    _, _, fast = rings(512, kind)
     context, a, out = fast._context, fast.ones(3), fast.ones(3)
     nine = np.zeros((9, 8), np.int32)
     starts = np.zeros(8, np.int64)
@@ -263,6 +277,7 @@ def test_buffers_and_indices_that_do_not_fit_are_refused() -> None:
         lambda: _lanes.multiply(context, a, a, out[:2]),
         lambda: _lanes.multiply(context[:-8], a, a, out),
         lambda: _lanes.multiply(b"", a, a, out),
+        lambda: _lanes.multiply(np.uint64(9).tobytes() + context[8:], a, a, out),
         lambda: _lanes.multiply(context, a.tobytes()[:-1], a, out),
         lambda: _lanes.multiply_taken(context, a, a, np.array([0, 1, 3]), out),
         lambda: _lanes.multiply_taken(context, a, a, np.array([0, 1, -1]), out),
@@ -323,13 +338,23 @@ def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     assert done.stdout.strip() in ("all the same", "not available")
 
 
+def test_a_processor_without_ifma_has_the_other_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FEDNB_KERNEL", raising=False)
+    monkeypatch.setattr(lanes, "available", lambda: ("avx2",))
+    assert backend.kernel() == "avx2"
+    assert backend.describe().startswith("avx2: compiled") and backend.describe().endswith("has no AVX-512 IFMA")
+    monkeypatch.setenv("FEDNB_KERNEL", "ifma")
+    with pytest.raises(CryptoError, match="asks for ifma, but this processor, .* has no AVX-512 IFMA"):
+        backend.kernel()
+
+
 def test_a_module_of_other_sources_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     class Old:
         """As it was before it had a version."""
 
         @staticmethod
         def available() -> bool:
-            return True
+            return True  # as was said before there were several kinds
 
     monkeypatch.delenv("FEDNB_KERNEL", raising=False)
     monkeypatch.setattr(lanes, "_lanes", Old)

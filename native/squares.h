@@ -1,0 +1,445 @@
+/* Arithmetic modulo N², some residues at a time, for odd N.
+
+   A residue is a pair (a, b) that stands for a + b·N: a product needs a·a' and a·b' + b·a' alone, and reductions by N
+   alone, which is 5/8 of the work of one number of double length. Each half is in Montgomery form with R = 2**(52·limbs):
+
+       a·a'             = a"·R - m·N             m is what Montgomery's reduction adds
+       a·b' + b·a' - m  = b"·R  modulo N         so (a + b·N)·(a' + b'·N) = (a" + b"·N)·R  modulo N²
+
+   Halves are lazily reduced: below 4·N. With 2**8·N <= R, a product of such numbers has halves below 2·N, whatever
+   came in. `squares_store` alone makes them canonical.
+
+   In memory a half is words of 52 bits. squares_ifma.c computes with them as they are, eight residues at a time;
+   squares_avx2.c cuts each in two limbs of 26 bits, and takes four residues. Each defines what depends on that, and
+   includes the rest, which is here:
+
+       TARGET                                 the instructions that it uses
+       SQUARES                                its name
+       PER, LIMB_BITS                         limbs of a word, and their bits
+       WIDTH, v                               residues at a time, and the type that holds a limb of each
+       ADD, SUB, AND, SHIFT, SIGN, ALL, ZERO  arithmetic of `v`; SHIFT takes a limb's bits off, SIGN leaves the highest
+       flags, DIFFERENT, EITHER, CHOOSE       a truth for each residue; CHOOSE takes its last argument where it holds
+       gather, scatter                        words of rows of memory, to limbs and back
+       reduce, add_product                    the two loops that all time goes into
+
+   A lane of 64 bits takes sums of up to 2**12 products of 52 bits; there are at most 6·limbs + 4 of limbs of 52 bits,
+   and half as many of 26, so that carries wait until the end. */
+
+#include <string.h>
+
+#define WORD_MASK ((1ULL << 52) - 1)
+
+typedef struct {
+    size_t limbs; /* of a half */
+    size_t words; /* of a residue */
+    v k0;         /* -1/N modulo 2**LIMB_BITS */
+    v n[MOST];
+    v spare[MOST]; /* a multiple of N whose every limb is at least as large as a limb can be: less m, it never borrows */
+    const uint64_t *one, *r2, *r3; /* 1·R, R² and R³ modulo N², as pairs */
+} modulus;
+
+/* `count` words, the same in all lanes */
+INLINE void spread_word(size_t count, const uint64_t *words, v *out)
+{
+    for (size_t j = 0; j < count; j++) {
+        out[PER * j] = ALL(words[j] & LIMB_MASK);
+        if (PER == 2) out[PER * j + 1] = ALL(words[j] >> LIMB_BITS);
+    }
+}
+
+LANES static void open_context(context c, modulus *m)
+{
+    const uint64_t *words = c.words;
+    m->limbs = PER * c.limbs;
+    m->words = 2 * c.limbs;
+    m->k0 = ALL(words[2] & LIMB_MASK);
+    spread_word(c.limbs, words + 3, m->n);
+    for (size_t j = 0; j < c.limbs; j++) {
+        const uint64_t word = words[3 + c.limbs + j];
+        if (PER == 2) {
+            m->spare[PER * j] = ALL((word & LIMB_MASK) + LIMB_MASK + 1);
+            m->spare[PER * j + 1] = ALL((word >> LIMB_BITS) - 1);
+        } else {
+            m->spare[j] = ALL(word);
+        }
+    }
+    m->one = words + 3 + 2 * c.limbs;
+    m->r2 = m->one + m->words;
+    m->r3 = m->r2 + m->words;
+}
+
+INLINE void carry(size_t limbs, const v *sum, v *out)
+{
+    const v full = ALL(LIMB_MASK);
+    v over = ZERO;
+    for (size_t j = 0; j < limbs; j++) {
+        const v t = ADD(sum[j], over);
+        over = SHIFT(t);
+        out[j] = AND(t, full);
+    }
+}
+
+INLINE void clear(size_t limbs, v *sum)
+{
+    for (size_t j = 0; j < limbs; j++) sum[j] = ZERO;
+}
+
+INLINE void spare_less(const modulus *q, size_t limbs, const v *m, v *sum)
+{
+    for (size_t j = 0; j < limbs; j++) sum[j] = SUB(q->spare[j], m[j]);
+    sum[limbs] = sum[limbs + 1] = ZERO;
+}
+
+/* out = x·y; they may be one */
+INLINE void multiply_by(const modulus *q, size_t limbs, const v *x, const v *y, v *out)
+{
+    v sum[MOST + 2], m[MOST], low[MOST];
+    clear(limbs + 2, sum);
+    reduce(limbs, 1, sum, x, y, NULL, NULL, q->n, q->k0, m);
+    carry(limbs, sum, low);
+    spare_less(q, limbs, m, sum);
+    reduce(limbs, 2, sum, x, y + limbs, x + limbs, y, q->n, q->k0, NULL);
+    carry(limbs, sum, out + limbs);
+    memcpy(out, low, limbs * sizeof(v));
+}
+
+/* out = x·x, with 2·a·b in place of a·b + b·a */
+INLINE void square_by(const modulus *q, size_t limbs, const v *x, v *out)
+{
+    v sum[MOST + 2], m[MOST], low[MOST], twice[MOST];
+    for (size_t j = 0; j < limbs; j++) sum[j] = ADD(x[j], x[j]);
+    carry(limbs, sum, twice);
+    clear(limbs + 2, sum);
+    reduce(limbs, 1, sum, x, x, NULL, NULL, q->n, q->k0, m);
+    carry(limbs, sum, low);
+    spare_less(q, limbs, m, sum);
+    reduce(limbs, 1, sum, twice, x + limbs, NULL, NULL, q->n, q->k0, NULL);
+    carry(limbs, sum, out + limbs);
+    memcpy(out, low, limbs * sizeof(v));
+}
+
+/* The lengths that keys of 2048, 3072 and 4096 bits and their primes have, with loops of known length; and any other. */
+#define EACH_LENGTH(DO) DO(20) DO(32) DO(40) DO(60) DO(80)
+
+#define DEFINE(LENGTH)                                                                              \
+    LANES static __attribute__((noinline)) void multiply_##LENGTH(const modulus *q, const v *x, const v *y, v *out) \
+    {                                                                                               \
+        multiply_by(q, PER *LENGTH, x, y, out);                                                     \
+    }                                                                                               \
+    LANES static __attribute__((noinline)) void square_##LENGTH(const modulus *q, const v *x, v *out) \
+    {                                                                                               \
+        square_by(q, PER *LENGTH, x, out);                                                          \
+    }
+EACH_LENGTH(DEFINE)
+
+LANES static __attribute__((noinline)) void multiply_all(const modulus *q, const v *x, const v *y, v *out)
+{
+    switch (q->limbs / PER) {
+#define CASE(LENGTH) case LENGTH: multiply_##LENGTH(q, x, y, out); return;
+        EACH_LENGTH(CASE)
+#undef CASE
+    default: multiply_by(q, q->limbs, x, y, out);
+    }
+}
+
+LANES static __attribute__((noinline)) void square_all(const modulus *q, const v *x, v *out)
+{
+    switch (q->limbs / PER) {
+#define CASE(LENGTH) case LENGTH: square_##LENGTH(q, x, out); return;
+        EACH_LENGTH(CASE)
+#undef CASE
+    default: square_by(q, q->limbs, x, out);
+    }
+}
+
+/* Rows first, first + 1, ... of `rows`, the last one again where there are fewer. */
+INLINE void gather_rows(size_t words, const uint64_t *rows, size_t first, size_t count, v *x)
+{
+    const uint64_t *from[WIDTH];
+    for (size_t lane = 0; lane < WIDTH; lane++) from[lane] = rows + (first + lane < count ? first + lane : count - 1) * words;
+    gather(words, from, x);
+}
+
+INLINE void scatter_rows(size_t words, const v *x, uint64_t *rows, size_t first, size_t count)
+{
+    uint64_t nowhere[2 * MAX_LIMBS], *to[WIDTH];
+    for (size_t lane = 0; lane < WIDTH; lane++) to[lane] = first + lane < count ? rows + (first + lane) * words : nowhere;
+    scatter(words, x, to);
+}
+
+INLINE void prefetch(size_t words, const uint64_t *row)
+{
+    for (size_t j = 0; j < words; j += 8) __builtin_prefetch(row + j);
+}
+
+/* `width` big-endian bytes as little-endian ones, with zeros up to `room` */
+static void reverse(const uint8_t *in, size_t width, uint8_t *out, size_t room)
+{
+    size_t i = 0;
+    for (; i + 8 <= width; i += 8) {
+        uint64_t word;
+        memcpy(&word, in + width - i - 8, 8);
+        word = __builtin_bswap64(word);
+        memcpy(out + i, &word, 8);
+    }
+    for (; i < width; i++) out[i] = in[width - 1 - i];
+    memset(out + width, 0, room - width);
+}
+
+LANES static void squares_load(context c, const uint8_t *bytes, size_t width, uint64_t *out, size_t count)
+{
+    modulus q;
+    open_context(c, &q);
+    const size_t limbs = q.limbs, words = q.words;
+    v x[2 * MOST], r2[2 * MOST], r3[2 * MOST], sum[MOST + 2], m[MOST];
+    uint64_t rows[16 * MAX_LIMBS];
+    uint8_t little[13 * MAX_LIMBS + 8];
+    spread_word(words, q.r2, r2);
+    spread_word(words, q.r3, r3);
+    memset(rows, 0, sizeof rows);
+    for (size_t i = 0; i < count; i += WIDTH) {
+        for (size_t lane = 0; lane < WIDTH && i + lane < count; lane++) {
+            reverse(bytes + (i + lane) * width, width, little, 13 * c.limbs + 8);
+            for (size_t j = 0; j < words; j++) {
+                uint64_t word;
+                memcpy(&word, little + (52 * j >> 3), 8);
+                rows[lane * words + j] = word >> (52 * j & 7) & WORD_MASK;
+            }
+        }
+        gather_rows(words, rows, 0, WIDTH, x);
+        /* low + high·R is low·R²/R + high·R³/R in Montgomery form */
+        clear(limbs + 2, sum);
+        reduce(limbs, 2, sum, x, r2, x + limbs, r3, q.n, q.k0, m);
+        v pair[2 * MOST];
+        carry(limbs, sum, pair);
+        spare_less(&q, limbs, m, sum);
+        reduce(limbs, 2, sum, x, r2 + limbs, x + limbs, r3 + limbs, q.n, q.k0, NULL);
+        carry(limbs, sum, pair + limbs);
+        scatter_rows(words, pair, out, i, count);
+    }
+}
+
+/* x mod N, for x below 2·N */
+INLINE void subtract_once(const modulus *q, size_t limbs, v *x)
+{
+    v less[MOST];
+    const v full = ALL(LIMB_MASK);
+    v borrow = ZERO;
+    for (size_t j = 0; j < limbs; j++) {
+        const v t = SUB(SUB(x[j], q->n[j]), borrow);
+        borrow = SIGN(t);
+        less[j] = AND(t, full);
+    }
+    const flags smaller = DIFFERENT(borrow, ZERO);
+    for (size_t j = 0; j < limbs; j++) x[j] = CHOOSE(smaller, less[j], x[j]);
+}
+
+LANES static void squares_store(context c, const uint64_t *in, uint8_t *bytes, size_t width, size_t count)
+{
+    modulus q;
+    open_context(c, &q);
+    const size_t limbs = q.limbs, words = q.words;
+    v x[2 * MOST], sum[2 * MOST + 2], m[MOST], low[MOST], high[MOST];
+    uint64_t rows[16 * MAX_LIMBS];
+    uint8_t little[13 * MAX_LIMBS + 8];
+    for (size_t i = 0; i < count; i += WIDTH) {
+        gather_rows(words, in, i, count, x);
+        /* out of Montgomery form: a reduction of what there is. a <= N and b < N + 4 come out */
+        memcpy(sum, x, limbs * sizeof(v));
+        sum[limbs] = sum[limbs + 1] = ZERO;
+        reduce(limbs, 0, sum, NULL, NULL, NULL, NULL, q.n, q.k0, m);
+        carry(limbs, sum, low);
+        spare_less(&q, limbs, m, sum);
+        for (size_t j = 0; j < limbs; j++) sum[j] = ADD(sum[j], x[limbs + j]);
+        reduce(limbs, 0, sum, NULL, NULL, NULL, NULL, q.n, q.k0, NULL);
+        carry(limbs, sum, high);
+        /* a = N is b + 1: subtract from a, and see whether that changed it */
+        v before[MOST];
+        memcpy(before, low, limbs * sizeof(v));
+        subtract_once(&q, limbs, low);
+        flags changed = DIFFERENT(ZERO, ZERO);
+        for (size_t j = 0; j < limbs; j++) changed = EITHER(changed, DIFFERENT(before[j], low[j]));
+        high[0] = CHOOSE(changed, high[0], ADD(high[0], ALL(1)));
+        carry(limbs, high, high);
+        subtract_once(&q, limbs, high);
+        /* a + b·N */
+        memcpy(sum, low, limbs * sizeof(v));
+        for (size_t j = limbs; j < 2 * limbs + 2; j++) sum[j] = ZERO;
+        for (size_t k = 0; k < limbs; k++) add_product(limbs, sum + k, high[k], q.n);
+        carry(2 * limbs, sum, x);
+        scatter_rows(words, x, rows, 0, WIDTH);
+        for (size_t lane = 0; lane < WIDTH && i + lane < count; lane++) {
+            /* two limbs are thirteen bytes */
+            for (size_t j = 0; j < words; j += 2) {
+                const uint64_t *two = rows + lane * words + j;
+                const uint64_t first = two[0] | two[1] << 52, second = two[1] >> 12;
+                memcpy(little + 13 * (j / 2), &first, 8);
+                memcpy(little + 13 * (j / 2) + 8, &second, 5);
+            }
+            uint8_t *row = bytes + (i + lane) * width;
+            for (size_t k = 0; k < width; k++) row[k] = little[width - 1 - k];
+        }
+    }
+}
+
+LANES static void squares_multiply(context c, const uint64_t *a, const uint64_t *b, const int64_t *index, uint64_t *out,
+                            size_t count)
+{
+    modulus q;
+    open_context(c, &q);
+    const size_t words = q.words;
+    v x[2 * MOST], y[2 * MOST];
+    for (size_t i = 0; i < count; i += WIDTH) {
+        gather_rows(words, a, i, count, x);
+        if (index) {
+            const uint64_t *from[WIDTH];
+            for (size_t lane = 0; lane < WIDTH; lane++) from[lane] = b + index[i + lane < count ? i + lane : i] * words;
+            gather(words, from, y);
+        } else {
+            gather_rows(words, b, i, count, y);
+        }
+        for (size_t next = i + WIDTH; next < i + 2 * WIDTH && next < count; next++) {
+            prefetch(words, a + next * words);
+            prefetch(words, b + (index ? (size_t)index[next] : next) * words);
+        }
+        multiply_all(&q, x, y, x);
+        scatter_rows(words, x, out, i, count);
+    }
+}
+
+LANES static void squares_combine(context c, const uint64_t *values, size_t count, uint64_t *out)
+{
+    modulus q;
+    open_context(c, &q);
+    const size_t words = q.words;
+    v x[2 * MOST], y[2 * MOST];
+    memcpy(out, q.one, words * sizeof(uint64_t));
+    for (size_t done = 1, value = count; value-- > 0; done *= 2) {
+        spread_word(words, values + value * words, y);
+        for (size_t i = 0; i < done; i += WIDTH) {
+            gather_rows(words, out, i, done, x);
+            multiply_all(&q, x, y, x);
+            scatter_rows(words, x, out + done * words, i, done);
+        }
+    }
+}
+
+LANES static void squares_square(context c, const uint64_t *a, size_t times, uint64_t *out, size_t count)
+{
+    modulus q;
+    open_context(c, &q);
+    const size_t words = q.words;
+    v x[2 * MOST];
+    for (size_t i = 0; i < count; i += WIDTH) {
+        gather_rows(words, a, i, count, x);
+        for (size_t t = 0; t < times; t++) square_all(&q, x, x);
+        scatter_rows(words, x, out, i, count);
+    }
+}
+
+LANES static void squares_buckets(context c, const uint64_t *values, const int64_t *starts, const int32_t *cells, size_t steps,
+                           uint64_t *tables, size_t size)
+{
+    modulus q;
+    open_context(c, &q);
+    const size_t words = q.words;
+    v x[2 * MOST], y[2 * MOST];
+    uint64_t nowhere[2 * MAX_LIMBS] = {0};
+    int shared = 1;
+    for (size_t table = 1; table < TABLES; table++) shared &= starts[table] == starts[0];
+    for (size_t step = 0; step < steps; step++) {
+        if (shared) spread_word(words, values + ((size_t)starts[0] + step) * words, x);
+        for (size_t first = 0; first < TABLES; first += WIDTH) {
+            uint64_t *to[WIDTH];
+            const uint64_t *from[WIDTH], *value[WIDTH];
+            for (size_t lane = 0; lane < WIDTH; lane++) {
+                const size_t table = first + lane;
+                const int32_t *cell = cells + TABLES * step + table;
+                from[lane] = to[lane] = *cell < 0 ? nowhere : tables + (table * size + (size_t)*cell) * words;
+                value[lane] = *cell < 0 ? nowhere : values + ((size_t)starts[table] + step) * words;
+                const int32_t then = step + 1 < steps ? cell[TABLES] : -1;
+                if (then >= 0) prefetch(words, tables + (table * size + (size_t)then) * words);
+            }
+            if (!shared) gather(words, value, x);
+            gather(words, from, y);
+            multiply_all(&q, x, y, y);
+            scatter(words, y, to);
+        }
+    }
+}
+
+static size_t squares_power_memory(context c, unsigned window)
+{
+    return ((size_t)(WIDTH * PER) << window) * 2 * c.limbs * sizeof(uint64_t);
+}
+
+LANES static void squares_power(context c, const uint64_t *a, const uint8_t *digits, size_t places, unsigned window,
+                         uint64_t *out, size_t count, void *memory)
+{
+    modulus q;
+    open_context(c, &q);
+    const size_t words = q.words, entries = (size_t)1 << window;
+    v x[2 * MOST], y[2 * MOST];
+    uint64_t *table = memory; /* [entries][WIDTH][words] */
+    for (size_t i = 0; i < count; i += WIDTH) {
+        spread_word(words, q.one, y);
+        gather_rows(words, a, i, count, x);
+        for (size_t e = 0; e < entries; e++) {
+            scatter_rows(words, y, table + WIDTH * e * words, 0, WIDTH);
+            multiply_all(&q, y, x, y);
+        }
+        for (size_t place = 0; place < places; place++) {
+            const uint64_t *from[WIDTH];
+            for (size_t lane = 0; lane < WIDTH; lane++) {
+                const size_t row = i + lane < count ? i + lane : count - 1;
+                from[lane] = table + (WIDTH * (size_t)digits[row * places + place] + lane) * words;
+            }
+            if (place) {
+                for (unsigned s = 0; s < window; s++) square_all(&q, y, y);
+                gather(words, from, x);
+                multiply_all(&q, y, x, y);
+            } else {
+                gather(words, from, y);
+            }
+        }
+        if (!places) spread_word(words, q.one, y);
+        scatter_rows(words, y, out, i, count);
+    }
+}
+
+/* table[digit], of entries of `limbs` each, after having read all of them */
+INLINE void pick(size_t limbs, const v *table, size_t entries, size_t digit, v *x)
+{
+    const v wanted = ALL(digit);
+    for (size_t j = 0; j < limbs; j++) x[j] = table[j];
+    for (size_t e = 1; e < entries; e++) {
+        const flags others = DIFFERENT(wanted, ALL(e));
+        for (size_t j = 0; j < limbs; j++) x[j] = CHOOSE(others, table[e * limbs + j], x[j]);
+    }
+}
+
+LANES static void squares_power_secret(context c, const uint64_t *a, const uint8_t *digits, size_t places, unsigned window,
+                                uint64_t *out, size_t count, void *memory)
+{
+    modulus q;
+    open_context(c, &q);
+    const size_t words = q.words, both = 2 * q.limbs, entries = (size_t)1 << window;
+    v x[2 * MOST], y[2 * MOST], *table = memory; /* [entries][both] */
+    for (size_t i = 0; i < count; i += WIDTH) {
+        spread_word(words, q.one, table);
+        gather_rows(words, a, i, count, x);
+        for (size_t e = 1; e < entries; e++) multiply_all(&q, table + (e - 1) * both, x, table + e * both);
+        spread_word(words, q.one, y);
+        for (size_t place = 0; place < places; place++) {
+            for (unsigned s = 0; place && s < window; s++) square_all(&q, y, y);
+            pick(both, table, entries, digits[place], x);
+            multiply_all(&q, y, x, y);
+        }
+        scatter_rows(words, y, out, i, count);
+    }
+}
+
+const squares SQUARES = {
+    squares_load,    squares_store,        squares_multiply, squares_combine,      squares_square,
+    squares_buckets, squares_power_memory, squares_power,    squares_power_secret,
+};
