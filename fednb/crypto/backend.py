@@ -244,11 +244,6 @@ def spread(work: Callable[[Part], Result], parts: Sequence[Part], threads: int) 
         return list(pool.map(beside, parts))
 
 
-def cores() -> int:
-    """Processors that this process may use: fewer than the machine has where it was given fewer, as in a container."""
-    return len(os.sched_getaffinity(0))
-
-
 def slices(n: int, parts: int) -> list[slice]:
     """0..n cut into `parts` contiguous slices of nearly equal size; fewer when n is small, at least one."""
     parts = max(1, min(parts, n))

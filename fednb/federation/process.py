@@ -113,8 +113,8 @@ def run_member(
     """Be a party or the coordinator until told to stop. Raises ConfigError, LinkError."""
     import threadpoolctl
 
-    from fednb.crypto import backend
     from fednb.federation.agent import start_coordinator, start_party
+    from fednb.protocols import executor
     from fednb.wire.dealer import DealerEndpoint
     from fednb.wire.pipe import PipeServer
 
@@ -139,7 +139,7 @@ def run_member(
         )
     # numpy's own threads wait by spinning, on the cores that encrypted arithmetic has threads for
     threadpoolctl.threadpool_limits(1, user_api="blas")
-    threads = backend.cores()
+    threads = executor.cores()
     sockets = run_folder or short_folder()
     try:
         endpoint = DealerEndpoint(home)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fednb.crypto import backend
 from fednb.errors import DataError, Refused
 from fednb.federation.card import CARD, PartyCard
 from fednb.federation.client import Federation
@@ -20,7 +19,7 @@ from fednb.federation.runs import RunStore
 from fednb.federation.store import MemberStore
 from fednb.federation.tables import TableStore
 from fednb.policy.quota import QuotaLedger
-from fednb.protocols import lookup
+from fednb.protocols import executor, lookup
 from fednb.protocols.base import Protocol
 from fednb.wire.endpoint import Endpoint
 from fednb.wire.loopback import Network
@@ -111,7 +110,7 @@ def simulate(
 
     kinds = dict.fromkeys(tables, "party") | {COORDINATOR: "coordinator", ANALYST: "analyst"}
     network = Network(kinds)
-    threads = backend.cores()
+    threads = executor.cores()
     coordinator = network.endpoint(COORDINATOR)
     service = CoordinatorService(
         coordinator,

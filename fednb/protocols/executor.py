@@ -8,6 +8,7 @@ when rows fill whole ciphertexts.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -84,6 +85,11 @@ class Workers:
 
     def _parts(self, n: int) -> list[slice]:
         return backend.slices(n, max(PARTS_EACH * max(self._workers(), 1), -(-n // PART)))
+
+
+def cores() -> int:
+    """Processors that this process may use: fewer than the machine has where it was given fewer, as in a container."""
+    return len(os.sched_getaffinity(0))
 
 
 def about() -> tuple[str, str]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -128,3 +131,9 @@ def test_what_cannot_be_multiplied_does_not_travel() -> None:
 
 def test_threads_are_what_a_role_gets_by_default() -> None:
     assert isinstance(RunContext().executor, Threads)
+
+
+def test_threads_are_as_many_as_the_cores_that_a_process_is_given() -> None:
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from fednb.protocols import executor"
+    done = subprocess.run([sys.executable, "-c", f"{code}; print(executor.cores())"], capture_output=True, check=True)
+    assert done.stdout.strip() == b"1" and executor.cores() == len(os.sched_getaffinity(0))
