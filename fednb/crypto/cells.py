@@ -19,7 +19,7 @@ import numpy.typing as npt
 from fednb.crypto.backend import Vector, slices, spread
 from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector
-from fednb.crypto.products import cell_products, stored
+from fednb.crypto.products import Stored, cell_products
 from fednb.errors import CryptoError
 
 
@@ -44,7 +44,7 @@ def cell_sums(
     filled = np.zeros((m * k, len(sizes)), dtype=np.int32)  # rows that fill the last ciphertext up are zeros: any cell
     filled[:n] = cells
     by_slot = np.ascontiguousarray(filled.reshape(m, k, len(sizes)).transpose(0, 2, 1).reshape(m, len(sizes) * k))
-    products = cell_products(ring, stored(ring, c.data), by_slot, [size for size in sizes for _ in range(k)], threads)
+    products = cell_products(ring, Stored(ring, c.data), by_slot, [size for size in sizes for _ in range(k)], threads)
     # of each slot all partitions' cells, end to end
     slots = [ring.join([products[g * k + s] for g in range(len(sizes))]) for s in range(k)]
 

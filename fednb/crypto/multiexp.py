@@ -23,11 +23,11 @@ from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector
 from fednb.crypto.products import (
     Bits,
+    Stored,
     Values,
     cell_cost,
     cell_products,
     product,
-    stored,
     subset_cost,
     subset_products,
     subset_products_alike,
@@ -119,7 +119,7 @@ def inner_products(
     k = packing.slots
     chosen = plan(columns, packing).columns
     ring = c.key.ring
-    values = stored(ring, c.data)
+    values = Stored(ring, c.data)
     slots = [partial(_slots, columns[:, j], about, packing) for j, about in enumerate(chosen)]
     as_bits = [j for j, about in enumerate(chosen) if about.bits and about.distinct is None]
     as_cells = [j for j, about in enumerate(chosen) if about.bits and about.distinct is not None]

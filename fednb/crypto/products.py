@@ -35,7 +35,7 @@ STEM = 64
 BLOCKS_AT_ONCE = 16
 AT_ONCE = 2048  # values in the form that they are computed in; a multiple of 8
 LEAST_ROOM = 8192  # residues of tables that are small whatever stands beside them
-LOADING = 2  # multiplications that loading a value takes, nearly
+LOADING = 2, 0.1  # multiplications that loading a value takes, nearly: into lanes, as one of gmpy2's integers
 
 What = TypeVar("What")
 Result = TypeVar("Result")
@@ -56,11 +56,6 @@ class Stored:
 
 
 Values = Vector | Stored
-
-
-def stored(ring: Ring, residues: Residues) -> Values:
-    """As a ring needs them: gmpy2's integers, no larger than their bytes, are loaded once."""
-    return Stored(ring, residues) if ring.lanes > 1 else ring.load(residues)
 
 
 def _loaded(ring: Ring, values: Values, rows: slice, threads: int) -> Vector:
@@ -219,7 +214,7 @@ def _tables_cost(m: int, count: int, size: int, lanes: int, threads: int) -> tup
 
     Tables stay small beside the values.
     """
-    loading = LOADING if lanes > 1 else 0  # gmpy2's integers are all there
+    loading = LOADING[lanes == 1]
     room = max(m * 4 // 5 - 3 * AT_ONCE, LEAST_ROOM)  # a ciphertext takes 4/5 of a residue
     full, rest = divmod(-(-count // threads), lanes)
     rounds = full + (rest > 0)

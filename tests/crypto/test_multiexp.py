@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -199,3 +203,34 @@ def test_shapes_that_do_not_go_together_are_refused() -> None:
     for bad in (columns[:0], columns[:, :0], columns[:, 0]):
         with pytest.raises(CryptoError, match="two-dimensional"):
             inner_products(c, bad, packing)
+
+
+WEIGHED = """
+import numpy as np
+from fednb.crypto.multiexp import inner_products
+from fednb.crypto.packing import Packing
+from fednb.crypto.paillier import generate
+
+def kilobytes(what):
+    return int(open("/proc/self/status").read().split(what)[1].split()[0])
+
+key, rng = generate().public, np.random.default_rng(0)
+columns = rng.integers(-32_000, 32_000, (20_000, 6))
+if FEW:
+    columns = columns[:8, 0][rng.integers(0, 8, columns.shape)]
+c = key.encrypt(range(64))[np.arange(len(columns)) % 64]
+inner_products(c[:500], columns[:500], Packing(1, 45, 16, 16, 500), threads=2)  # what is made once
+before = kilobytes("VmRSS:")
+open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+inner_products(c, columns, Packing(1, 45, 16, 16, len(columns)), threads=2)
+print((kilobytes("VmHWM:") - before) * 1024 / c.nbytes)
+"""
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_a_product_in_gmpy2_takes_little_more_memory_than_its_ciphertexts(few: bool) -> None:
+    """Seen from outside: Python does not know of the integers' memory."""
+    environment = {**os.environ, "FEDNB_KERNEL": "gmpy2"}
+    code = WEIGHED.replace("FEW", repr(few))
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1.3  # all integers at once are 1.9
