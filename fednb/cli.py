@@ -305,11 +305,12 @@ def _doctor(parsed: argparse.Namespace) -> int:
     from fednb.federation.connect import connect
     from fednb.policy import sandbox
 
+    # first what needs no federation, since there may be none
+    print(f"encrypted arithmetic on this machine: {backend.describe()}")
+    print(f"sandbox for kernels on this machine: {sandbox.describe()}", flush=True)
     with connect(parsed.profile) as federation:
         found = federation.doctor()
     print(found.to_string(index=False))
-    print(f"encrypted arithmetic on this machine: {backend.describe()}")
-    print(f"sandbox for kernels on this machine: {sandbox.describe()}")
     if "inside" in found:
         inside = next(filter(None, found["inside"]))
         print(f"the coordinator runs in {inside}'s organisation: {inside} could read what others send it encrypted")
