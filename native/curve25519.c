@@ -38,7 +38,7 @@ INLINE field carried(const v t[5])
 {
     const v full = ALL(LIMB_MASK);
     field out;
-    out.limb[0] = ADD(AND(t[0], full), times_19(RIGHT(t[4], 51)));
+    out.limb[0] = LOW(AND(t[0], full), RIGHT(t[4], 51), ALL(19)); /* an excess has few bits */
     for (int i = 1; i < 5; i++) out.limb[i] = ADD(AND(t[i], full), RIGHT(t[i - 1], 51));
     return out;
 }
@@ -115,7 +115,7 @@ INLINE field multiply_small(field a, uint64_t small)
     const v b = ALL(small);
     v t[5];
     for (int i = 0; i < 5; i++) t[i] = LOW(ZERO, a.limb[i], b);
-    t[0] = ADD(t[0], times_19(LEFT(HIGH(ZERO, a.limb[4], b), 1)));
+    t[0] = LOW(t[0], LEFT(HIGH(ZERO, a.limb[4], b), 1), ALL(19));
     for (int i = 1; i < 5; i++) t[i] = ADD(t[i], LEFT(HIGH(ZERO, a.limb[i - 1], b), 1));
     return carried(t);
 }
