@@ -305,7 +305,7 @@ class DealerEndpoint:
     def _finished(self, now: float) -> bool:
         if self._stop_at is None:
             return False
-        idle = not self._unsent and self._exchange.idle()
+        idle = not self._unsent and self._exchange.idle(now)
         if not idle and now < self._stop_at and self._failure is None:
             return False
         if self._linked:

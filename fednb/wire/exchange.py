@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("fednb.wire")
 
 OPEN_SECONDS = 5.0  # a peer that is down when a conversation opens may take so long to come up
+NEWS_SECONDS = 1.0  # until then it may be up, and the news of it on its way: what was sent to it is not given up
 HELLO_SECONDS = 0.5  # until the first repetition of a hello; then twice as long each time
 HELLO_SECONDS_MAX = 5.0
 HALF_OPEN_SECONDS = 60.0  # a peer that began a handshake may take so long to end it
@@ -91,6 +92,11 @@ class SealedTalk(Talk):
         with self._room:
             while self._outstanding() > SEND_BYTES and self._over() is None:
                 self._room.wait()
+
+    @property
+    def early(self) -> bool:
+        """Whether something was sent before keys were agreed, which waits for them."""
+        return bool(self._early)
 
     def _outstanding(self) -> int:
         return self.stream.outstanding if self.stream else self._early_bytes
@@ -204,12 +210,18 @@ class Exchange:
     def is_io_thread(self) -> bool:
         return threading.current_thread() is self._io_thread
 
-    def idle(self) -> bool:
+    def idle(self, now: float) -> bool:
         """Whether everything that was sent has arrived, as far as it can."""
         with self.board.lock:
             streams = [talk.stream for talk in self._sessions.values() if talk.stream]
-            opening = any(queue[0].peer in self._up for queue in self._opening.values())
+            opening = any(self._may_open(queue[0], now) for queue in self._opening.values())
         return not opening and all(stream.idle() for stream in streams)
+
+    def _may_open(self, talk: SealedTalk, now: float) -> bool:
+        if talk.peer in self._up:
+            return True
+        began = (talk.give_up_at or 0.0) - OPEN_SECONDS
+        return talk.early and now < began + NEWS_SECONDS
 
     # ------------------------------------------------------------ the I/O thread: what comes in
 

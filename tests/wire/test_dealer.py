@@ -158,6 +158,20 @@ def test_what_was_sent_just_before_close_arrives(federation: Federation) -> None
         other.recv(Note, timeout=10)
 
 
+def test_what_was_sent_to_a_member_that_is_just_coming_up_arrives(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The news that a member is up may come later than somebody here knows it."""
+    monkeypatch.setattr(exchange, "NEWS_SECONDS", 5.0)
+    bank = federation.connect("bank")
+    bank.open("agency", "last words").send(Note(1))
+    closing = threading.Thread(target=bank.close)
+    closing.start()
+    agency = federation.connect("agency")
+    assert agency.open("bank", "last words").recv(Note, timeout=10).n == 1
+    closing.join()
+
+
 def test_a_restarted_peer_ends_its_old_conversations(federation: Federation) -> None:
     bank, agency = federation.connect("bank"), federation.connect("agency")
     agency.listen("echo", echo)
