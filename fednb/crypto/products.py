@@ -35,7 +35,7 @@ STEM = 64
 BLOCKS_AT_ONCE = 16
 AT_ONCE = 2048  # values in the form that they are computed in; a multiple of 8
 LEAST_ROOM = 8192  # residues of tables that are small whatever stands beside them
-LOADING = 2, 0.1  # multiplications that loading a value takes, nearly: into lanes, as one of gmpy2's integers
+LOADING = 2, 0.2  # multiplications that loading a value takes, nearly: into lanes, as one of gmpy2's integers
 
 What = TypeVar("What")
 Result = TypeVar("Result")
