@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -150,6 +150,15 @@ class Jupyter:
         # a workspace of its own for each page, so that none restores another's
         tree = f"/tree/{path}" if path else ""
         return f"{self.address}/lab/workspaces/w{secrets.token_hex(4)}{tree}?token={self.token}"
+
+    def remembered(self, address: str) -> dict[str, Any]:
+        """What JupyterLab has saved of a page's layout."""
+        (name,) = re.findall("/workspaces/([^/?]+)", address)
+        for file in (self.folder.parent / "workspaces").glob(f"{name}*"):
+            with suppress(ValueError):  # it is being written
+                layout: dict[str, Any] = json.loads(file.read_text())["data"].get("layout-restorer:data", {})
+                return layout
+        return {}
 
     def classic(self, path: str) -> str:
         return f"{self.address}/notebooks/{path}?token={self.token}"
@@ -337,6 +346,17 @@ class Book:
         """Run a cell and wait for its number."""
         self.run(number)
         expect(self.cell(number).locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]:"))
+
+    def reload(self, jupyter: Jupyter) -> None:
+        """Once JupyterLab has saved that the sidebar is open, which it does a moment after a change."""
+        for _ in range(int(10 * SECONDS)):
+            if jupyter.remembered(self.page.url).get("left", {}).get("current") == "fednb-sidebar":
+                break
+            self.page.wait_for_timeout(100)
+        else:
+            raise AssertionError("JupyterLab has not saved that the sidebar is open")
+        self.page.reload()
+        self.page.wait_for_selector(".jp-Notebook .jp-CodeCell .cm-content >> visible=true")
 
     def sidebar(self) -> Locator:
         """Open the sidebar."""

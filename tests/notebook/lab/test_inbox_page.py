@@ -128,7 +128,7 @@ def test_a_request_is_denied_with_a_reason_and_whatever_it_says_is_text(
     (end,) = [event for event in ask(code, f"for {BAD}") if isinstance(event, m.CellDone)]
     assert end.status == "refused" and "regions with three claims would show" in end.reason
     # at the end, since JupyterLab gives the notebook the keyboard some time after it
-    book.page.reload()  # the page knows nothing by itself, and asks the kernel again
+    book.reload(jupyter)  # the page knows nothing by itself, and asks the kernel again
     expect(request(book, "another, meanwhile")).to_be_visible()
     store.change(next(each.id for each in store.all() if each.decision == "pending"), {}, decision="denied", why="over")
 

@@ -109,8 +109,7 @@ def test_a_page_reloaded_in_mid_run_shows_the_progress_again_and_can_cancel(
     run = book.section("runs").locator("li", has_text="A run in steps").first
     gate.open_gate(1)
     expect(run).to_contain_text("work 2 of 10")
-    book.page.reload()
-    book.page.wait_for_selector(".jp-Notebook .jp-CodeCell .cm-content >> visible=true")
+    book.reload(jupyter)
     expect(book.page.locator("#fednb-sidebar")).to_be_visible()  # where it was
     expect(run).to_contain_text("work 2 of 10")
     gate.open_gate(2)
