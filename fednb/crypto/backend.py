@@ -22,6 +22,8 @@ from gmpy2 import mpz
 from fednb.crypto import lanes
 from fednb.errors import CryptoError
 
+_INSTRUCTIONS = {"ifma": "AVX-512 IFMA", "avx2": "AVX2"}
+
 Residues = npt.NDArray[np.uint8]  # [n, width], big-endian
 Indices = npt.NDArray[np.integer[Any]]
 Vector = Any  # a ring's own form of n residues: has a length, and slices of it are vectors
@@ -196,9 +198,6 @@ def describe() -> str:
     if runs == "avx2":
         return f"avx2: compiled, four multiplications at a time with {_INSTRUCTIONS[runs]}; {_missing('ifma')}"
     return f"gmpy2: one multiplication at a time; {_missing('avx2')}"
-
-
-_INSTRUCTIONS = {"ifma": "AVX-512 IFMA", "avx2": "AVX2"}
 
 
 def _quoted(word: str) -> str:

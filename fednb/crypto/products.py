@@ -80,7 +80,7 @@ def subset_products(ring: Ring, values: Values, bits: Bits, threads: int = 1) ->
         return ring.ones(subsets), product(ring, values[:])
     block_cost, blocks = _block_cost(m, subsets)
     if _window_cost(m, subsets)[0] < block_cost:
-        windows, at_once = _arranged(m, subsets, ring.lanes, threads)
+        windows, at_once = _arranged(m, subsets, ring.lanes, threads, isinstance(values, Stored))
         return _by_windows(ring, values, bits, windows, threads, at_once)
     return _by_blocks(ring, values, bits, blocks, threads)
 
@@ -199,23 +199,25 @@ def _by_tables(
 
 
 @functools.lru_cache(maxsize=1024)
-def _arranged(m: int, subsets: int, lanes: int, threads: int) -> tuple[int, int]:
+def _arranged(m: int, subsets: int, lanes: int, threads: int, stored: bool) -> tuple[int, int]:
     """How many windows, and how many rounds of their tables are filled at once."""
 
     def cost(count: int) -> tuple[float, float, int, int]:
-        return *_tables_cost(m, count, 1 << -(-subsets // count), lanes, threads), count
+        return *_tables_cost(m, count, 1 << -(-subsets // count), lanes, threads, stored), count
 
     *_, at_once, count = min(cost(count) for count in _counts(subsets, MAX_WINDOW))
     return count, at_once
 
 
-def _tables_cost(m: int, count: int, size: int, lanes: int, threads: int) -> tuple[float, float, int]:
+def _tables_cost(m: int, count: int, size: int, lanes: int, threads: int, stored: bool) -> tuple[float, float, int]:
     """Of `_by_tables` with so many of so many cells: how much too large they are, multiplications, rounds at once.
 
-    Tables stay small beside the values.
+    Tables stay small beside the values: smaller than they where these are stored, twice as large where they are loaded
+    already, as for histograms, which are made again and again of the same ones.
     """
-    loading = LOADING[lanes == 1]
-    room = max(m * 4 // 5 - 3 * AT_ONCE, LEAST_ROOM)  # a ciphertext takes 4/5 of a residue
+    loading = LOADING[lanes == 1] if stored else 0
+    # a ciphertext takes 4/5 of a residue
+    room = max(m * 4 // 5 - 3 * AT_ONCE, LEAST_ROOM) if stored else max(2 * m, 4 * LEAST_ROOM)
     full, rest = divmod(-(-count // threads), lanes)
     rounds = full + (rest > 0)
     tables = threads * lanes * size  # of a round
@@ -323,7 +325,8 @@ def cell_cost(m: int, sizes: Sequence[int]) -> int:
 
 def cell_products(ring: Ring, values: Values, cells: Indices, sizes: Sequence[int], threads: int = 1) -> list[Vector]:
     """For each column g of `cells`, [m, G] in [0, sizes[g]): the product of the values in each cell; [sizes[g]]."""
-    groups, at_once = _grouped(len(values), tuple(sizes), ring.lanes, threads)
+    stored = isinstance(values, Stored)
+    groups, at_once = _grouped(len(values), tuple(sizes), ring.lanes, threads, stored)
 
     def size(some: list[tuple[int, ...]]) -> int:
         return max(_joint(sizes, group) for group in some)
@@ -349,12 +352,15 @@ def _joint(sizes: Sequence[int], group: Sequence[int]) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def _grouped(m: int, sizes: tuple[int, ...], lanes: int, threads: int) -> tuple[list[tuple[int, ...]], int]:
+def _grouped(
+    m: int, sizes: tuple[int, ...], lanes: int, threads: int, stored: bool
+) -> tuple[list[tuple[int, ...]], int]:
     """Which partitions share a table, and how many rounds of tables are filled at once."""
 
     def cost(most: int) -> tuple[float, float, int, list[tuple[int, ...]]]:
         groups = _groups(m, sizes, most)
-        return *_tables_cost(m, len(groups), max(_joint(sizes, group) for group in groups), lanes, threads), groups
+        largest = max(_joint(sizes, group) for group in groups)
+        return *_tables_cost(m, len(groups), largest, lanes, threads, stored), groups
 
     *_, at_once, groups = min((cost(MAX_CELLS >> i) for i in range(MAX_CELLS.bit_length())), key=lambda c: c[:2])
     return groups, at_once

@@ -65,7 +65,7 @@ def test_the_cheaper_way_is_chosen() -> None:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_tables_of_windows_stay_smaller_than_the_values(lanes: int, threads: int) -> None:
     for m, subsets in [(30_000, 192), (100_000, 192), (1_000_000, 500), (3000, 40)]:
-        count, at_once = products._arranged(m, subsets, lanes, threads)
+        count, at_once = products._arranged(m, subsets, lanes, threads, stored=True)
         size = 1 << -(-subsets // count)
         assert at_once * threads * lanes * size <= max(m, products.LEAST_ROOM)
         assert count * m < 1.6 * products._window_cost(m, subsets)[0]
@@ -109,3 +109,10 @@ def test_slices_and_chunks_cover_everything_once(n: int, threads: int, most: int
     for parts in (slices(n, threads), chunks(n, threads, most)):
         assert [i for part in parts for i in range(n)[part]] == list(range(n))
     assert all(part.stop - part.start <= most for part in chunks(n, threads, most))
+
+
+def test_values_that_are_loaded_already_keep_partitions_together_for_any_threads() -> None:
+    """A histogram of 13 features in 33 bins costs nearly twice as much when each has a table of its own."""
+    for m, threads in ((8_000, 1), (8_000, 2), (24_000, 2)):
+        groups, _ = products._grouped(m, (33,) * 13, 8, threads, stored=False)
+        assert [len(group) for group in groups] == [2] * 6 + [1]
