@@ -4,7 +4,8 @@ One line of JSON an entry, each with the hash of the line before, written before
 its process loses it; on disk by then too or, where that would keep a cell waiting, a moment later:
 
     log.jsonl        {"n": 7, "at": ..., "event": "cell ended", ..., "prev": hash of line 6, "hash": hash of this line}
-    head             number and hash of the last line on disk, replaced after it: a log that was cut short lacks it
+    head             number and hash of the last line on disk, replaced after it, and there before the first: a log
+                     that was cut short lacks it
     witnessed.jsonl  heads of other members, signed by them, as they came with receipts: whoever rewrites log *and* head
                      is contradicted by those who witnessed an earlier head
     blobs/           what cells said and printed. The log holds only a salted digest of each; the salt lies in the
@@ -252,6 +253,14 @@ class AuditLog:
                 f"entries are missing at the end of the audit log of {self.member}: it once had {mark.n + 1}, and has "
                 f"{self._last.n + 1}. Restore {self.folder} from a backup, or find out who cut it."
             )
+        if mark is None:
+            if whole:
+                self._size = -1
+                raise ConfigError(
+                    f"the audit log of {self.member} has lost its head, which says what it had at its end. Restore "
+                    f"{self.folder / 'head'} from a backup, or find out who took it."
+                )
+            _replace(self.folder / "head", msgspec.json.encode(self._last))
 
     def _as_head(self, mark: _Mark) -> Head:
         head = Head(self.member, mark.n, mark.hash)

@@ -180,21 +180,37 @@ def test_entries_that_nobody_waits_for_get_to_the_disk_a_moment_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
-    done = threading.Event()
     fsync = os.fsync
 
     def watching(handle: int) -> None:
         synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
         fsync(handle)
-        if any(name.startswith(".head.") for name in synced):
-            done.set()
 
     monkeypatch.setattr(os, "fsync", watching)
     log = AuditLog(tmp_path, "bank")
     blob = log.keep("x = 1", wait=False)
     log.append("cell", wait=False, code=blob)
-    assert done.wait(10) and {"log.jsonl", blob} < set(synced)
+    for _ in range(1000):
+        if b'"n":0' in (tmp_path / "head").read_bytes():
+            break
+        threading.Event().wait(0.01)
+    else:
+        pytest.fail("the head never came after the entry")
+    assert {"log.jsonl", blob} < set(synced)
     assert audit.verify(tmp_path, "bank").problems == []
+
+
+def test_a_log_whose_writer_ends_before_its_first_head_is_not_taken_for_tampered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AuditLog, "_sync", lambda self: None)  # killed before the disk had it
+    AuditLog(tmp_path, "bank").append("agent started", wait=False)
+    found = audit.verify(tmp_path, "bank")
+    assert found.entries == 1 and found.problems == []
+    (tmp_path / "head").unlink()
+    assert audit.verify(tmp_path, "bank").problems == ["its head is missing"]
+    with pytest.raises(ConfigError, match="has lost its head"):  # a new one would cover that up
+        AuditLog(tmp_path, "bank").append("agent started")
 
 
 def test_what_nobody_waited_for_and_never_got_to_the_disk_stops_the_next(
@@ -203,7 +219,7 @@ def test_what_nobody_waited_for_and_never_got_to_the_disk_stops_the_next(
     def full(handle: int) -> None:
         raise OSError(28, os.strerror(28))
 
-    log = AuditLog(tmp_path, "bank")
+    log = filled(tmp_path, 1)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         log.append("cell", wait=False)
