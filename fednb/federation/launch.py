@@ -82,13 +82,17 @@ class Running:
                     raise PeerLost(f"{member} {self._ending(member)}", member=member)
 
     def stop(self) -> None:
-        """Stop every member, the hub last; leaves no process and no socket. Idempotent."""
+        """Stop every member, the hub last; leaves no process and no socket. Idempotent.
+
+        The coordinator goes first: what it sees of parties that stop is no reason why a run failed.
+        """
         if self._stopped:
             return
         self._stopped = True
         try:
-            self._end([name for name in self.members if name != "hub"])
-            self._end([name for name in self.members if name == "hub"])
+            kinds = self.federation.members
+            for last in ("coordinator", "party", "hub"):
+                self._end([name for name in self.members if kinds[name] == last])
         finally:
             shutil.rmtree(self._sockets, ignore_errors=True)
 

@@ -297,6 +297,22 @@ def test_when_one_member_dies_it_is_named_and_all_are_stopped(tmp_path: Path) ->
     assert not running._sockets.exists()
 
 
+def test_parties_are_stopped_only_when_the_coordinator_has_ended(tmp_path: Path) -> None:
+    """Else it may see them leave first, and tells that as the reason why a run failed."""
+    with launch.up(write(tmp_path)) as running:
+        coordinator, told = running.members["coordinator"], [running.members[name].stdin for name in ("bank", "agency")]
+        coordinator.send_signal(signal.SIGSTOP)
+        stopping = threading.Thread(target=running.stop)
+        stopping.start()
+        try:
+            threading.Event().wait(0.5)
+            assert not any(each is None or each.closed for each in told)
+        finally:
+            coordinator.send_signal(signal.SIGCONT)
+        stopping.join()
+        assert all(member.poll() == 0 for member in running.members.values())
+
+
 def test_a_second_start_keeps_keys_and_saved_tables(tmp_path: Path) -> None:
     file = write(tmp_path)
     keys = []
