@@ -7,10 +7,10 @@ Both may use two threads (OpenMined's library uses one: compare processor second
 of its own, so that its peak memory is its own. fednb plays its three roles over the loopback network, with the
 encoding, checking and decoding of every message; OpenMined's library is called directly: request, response, setup and
 intersection, with messages in memory and its raw data structure, whose answer is exact. Half of the ids are common.
---spu names an interpreter with the package `spu`, which cannot share fednb's environment (it needs NumPy 1): ECDH over
-Curve25519 between two processes. --large adds a million ids a side, for fednb only (the peers' figures grow linearly).
-Then a thousand ids are aligned with the largest set, plainly and after its preparation. The last line is one JSON
-object.
+--spu names an interpreter with the package `spu`: ECDH over Curve25519 between two processes, as spu comes. --large
+adds a million ids a side, for fednb only (the peers' figures grow linearly). Then a thousand ids are aligned with the
+largest set, plainly and after its preparation; and, where spu is installed beside fednb, the largest sets by
+method="spu" (RR22, in sandboxes) beside method="ecdh". The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from typing import Any
 import numpy as np
 
 from fednb.crypto.backend import describe
-from fednb.protocols import prepared_psi, psi
+from fednb.federation import spu_engine
+from fednb.federation.spu_engine import SpuEngine
+from fednb.protocols import prepared_psi, psi, psi_spu
 from fednb.protocols.base import Dataset, Outcome, Params, RoleFunction, RunContext
 from fednb.wire.link import Link
 from fednb.wire.loopback import play
@@ -90,10 +92,30 @@ def perform(
 
     def role(member: str) -> Callable[[Link], Outcome]:
         function, ids = roles[member]
-        data = Dataset(ids=ids, part=(parts or {}).get(member, {}))
+        engine = SpuEngine(member) if function is psi_spu.party else None
+        data = Dataset(ids=ids, part=(parts or {}).get(member, {}), engine=engine)
         return lambda link: function(link, data, params, RunContext(name="b", threads=THREADS))
 
     return play({member: role(member) for member in roles}, cast, timeout=600)
+
+
+def by_spu(n: int) -> dict[str, float]:
+    """Seconds of both methods, all that a run does included: the start of spu's processes and of their sandboxes."""
+    bank, agency = written(n, 0), written(n, n // 2)
+    cast = {"party": ("bank", "agency"), "coordinator": ("coordinator",)}
+    seconds = {}
+    for name, protocol in (("ecdh", psi), ("spu", psi_spu)):
+        roles = {
+            "bank": (protocol.party, bank),
+            "agency": (protocol.party, agency),
+            "coordinator": (protocol.coordinator, None),
+        }
+        began = time.perf_counter()
+        out = perform(roles, cast, psi.PsiParams())
+        seconds[name] = time.perf_counter() - began
+        if out["coordinator"].public["matched"] != n - n // 2:
+            raise SystemExit(f"wrong matches by {name}")
+    return seconds
 
 
 def openmined_psi(n: int) -> dict[str, float]:
@@ -188,6 +210,12 @@ def main() -> None:
         f"    1,000 × {n:<9,} plainly {against['plain']:.2f} s; prepared once in {against['prepare']:.2f} s, then "
         f"{against['prepared']:.3f} s"
     )
+    if spu_engine.installed():
+        both = [apart(by_spu, n) for _ in range(options.rounds)]
+        ratio = statistics.median(each["ecdh"] / each["spu"] for each in both)
+        by = {name: statistics.median(each[name] for each in both) for name in both[0]}
+        report["by spu"] = {name: round(value, 3) for name, value in by.items()} | {"ratio": round(ratio, 2)}
+        print(f"{n:>9,} × {n:<9,} by spu {by['spu']:.2f} s, {ratio:.1f} times as fast as by curve ({by['ecdh']:.2f} s)")
     print(json.dumps(report))
 
 

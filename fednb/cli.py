@@ -302,12 +302,14 @@ def _doctor(parsed: argparse.Namespace) -> int:
     if parsed.escapes:
         return _escapes()
     from fednb.crypto import backend
+    from fednb.federation import spu_engine
     from fednb.federation.connect import connect
     from fednb.policy import sandbox
 
     # first what needs no federation, since there may be none
     print(f"encrypted arithmetic on this machine: {backend.describe()}")
-    print(f"sandbox for kernels on this machine: {sandbox.describe()}", flush=True)
+    print(f"sandbox for kernels on this machine: {sandbox.describe()}")
+    print(f"alignment by spu on this machine: {spu_engine.lacking() or 'possible'}", flush=True)
     with connect(parsed.profile) as federation:
         found = federation.doctor()
     print(found.to_string(index=False))

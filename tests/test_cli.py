@@ -104,7 +104,7 @@ def test_a_policy_is_explained_in_words(tmp_path: Path, capsys: pytest.CaptureFi
     pd.DataFrame(frame).to_csv(tmp_path / "loans.csv", index=False)
     (tmp_path / "f.toml").write_text(
         '[federation]\nhub = "tcp://10.0.0.9:7000"\n[party.bank]\nguard.k = 20\napproval = true\n'
-        '[party.bank.tables.loans]\n'
+        "[party.bank.tables.loans]\n"
         'path = "loans.csv"\nid = "id"\nroles = {age = {role = "key", cuts = [10, 45]}, x = "hidden"}\n'
         '[party.bank.analysts.ann]\ntables = ["loans"]\ncells = true\n'
     )

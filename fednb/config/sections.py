@@ -85,6 +85,7 @@ class RulesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     decrypted_per_row: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.5  # numbers of one label set, for each member
     rows_apart: Some = 10  # by which two sets of rows differ, if at all, of which figures leave
     standard_errors: bool = False  # whether this party's features take part in those of everybody's coefficients
+    psi_spu: bool = False  # whether it aligns by a library that is not fednb's, for parties that keep to the protocol
     runs_a_day: Whole = 500  # of each analyst
     alignments_a_day: Whole = 50
     of: Mapping[str, RulesConfig] = {}  # by protocol, where it has rules of its own

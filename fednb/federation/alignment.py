@@ -13,16 +13,16 @@ from fednb.federation.result import RunResult
 from fednb.federation.views import AlignmentView, PartyAlignment
 from fednb.text import plain
 
+METHODS = {"ecdh": "psi", "spu": "psi_spu"}  # the protocol of each
 
-def check_method(method: str) -> None:
-    """Raises DataError for a way of intersecting sets that is not offered, and says why."""
-    if method == "spu":
-        raise DataError(
-            "method='spu' is not offered: its library connects the parties by TCP ports of its own, past the hub, its "
-            "seals, the parties' policies and their audit logs. method='ecdh' takes about as long as its ECDH."
-        )
-    if method != "ecdh":
-        raise DataError(f"there is no method {method!r} to align by; 'ecdh' is the one.")
+
+def protocol_of(method: str, parties: int, prepared: bool) -> str:
+    """The protocol that aligns so many parties. Raises DataError for what the method does not do."""
+    if method not in METHODS:
+        raise DataError(f"there is no method {method!r} to align by; there are {', '.join(map(repr, METHODS))}.")
+    if method != "ecdh" and (parties != 2 or prepared):
+        raise DataError(f"method={method!r} intersects two parties' sets, neither of them prepared; use method='ecdh'.")
+    return METHODS[method]
 
 
 def id_columns(tables: Mapping[str, str], on: object) -> dict[str, list[str]]:

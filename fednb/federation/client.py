@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fednb.errors import DataError, LinkError, PeerLost, RunCancelled
 from fednb.federation import messages as m
-from fednb.federation.alignment import check_method, described, figures, id_columns, of_role
+from fednb.federation.alignment import described, figures, id_columns, of_role, protocol_of
 from fednb.federation.frame import VerticalFrame
 from fednb.federation.leaving import leaving
 from fednb.federation.prepared import PreparedFigures, PreparedSet
@@ -121,18 +121,19 @@ class Federation:
         on : the id: a column name, a list of names (a composite id), or these by party.
         prepared : a large set from `prepare`: the alignment then costs what the small one does, and can be linked with
             others of that epoch.
-        method : "ecdh", Diffie-Hellman on Curve25519, is what there is.
+        method : "ecdh", Diffie-Hellman on Curve25519; or "spu", SecretFlow's library, which is faster for large sets of
+            two parties that keep to the protocol, and runs where both owners have installed it and said yes.
 
         Neither party learns the other's unmatched ids; the coordinator learns sizes only.
         Raises DataError (unknown table or column, duplicates, nothing in common), Refused, RunFailed.
         """
         if len(tables) < 2:
             raise DataError("an alignment needs the tables of two parties or more, such as {'bank': 'loans', ...}.")
-        check_method(method)
+        protocol = protocol_of(method, len(tables), prepared is not None)
         keys = id_columns(tables, on)
         known = described(self.describe(), self.parties, tables, keys)
         request: dict[str, Any] = {
-            "protocol": "psi",
+            "protocol": protocol,
             "cast": {"party": list(tables), "coordinator": [self.coordinator]},
             "data": {party: m.DataRef(table=table, on=keys[party]) for party, table in tables.items()},
         }

@@ -25,6 +25,7 @@ from fednb.federation.online_words import check_declared
 from fednb.federation.receipts import Book
 from fednb.federation.scored import ScoredRows
 from fednb.federation.seat import Seat, explain
+from fednb.federation.spu_engine import SpuEngine
 from fednb.federation.store import MemberStore, Part
 from fednb.federation.terms import Admission, Origins, Terms, Used
 from fednb.policy.protocol_policy import ProtocolPolicy
@@ -400,7 +401,8 @@ class PartyService:
         """The rows of this member that a role works on, in the order of the frame."""
         part: Mapping[str, Any] = self._store.load(ref.part) if ref.part else {}
         if ref.table is not None and (not part or "ids" in needs):
-            return Dataset(ids=self._tables.ids(ref.table, ref.on), part=part)
+            engine = SpuEngine(self._endpoint.me) if "engine" in needs else None
+            return Dataset(ids=self._tables.ids(ref.table, ref.on), part=part, engine=engine)
         if ref.table is not None:  # what is needed of the table, an earlier run has read
             self._check_unchanged(ref.table, part, "prepared. Prepare it")
             return Dataset(part=part)

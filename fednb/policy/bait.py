@@ -77,8 +77,8 @@ class Outside:
     def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
-    def attempt(self, name: str, backend: Backend | None) -> Outcome:
-        """Try one escape; `backend` None: without any sandbox."""
+    def attempt(self, name: str, backend: Backend | None, *, programs: bool = False) -> Outcome:
+        """Try one escape; `backend` None: without any sandbox. `programs`: in one that lets it start programs."""
         home = Path(self.bait.folder)
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(mode=0o700)
@@ -94,7 +94,7 @@ class Outside:
             argv, env = [sys.executable, "-P", "-m", module, name, bait], dict(os.environ)
             secret = {"FEDNB_SECRET_OF_THE_AGENT": "hunter2"}
             if backend:
-                command = Sandbox(backend, LIMITS).command(module, name, bait, folder=inside)
+                command = Sandbox(backend, LIMITS).command(module, name, bait, folder=inside, programs=programs)
                 argv, env, secret = command.argv, command.env, {}
             done = subprocess.run(
                 argv,

@@ -48,6 +48,7 @@ class Box(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     start: str  # the folder in which the program begins
     limits: Limits
     pipe: str = ""  # a socket to connect to while that is still possible
+    programs: bool = False  # it may start programs and connect sockets: those of bubblewrap's own empty system
 
 
 def main(arguments: list[str]) -> None:
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> None:
         _drop_privileges()
         if box.landlock:
             landlock.apply(map(Path, box.read), map(Path, box.write))
-        seccomp.apply()
+        seccomp.apply(programs=box.programs and not box.landlock)
     except (OSError, ValueError, LookupError, msgspec.MsgspecError) as error:
         print(f"the sandbox could not be closed, so nothing was started in it: {error}", file=sys.stderr, flush=True)
         sys.exit(WENT_WRONG)

@@ -24,7 +24,8 @@ from fednb.wire.link import Link
 
 NO_LIMIT = 1 << 62
 ANSWERS = "online requests"
-CONSENTS = ("standard_errors",)  # protocols that a party takes part in only where its rule of that name says so
+# protocols that a party takes part in only where its rule of that name says so
+CONSENTS = ("standard_errors", "psi_spu")
 
 # what a protocol's parameters say: the rule on it, 1 where that is the least and -1 where it is the most, and why not
 _ASKED = {
@@ -120,7 +121,11 @@ class ProtocolPolicy:
                     what = f"runs no {name}" if rule == "allow" else f"runs {asked.protocol} with no {name}"
                     raise self._refused(f"{what}; allowed are {', '.join(allowed) or 'none'}.", rule)
         if asked.protocol in CONSENTS and not getattr(rules, asked.protocol):
-            raise self._refused(f"takes part in no {asked.protocol}: its owner has not said yes to it.", asked.protocol)
+            raise self._refused(
+                f"takes part in no {asked.protocol}: its owner has not said yes to it ({asked.protocol} = true in "
+                f"[party.{self.member}.protocols]).",
+                asked.protocol,
+            )
         iterations = int(asked.limits.get("iterations", 0))
         if iterations > rules.max_iterations:
             raise self._refused(

@@ -22,6 +22,7 @@ def rules(found: RulesConfig) -> Iterator[str]:
     made = "cells or analysts' rules made"
     yield f"  figures of single columns: {'of' if found.cell_columns else 'not of'} tables that {made}"
     yield f"  standard errors of models with this party's features: {'yes' if found.standard_errors else 'no'}"
+    yield f"  alignments by spu, for parties that keep to the protocol: {'yes' if found.psi_spu else 'no'}"
     yield f"  each analyst: at most {found.runs_a_day:,} runs and {found.alignments_a_day:,} alignments a day (UTC)"
     for name, own in found.of.items():
         yield f"  {name} instead: {'; '.join(_changed(found, own)) or 'the same'}"

@@ -79,6 +79,7 @@ class Sandbox:
         read: Iterable[Path] = (),
         pipe: Path | None = None,
         env: Mapping[str, str] | None = None,
+        programs: bool = False,
     ) -> Command:
         """How to start a Python module inside.
 
@@ -86,7 +87,11 @@ class Sandbox:
         read : further files or folders to show, not to be changed.
         pipe : a Unix socket that it shall find connected, as FEDNB_PIPE="fd:N".
         env : on top of an environment that has nothing of the agent's.
+        programs : it may start programs, which are confined as it is, and connect sockets of its own. Raises
+            ConfigError without bubblewrap: other processes' sockets would be in reach.
         """
+        if programs and self.backend != "bubblewrap":
+            raise ConfigError(f"{module} runs in a system of its own only, and {self.backend} makes none.")
         scratch = folder / "files"
         scratch.mkdir(mode=0o700, exist_ok=True)
         system = [Path(each) for each in (*_FOLDERS, *_FILES)]
@@ -98,6 +103,7 @@ class Sandbox:
             start=str(scratch),
             limits=self.limits,
             pipe=str(pipe or ""),
+            programs=programs,
         )
         # -P: nothing is imported from the folder it starts in, where code may have been left
         python = [sys.executable, "-P", "-m", "fednb.policy.confined"]

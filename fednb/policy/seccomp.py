@@ -59,11 +59,12 @@ ABSENT = {"clone3": (435, 435), "memfd_create": (319, 279), "memfd_secret": (447
 # allowed on the calling process itself, which is number 0
 OWN = {"prlimit64": (302, 261), "migrate_pages": (256, 238), "move_pages": (279, 239)}
 CLONE = (56, 220)  # for threads
+PROGRAMS = ("fork", "vfork", "execve", "connect")  # open to a process that has nothing around it to start or reach
 SOCKETS = {"socket": (41, 198), "socketpair": (53, 199)}  # Unix streams: datagrams may name another receiver each time
 
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, AUDIT_ARCH
 _SYS_SECCOMP = (317, 277)
-_CLONE_THREAD = 0x10000
+_CLONE_THREAD, _CLONE_NAMESPACES = 0x10000, 0x7E020000
 _AF_UNIX, _SOCK_STREAM, _SOCK_TYPE = 1, 1, 0xF
 
 # classic BPF (linux/filter.h) and what it may answer (linux/seccomp.h)
@@ -79,19 +80,23 @@ def supported() -> bool:
     return platform.machine() in _ARCHITECTURES
 
 
-def program(machine: str) -> list[Instruction]:
-    """The filter for "x86_64" or "aarch64"."""
+def program(machine: str, programs: bool = False) -> list[Instruction]:
+    """The filter for "x86_64" or "aarch64".
+
+    programs : what it filters may start programs and connect Unix sockets. Only for where no others are in reach.
+    """
     column, arch = _ARCHITECTURES[machine]
     refuse, absent = _answer(errno.EPERM), _answer(errno.ENOSYS)
     made: list[Instruction] = [(_LOAD, 0, 0, _ARCH), (_EQUAL, 1, 0, arch), (_RETURN, 0, 0, _KILL)]
     # above everything known lie new calls, and on x86_64 those of another way to number them (x32)
     made += [(_LOAD, 0, 0, _NUMBER), (_ABOVE, 0, 1, NEWEST), absent]
     for table, answer in ((REFUSED, refuse), (ABSENT, absent), (IGNORED, _answer(0))):
-        for numbers in table.values():
-            if numbers[column] >= 0:
+        for name, numbers in table.items():
+            if numbers[column] >= 0 and not (programs and name in PROGRAMS):
                 made += [(_EQUAL, 0, 1, numbers[column]), answer]
     allow = (_RETURN, 0, 0, _ALLOW)
-    made += _when(CLONE[column], [(_LOAD, 0, 0, _ARGUMENT[0]), (_ANY_BIT, 0, 1, _CLONE_THREAD), allow, refuse])
+    flags = (_ANY_BIT, 1, 0, _CLONE_NAMESPACES) if programs else (_ANY_BIT, 0, 1, _CLONE_THREAD)
+    made += _when(CLONE[column], [(_LOAD, 0, 0, _ARGUMENT[0]), flags, allow, refuse])
     unsupported = _answer(errno.EOPNOTSUPP)  # of all answers the one on which ZeroMQ does not abort
     for numbers in SOCKETS.values():
         family: list[Instruction] = [(_LOAD, 0, 0, _ARGUMENT[0]), (_EQUAL, 1, 0, _AF_UNIX), unsupported]
@@ -102,9 +107,9 @@ def program(machine: str) -> list[Instruction]:
     return [*made, allow]
 
 
-def apply() -> None:
+def apply(programs: bool = False) -> None:
     """Filter this process, all of its threads, from now on and for good. Raises OSError when Linux declines."""
-    made = program(platform.machine())
+    made = program(platform.machine(), programs)
     code = b"".join(struct.pack("=HBBI", *each) for each in made)
     room = ctypes.create_string_buffer(code, len(code))
 

@@ -46,6 +46,7 @@ class Dataset:
     # of columns that are no numbers: "text", "date", "mixed" or "infinite", and [n] which value it is (-1: missing)
     unfit: Mapping[str, tuple[str, npt.NDArray[np.int64]]] = field(default_factory=dict)
     asks: Any = None  # `online_score.Asks`: applicants, as they come
+    engine: Any = None  # `psi_spu.Engine`: where this member runs a library that is not ours
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class Role:
     # is the one that the table's owner declared; "missing": X may have NaN; "parts": X is used some rows at a time, and
     # may be larger than memory; "levels": X may have columns of text; "unfit": X has the columns that are numbers, and
     # the others are described, where they would be refused; "asks": rows come one by one, from this member's own
-    # service; "online": ids and X of the table in which its owner has applicants of others looked up
+    # service; "online": ids and X of the table in which its owner has applicants of others looked up; "engine"
     needs: tuple[str, ...] = ()
     figures: bool = False  # its result, or what it learns, tells sums and figures of the very rows that it used
     columns: bool = False  # figures of single columns come of it

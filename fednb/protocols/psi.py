@@ -118,7 +118,7 @@ def party(link: Link, data: Dataset, params: PsiParams, run: RunContext) -> Outc
     own, formats = bring(link, data, params)
     link.send(coordinator, Announce(ids=len(own.ids), formats=formats))
     ring = link.recv(coordinator, Ring)
-    _check_ring(ring, link, coordinator, len(own.ids))
+    check_ring(ring, link, coordinator, len(own.ids))
 
     advance = progress(run, len(own.ids) + sum(ring.ids))  # points to hash, and to multiply
     order = secret_order(len(own.ids))
@@ -145,28 +145,13 @@ def party(link: Link, data: Dataset, params: PsiParams, run: RunContext) -> Outc
     check_positions(positions, len(order), coordinator)
     found = own.by_id(order[positions])
     confirm(link, ring.order, own.ids[found], run.name)
-    return Outcome(
-        private={"index": own.rows[found]},
-        public={
-            "rows": own.read,
-            "ids": len(own.ids),
-            "duplicates": own.duplicates,
-            "missing": own.missing,
-            "matched": len(found),
-            "formats": formats,
-        },
-    )
+    return aligned(own, found, formats)
 
 
 def coordinator(link: Link, data: Dataset, params: PsiParams, run: RunContext) -> Outcome:
     parties = link.cast["party"]
-    said = {member: link.recv(member, Announce) for member in parties}
+    said = gather(link, params)
     sizes = [said[member].ids for member in parties]
-    for member, size in zip(parties, sizes, strict=True):
-        if not 0 < size <= params.max_ids:
-            raise UnexpectedMessage(f"{member} announced {size} ids", member=member)
-    for member in parties:
-        link.send(member, Ring(order=list(parties), ids=sizes))
     sets = [np.empty((size, 32), np.uint8) for size in sizes]
     total, done = sum(sizes), 0
     for start in range(0, max(sizes), CHUNK):
@@ -187,6 +172,18 @@ def coordinator(link: Link, data: Dataset, params: PsiParams, run: RunContext) -
     )
 
 
+def gather(link: Link, params: Limits) -> dict[str, Announce]:
+    """The coordinator's beginning: what each party brings, which all are told."""
+    parties = link.cast["party"]
+    said = {member: link.recv(member, Announce) for member in parties}
+    for member in parties:
+        if not 0 < said[member].ids <= params.max_ids:
+            raise UnexpectedMessage(f"{member} announced {said[member].ids} ids", member=member)
+    for member in parties:
+        link.send(member, Ring(order=list(parties), ids=[said[each].ids for each in parties]))
+    return said
+
+
 def bring(link: Link, data: Dataset, params: Limits) -> tuple[spelling.Prepared, dict[str, int]]:
     """A party's ids and the shapes in which it writes them. Raises DataError for what cannot be aligned."""
     if data.ids is None:
@@ -205,6 +202,21 @@ def bring(link: Link, data: Dataset, params: Limits) -> tuple[spelling.Prepared,
     return own, spelling.describe_formats(data.ids)
 
 
+def aligned(own: spelling.Prepared, found: npt.NDArray[np.int64], formats: dict[str, int]) -> Outcome:
+    """What an alignment leaves at a party: `found` are positions of its ids, in the order that all parties have."""
+    return Outcome(
+        private={"index": own.rows[found]},
+        public={
+            "rows": own.read,
+            "ids": len(own.ids),
+            "duplicates": own.duplicates,
+            "missing": own.missing,
+            "matched": len(found),
+            "formats": formats,
+        },
+    )
+
+
 def progress(run: RunContext, total: int, phase: str = "intersect") -> Advance:
     """To be called with the number of points that have just been hashed or multiplied."""
     done = 0
@@ -218,7 +230,8 @@ def progress(run: RunContext, total: int, phase: str = "intersect") -> Advance:
     return advance
 
 
-def _check_ring(ring: Ring, link: Link, coordinator: str, own: int) -> None:
+def check_ring(ring: Ring, link: Link, coordinator: str, own: int) -> None:
+    """Raises UnexpectedMessage unless the ring is of this run's parties and says of this one what it said itself."""
     parties = link.cast["party"]
     if len(parties) < 2:
         raise DataError("an intersection needs two parties or more.")

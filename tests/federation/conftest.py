@@ -5,4 +5,5 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # for the world of test_protocol_rules
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "protocols")]  # the world of test_protocol_rules; spu_stand_in

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 import fednb
-from fednb.errors import DataError
+from fednb.errors import ConfigError, DataError
+from fednb.federation import spu_engine
 from fednb.federation.tables import TableStore
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.wire.link import Link
@@ -171,10 +172,23 @@ def test_ids_of_another_type_at_the_other_party_match_by_what_they_say_or_that_i
                 federation.align({"bank": "t", "agency": "t"}, on="id")
 
 
-def test_only_what_keeps_to_the_members_links_can_align(federation: fednb.Federation) -> None:
-    tables = {"bank": "loans", "agency": "invoices"}
-    with pytest.raises(DataError, match="'spu' is not offered: .*past the hub.*method='ecdh'"):
-        federation.align(tables, on="vat", method="spu")
-    with pytest.raises(DataError, match="no method 'rsa' to align by"):
-        federation.align(tables, on="vat", method="rsa")
-    assert federation.align(tables, on="vat", method="ecdh").shape == federation.align(tables, on="vat").shape
+def test_a_method_does_what_it_can(federation: fednb.Federation) -> None:
+    with pytest.raises(DataError, match="no method 'rsa' to align by; there are 'ecdh', 'spu'"):
+        federation.align(BOTH, on="vat", method="rsa")
+    with pytest.raises(DataError, match="'spu' intersects two parties' sets, neither of them prepared; use method='ec"):
+        federation.align({**BOTH, "telco": "lines"}, on="vat", method="spu")
+    large = federation.prepare({"agency": "invoices"}, for_party="bank", on="vat")
+    with pytest.raises(DataError, match="neither of them prepared"):
+        federation.align(BOTH, on="vat", prepared=large, method="spu")
+    assert federation.align(BOTH, on="vat", method="ecdh").shape == federation.align(BOTH, on="vat").shape
+
+
+@pytest.mark.parametrize("lacks", ["spu", "bubblewrap"])
+def test_a_party_that_cannot_run_spu_says_what_it_lacks(
+    federation: fednb.Federation, monkeypatch: pytest.MonkeyPatch, lacks: str
+) -> None:
+    monkeypatch.setattr(spu_engine, "installed", lambda: lacks != "spu")
+    monkeypatch.setattr(spu_engine, "missing", lambda backend: "it is not installed." if lacks == "bubblewrap" else "")
+    said = {"spu": "spu is not installed", "bubblewrap": "in bubblewrap only: it is not installed"}
+    with pytest.raises(ConfigError, match=f"cannot align by spu: .*{said[lacks]}.*method='ecdh'"):
+        federation.align(BOTH, on="vat", method="spu")

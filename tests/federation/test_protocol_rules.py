@@ -14,10 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.pipeline import make_pipeline
+from spu_stand_in import StandIn
 
 from fednb.config import OnlineConfig, PermitConfig, RulesConfig, TableConfig
 from fednb.errors import DataError, QuotaExceeded, Refused
 from fednb.federation import messages as m
+from fednb.federation import party as party_service
 from fednb.federation.client import Federation
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.frame import VerticalFrame
@@ -232,6 +234,7 @@ def everything(world: World) -> None:
     VerticalOneVsRest(VerticalLogisticRegression(max_iter=1)).fit(train, "bank.default").evaluate(train)
     SecureBoostClassifier(n_estimators=2, max_depth=2).fit(train, y="bank.default").predict_proba(test)
     SecureBoostRegressor(n_estimators=1, max_depth=2).fit(train, y="bank.a").evaluate(test)
+    federation.align({"bank": "loans", "agency": "invoices"}, on="id", method="spu")
     large = federation.prepare({"agency": "invoices"}, for_party="bank", on="id")
     federation.align({"bank": "loans", "agency": "invoices"}, on="id", prepared=large)
     service = world.serve(world.folder / "model.json")
@@ -241,11 +244,15 @@ def everything(world: World) -> None:
     assert [item for item in federation.watch(run) if isinstance(item, m.RunEnded)]
 
 
-CONSENT = {party: RulesConfig(standard_errors=True, decrypted_per_row=1.0) for party in ("bank", "agency", "telco")}
+YES = RulesConfig(standard_errors=True, psi_spu=True, decrypted_per_row=1.0)
+CONSENT = dict.fromkeys(("bank", "agency", "telco"), YES)
 
 
 @pytest.mark.slow
-def test_under_default_rules_and_with_consent_everything_runs_and_says_just_what_it_declares(world: Make) -> None:
+def test_under_default_rules_and_with_consent_everything_runs_and_says_just_what_it_declares(
+    world: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(party_service, "SpuEngine", StandIn)
     made = world(CONSENT, more=5, online=ANYTHING)
     everything(made)
     runs = {run["run"]: run for run in made.analyst.runs().to_dict("records")}
@@ -287,6 +294,7 @@ def align_on_figures(made: World) -> None:
 
 
 Act = Callable[[World], object]
+SPU = {"bank": "loans", "agency": "invoices"}
 REFUSALS: dict[str, tuple[RulesConfig, Act]] = {
     "allow": (RulesConfig(allow=("psi",)), fit),
     "partners": (RulesConfig(partners=("telco",)), World.align),
@@ -301,6 +309,7 @@ REFUSALS: dict[str, tuple[RulesConfig, Act]] = {
     "active_trees": (RulesConfig(active_trees=1), boost),
     "max_purity": (RulesConfig(max_purity=0.9), lambda made: boost(made, purity=0.95)),
     "anonymous_splits": (RulesConfig(anonymous_splits=True), boost),
+    "psi_spu": (RulesConfig(), lambda made: made.analyst.align(SPU, on="id", method="spu")),
     "decrypted_per_row": (RulesConfig(decrypted_per_row=0.001), fit),
     "alignments_a_day": (RulesConfig(alignments_a_day=1), lambda made: [made.align() for _ in range(2)]),
     "runs_a_day": (RulesConfig(runs_a_day=2), lambda made: [made.align() for _ in range(3)]),

@@ -46,6 +46,7 @@ def test_every_rule_is_said_and_what_one_protocol_has_instead() -> None:
         0.75,
         77,
         True,
+        True,
         88,
         99,
         {"psi": RulesConfig(rows_apart=3)},
@@ -55,6 +56,7 @@ def test_every_rule_is_said_and_what_one_protocol_has_instead() -> None:
         assert word in text, word
     assert "rows_apart = 3" in text and "declared ids only" in text
     assert "standard errors of models with this party's features: yes" in text
+    assert "alignments by spu, for parties that keep to the protocol: yes" in text
     assert "features: no" in "\n".join(rule_words.rules(RulesConfig()))
     assert "every protocol" in next(iter(rule_words.rules(RulesConfig())))
     assert "single columns: not of tables that cells or analysts' rules made" in text

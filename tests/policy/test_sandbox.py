@@ -17,6 +17,8 @@ from fednb.policy import bait, bubblewrap, escapes, landlock, sandbox, seccomp
 from fednb.policy.bait import Outside
 from fednb.policy.sandbox import BACKENDS, Backend, Limits, Sandbox
 
+OWN_PROGRAMS = {"start a shell", "become another program", "start many processes"}
+
 
 def working(backend: Backend) -> Backend:
     if reason := sandbox.missing(backend):
@@ -74,6 +76,18 @@ def test_what_a_process_can_do_outside_it_cannot_do_in_the_sandbox(
 
     assert not inside.escaped, inside.said
     assert "Traceback" not in inside.said and "sandbox could not be closed" not in inside.said
+
+
+@pytest.mark.parametrize("name", escapes.ESCAPES)
+def test_what_may_start_programs_reaches_no_more_by_them(name: str, outside: Outside) -> None:
+    """Of processes and sockets it has its own: those of an empty system, as confined as it is."""
+    inside = outside.attempt(name, working("bubblewrap"), programs=True)
+    assert inside.escaped == (name in OWN_PROGRAMS), inside.said
+
+
+def test_only_in_a_system_of_its_own_may_anything_start_programs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="in a system of its own only, and landlock makes none"):
+        Sandbox("landlock").command("fednb.policy.escapes", folder=tmp_path, programs=True)
 
 
 def run(backend: Backend, folder: Path, code: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -187,9 +201,10 @@ def test_data_where_python_lies_is_refused_because_it_would_be_seen() -> None:
     Sandbox("landlock", private=[Path(sys.prefix).parent / "loans.csv"])
 
 
+@pytest.mark.parametrize("programs", [False, True])
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_every_jump_of_the_filter_lands_inside_it_and_every_way_ends(machine: str) -> None:
-    made = seccomp.program(machine)
+def test_every_jump_of_the_filter_lands_inside_it_and_every_way_ends(machine: str, programs: bool) -> None:
+    made = seccomp.program(machine, programs)
     assert len(made) < 4096, "Linux takes no longer ones"
     for at, (code, true, false, _) in enumerate(made):
         if code in (0x15, 0x25, 0x45):

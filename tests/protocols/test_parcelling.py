@@ -62,9 +62,7 @@ def played(protocol: Any, data: Dataset, **params: Any) -> Outcome:
 def test_the_owner_gets_a_table_and_the_analyst_rates() -> None:
     y, scores = accepted()
     made = played(p.BANDS, Dataset(y=y, label="bad", part={"scores": scores}), bands=5)
-    assert set(made.public) == {"bands"} and len(made.public["bands"]) == 5, (
-        "no edge: it is some row's score"
-    )
+    assert set(made.public) == {"bands"} and len(made.public["bands"]) == 5, "no edge: it is some row's score"
     rejected = np.random.default_rng(3).beta(3, 4, 500)
     parts = (made.private, {"scores": rejected})
     out, again, other = (

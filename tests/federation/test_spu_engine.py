@@ -1,0 +1,216 @@
+"""The process in which a party runs `spu`: what it is told, what it says, and that it ends."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from fednb.errors import ConfigError, DataError, RunFailed
+from fednb.federation import spu_side
+from fednb.federation.simulate import simulate
+from fednb.federation.spu_engine import SpuEngine, SpuSession
+from fednb.protocols.psi_spu import HASH
+
+SECONDS = 60.0
+
+
+@pytest.fixture
+def engine() -> SpuEngine:
+    try:
+        return SpuEngine("bank")
+    except ConfigError as error:
+        pytest.skip(str(error))
+
+
+def hashes(numbers: range) -> bytes:
+    return b"".join(hashlib.sha256(b"%d" % n).hexdigest()[:HASH].encode() for n in numbers)
+
+
+def converse(first: SpuSession, second: SpuSession) -> tuple[list[bytes], list[bytes]]:
+    """What each says to the other, and the matches of each."""
+    said: dict[SpuSession, list[bytes]] = {first: [], second: []}
+    matches: dict[SpuSession, bytes] = {}
+    deadline = time.monotonic() + SECONDS
+    while len(matches) < 2 and time.monotonic() < deadline:
+        for me, other in ((first, second), (second, first)):
+            word = me.next(0.01)
+            if word is not None and word.kind == "piece":
+                said[me].append(word.data)
+                other.put(word.data)
+            elif word is not None and word.kind == "matches":
+                matches[me] = word.data
+    return [b"".join(said[each]) for each in (first, second)], [matches[each] for each in (first, second)]
+
+
+def test_two_processes_find_what_both_have_and_say_no_hash(engine: SpuEngine) -> None:
+    own = hashes(range(3000)), hashes(range(2000, 4000))
+    sessions = [engine.start(rank, [each]) for rank, each in enumerate(own)]
+    try:
+        said, matches = converse(*sessions)
+    finally:
+        for session in sessions:
+            session.close()
+    common = {hashes(range(n, n + 1)) for n in range(2000, 3000)}
+    assert [{each[at : at + HASH] for at in range(0, len(each), HASH)} for each in matches] == [common, common]
+    everything = b"".join(said)
+    assert len(everything) > 100_000
+    for number in (*range(0, 2000, 7), *range(3000, 4000, 7)):
+        text = hashes(range(number, number + 1))
+        assert text[:12] not in everything and bytes.fromhex(text.decode())[:8] not in everything
+
+
+def test_align_finds_the_same_rows_as_by_curve(engine: SpuEngine) -> None:
+    rng = np.random.default_rng(0)
+    ids = {"bank": [f"AT {n:05d}" for n in rng.permutation(3000)], "agency": [f"at-{n:05d}" for n in range(2500, 5000)]}
+    tables = {party: {"t": pd.DataFrame({"id": ids[party], "x": np.arange(len(ids[party])) * 1.0})} for party in ids}
+    with simulate(tables) as federation:
+        frames = [federation.align(dict.fromkeys(ids, "t"), on="id", method=method) for method in ("spu", "ecdh")]
+        assert len(frames[0]) == 500
+        for party in ids:
+            spu, ecdh = (federation._stores[party].load(frame.id)["index"] for frame in frames)
+            assert np.array_equal(spu, ecdh)
+
+
+def test_nothing_in_common_is_an_answer_too(engine: SpuEngine) -> None:
+    tables = {party: {"t": pd.DataFrame({"id": [f"{party} {n}" for n in range(20)]})} for party in ("bank", "agency")}
+    with simulate(tables) as federation, pytest.raises(DataError, match="no id is common"):
+        federation.align(dict.fromkeys(tables, "t"), on="id", method="spu")
+
+
+def test_a_process_that_ends_early_is_an_error_that_names_its_party_and_quotes_nothing(engine: SpuEngine) -> None:
+    session = engine.start(0, [hashes(range(10))])
+    try:
+        assert session.next(SECONDS) is not None  # it calls its peer
+        os.kill(session._process.pid, signal.SIGKILL)
+        with pytest.raises(RunFailed, match=r"bank's spu ended without a result; its log says why. Use method='ecdh'"):
+            while True:
+                session.next(1.0)
+        session.put(b"nobody reads this")
+    finally:
+        session.close()
+
+
+@pytest.mark.parametrize("how", ["closed", "agent gone"])
+def test_nothing_of_it_stays(engine: SpuEngine, how: str) -> None:
+    session = engine.start(0, [hashes(range(10))])
+    started = psutil.Process(session._process.pid)
+    deadline = time.monotonic() + SECONDS
+    while not (inside := started.children(recursive=True)) and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    folder = Path(session._folder.name)
+    assert inside and folder.exists()
+    if how == "closed":
+        session.close()
+        assert not folder.exists()
+    else:  # an agent that is killed closes nothing, and its pipes end
+        session._in.close()
+    gone, alive = psutil.wait_procs([started, *inside], timeout=SECONDS)
+    assert not alive
+    session.close()
+
+
+def test_more_than_was_announced_is_not_waited_for(engine: SpuEngine) -> None:
+    session = engine.start(0, [hashes(range(10))])
+    try:
+        session._came += spu_side.HEAD.pack(spu_side.PIECE, 1 << 31)
+        with pytest.raises(RunFailed):
+            session.next(SECONDS)
+    finally:
+        session.close()
+
+
+# ---------------------------------------------------------------- the tunnel, which needs no spu
+
+
+class Line:
+    """Two tunnels that say everything to each other, in this process."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.ends: list[spu_side.Tunnel] = []
+        for rank in (0, 1):
+            home = folder / str(rank)
+            home.mkdir()
+            patch.setattr(spu_side, "_FOLDER", home)
+            self.ends.append(spu_side.Tunnel(rank, self._to(1 - rank)))
+
+    def _to(self, other: int) -> Callable[[int, bytes], None]:
+        def write(kind: int, payload: bytes) -> None:
+            assert kind == spu_side.PIECE
+            self.ends[other].put_through(payload)
+
+        return write
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+    with tempfile.TemporaryDirectory(prefix="fednb-") as folder:  # pytest's own path is too long for a socket
+        yield Line(Path(folder), monkeypatch)
+
+
+@pytest.mark.parametrize("caller", [0, 1])
+def test_a_call_to_the_peer_arrives_at_the_peers_own_socket_and_ends_when_it_ends(line: Line, caller: int) -> None:
+    server = socket.socket(socket.AF_UNIX)
+    client = socket.socket(socket.AF_UNIX)
+    with server, client:
+        client.connect(str(line.ends[caller].peer))
+        sent = os.urandom(3 << 20)
+        sender = threading.Thread(target=lambda: (client.sendall(sent), client.shutdown(socket.SHUT_WR)))
+        sender.start()
+        threading.Event().wait(0.1)  # spu may be called before it listens
+        server.bind(str(line.ends[1 - caller].own))
+        server.listen()
+        server.settimeout(SECONDS)
+        answering, _ = server.accept()
+        with answering:
+            assert everything(answering) == sent
+            answering.sendall(b"yes")
+        client.settimeout(SECONDS)
+        assert everything(client) == b"yes"
+        sender.join()
+
+
+def everything(sock: Any) -> bytes:
+    came = b""
+    while more := sock.recv(1 << 20):
+        came += more
+    return came
+
+
+def test_calls_from_both_sides_are_kept_apart(line: Line) -> None:
+    servers = []
+    for end in line.ends:
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(str(end.own))
+        server.listen()
+        server.settimeout(SECONDS)
+        servers.append(server)
+    clients = []
+    for number in range(6):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(line.ends[number % 2].peer))
+        client.sendall(struct.pack("<I", number))
+        client.shutdown(socket.SHUT_WR)
+        clients.append(client)
+    came: dict[int, set[int]] = {0: set(), 1: set()}
+    for place, server in enumerate(servers):
+        for _ in range(3):
+            sock, _ = server.accept()
+            with sock:
+                came[place].add(struct.unpack("<I", everything(sock))[0])
+    assert came == {0: {1, 3, 5}, 1: {0, 2, 4}}
+    for each in (*servers, *clients):
+        each.close()
