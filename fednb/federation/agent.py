@@ -10,6 +10,7 @@ import importlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from fednb.config import CoordinatorConfig, PartyConfig
@@ -25,6 +26,7 @@ from fednb.federation.online_desk import SOCKET, OnlineDesk
 from fednb.federation.party import PartyService
 from fednb.federation.receipts import Book
 from fednb.federation.runs import RunStore
+from fednb.federation.spu_engine import SpuEngine
 from fednb.federation.store import MemberStore
 from fednb.federation.tables import TableStore
 from fednb.policy.approvals import ApprovalStore
@@ -111,6 +113,7 @@ def start_party(
         book=book,
         rules=ProtocolPolicy(settings.name, settings.rules, settings.analysts, home / "accounts", settings.online),
         asks=online.asks,
+        engine=partial(SpuEngine, settings.name, _private(settings, home)),
     )
     online.serve(pipe(run_folder / SOCKET), run_folder / SOCKET, home)
     gate = GateDesk(tables, policy, settings.guard, home, book) if settings.mode == "guarded" else None
@@ -211,12 +214,16 @@ def sandbox_of(settings: PartyConfig, home: Path) -> Sandbox | None:
     if settings.sandbox == "none" or (settings.mode == "protocol-only" and not settings.approval):
         return None
     limits = settings.limits
-    files = [table.path for table in settings.tables.values() if table.path is not None]
     return Sandbox(
         find(settings.sandbox),
         Limits(memory=limits.memory_mb << 20, cpu=limits.cpu_seconds, file=limits.file_mb << 20),
-        private=[home, *files],
+        private=_private(settings, home),
     )
+
+
+def _private(settings: PartyConfig, home: Path) -> list[Path]:
+    """What nothing sandboxed may see."""
+    return [home, *(table.path for table in settings.tables.values() if table.path is not None)]
 
 
 def _book(member: str, home: Path, sign: Callable[[bytes], bytes] | None, **details: object) -> Book:

@@ -124,7 +124,8 @@ class Federation:
         method : "ecdh", Diffie-Hellman on Curve25519; or "spu", SecretFlow's library, which is faster for large sets of
             two parties that keep to the protocol, and runs where both owners have installed it and said yes.
 
-        Neither party learns the other's unmatched ids; the coordinator learns sizes only.
+        Neither party learns the other's unmatched ids (by "spu": if both keep to the protocol); the coordinator learns
+        sizes only.
         Raises DataError (unknown table or column, duplicates, nothing in common), Refused, RunFailed.
         """
         if len(tables) < 2:

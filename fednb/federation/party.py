@@ -10,6 +10,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -33,6 +34,7 @@ from fednb.protocols.base import Dataset
 from fednb.protocols.base import Protocol as RunProtocol
 from fednb.protocols.executor import Executor
 from fednb.protocols.online_score import Asks
+from fednb.protocols.psi_spu import Engine
 from fednb.protocols.records import Records
 from fednb.protocols.vertical_score import measure
 from fednb.wire.codec import encode
@@ -157,9 +159,11 @@ class PartyService:
         rules: ProtocolPolicy | None = None,
         guarded: bool = True,
         asks: Callable[[m.Join], Asks] | None = None,
+        engine: Callable[[], Engine] | None = None,
     ) -> None:
         """`rules` are the owner's on runs; without them those hold that hold where a file says nothing.
 
+        engine : gives where spu runs, or raises ConfigError; None: in a process from which no home has to be hidden.
         asks : gives the applicants of this member's own online service; without it there is none.
         guarded : False where one process holds everybody's rows anyway (simulation); no rules hold then.
         """
@@ -174,6 +178,7 @@ class PartyService:
         self._book = book or Book(endpoint.me)
         self._executor = executor
         self._asks = asks
+        self._engine = engine or partial(SpuEngine, endpoint.me)
         self._scored = ScoredRows(store, endpoint.me)
         endpoint.listen("member/", self._serve)
 
@@ -401,7 +406,7 @@ class PartyService:
         """The rows of this member that a role works on, in the order of the frame."""
         part: Mapping[str, Any] = self._store.load(ref.part) if ref.part else {}
         if ref.table is not None and (not part or "ids" in needs):
-            engine = SpuEngine(self._endpoint.me) if "engine" in needs else None
+            engine = self._engine() if "engine" in needs else None
             return Dataset(ids=self._tables.ids(ref.table, ref.on), part=part, engine=engine)
         if ref.table is not None:  # what is needed of the table, an earlier run has read
             self._check_unchanged(ref.table, part, "prepared. Prepare it")

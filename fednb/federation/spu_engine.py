@@ -9,10 +9,11 @@ import os
 import select
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import IO, cast
 
 from fednb.errors import ConfigError, RunFailed
 from fednb.federation import spu_side
@@ -22,15 +23,11 @@ from fednb.text import plain
 
 log = logging.getLogger("fednb.agent")
 
-# address space; bytes of all files; a million ids take a tenth of the latter
-LIMITS = Limits(memory=16 << 30, file=4 << 30)
+# least, and for an id of either side, of files and of address space: more than twice what two million ids take
+FILES, MEMORY = (64 << 20, 200), (4 << 30, 1000)
+LOG_BYTES = 2000  # of spu's own words, the last of which go to the party's log
 
 _READ = 1 << 18
-_KINDS: dict[int, Literal["piece", "progress", "matches"]] = {
-    spu_side.PIECE: "piece",
-    spu_side.PROGRESS: "progress",
-    spu_side.MATCHES: "matches",
-}
 
 
 def installed() -> bool:
@@ -48,42 +45,72 @@ def lacking() -> str:
 class SpuEngine:
     """A `psi_spu.Engine`."""
 
-    def __init__(self, member: str) -> None:
-        """Raises ConfigError when it cannot run here."""
+    def __init__(self, member: str, private: Sequence[Path] = ()) -> None:
+        """`private` must not be seen by `spu`. Raises ConfigError when it cannot run here."""
         if reason := lacking():
-            raise ConfigError(f"{member} cannot align by spu: {reason} Or use method='ecdh', which every party has.")
+            log.error("no alignment by spu: %s", reason)  # it may tell of the machine
+            what = "bubblewrap that works" if installed() else "spu"
+            raise ConfigError(
+                f"{member} cannot align by spu: its machine has no {what} (fednb doctor says more there). Use "
+                "method='ecdh', which every party has."
+            )
+        try:
+            Sandbox("bubblewrap", private=private)
+        except ConfigError as error:
+            log.error("no alignment by spu: %s", error)
+            raise ConfigError(
+                f"{member} cannot align by spu, which would see what it must not; {member}'s log says what. Use "
+                "method='ecdh'."
+            ) from None
         self._member = member
 
-    def start(self, rank: int, hashes: Iterable[bytes]) -> SpuSession:
-        return SpuSession(self._member, rank, hashes)
+    def start(self, rank: int, hashes: Iterable[bytes], ids: int) -> SpuSession:
+        limits = Limits(
+            memory=MEMORY[0] + MEMORY[1] * ids,
+            file=FILES[0] + FILES[1] * ids,
+            threads=256,
+        )
+        session = SpuSession(self._member, rank, Sandbox("bubblewrap", limits))
+        try:
+            session.begin(hashes)
+        except BaseException:
+            session.close()
+            raise
+        return session
 
 
 class SpuSession:
     """A `psi_spu.Session`."""
 
-    def __init__(self, member: str, rank: int, hashes: Iterable[bytes]) -> None:
+    def __init__(self, member: str, rank: int, sandbox: Sandbox) -> None:
         self._member = member
-        self._folder = tempfile.TemporaryDirectory(prefix="fednb-")
-        command = Sandbox("bubblewrap", LIMITS).command(
-            spu_side.__name__, str(rank), folder=Path(self._folder.name), programs=True
-        )
+        self._folder = tempfile.TemporaryDirectory(prefix="fednb-", ignore_cleanup_errors=True)
+        command = sandbox.command(spu_side.__name__, str(rank), folder=Path(self._folder.name), programs=True)
         self._process = subprocess.Popen(
             command.argv,
             env=command.env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101  (as asked for)
-        self._in, self._out = self._process.stdin, self._process.stdout
-        self._came = bytearray()
-        self._most = MOST  # bytes of a frame; a process that a peer talks to is not believed
+        pipes = self._process.stdin, self._process.stdout, self._process.stderr
+        assert all(pipes)  # noqa: S101  (as asked for)
+        self._in, self._out, self._log = cast("tuple[IO[bytes], IO[bytes], IO[bytes]]", pipes)
         self._poll = select.poll()
         self._poll.register(self._out, select.POLLIN)
+        self._came = bytearray()
+        self._hashes = 0  # bytes of them
+        self._matched = False
+        self._words = b""
+        self._listening = threading.Thread(target=self._listen, name=f"fednb-spu-log-{self._process.pid}", daemon=True)
+        self._listening.start()
+
+    def begin(self, hashes: Iterable[bytes]) -> None:
+        """Hand over what is to be intersected."""
         for block in hashes:
             self._write(spu_side.HASHES, block)
-            self._most += len(block)
+            self._hashes += len(block)
         self._write(spu_side.HASHES, b"")
 
     def put(self, piece: bytes) -> None:
@@ -101,15 +128,13 @@ class SpuSession:
             if not more:
                 raise self._failed("it ended early")
             self._came += more
-        kind, data = frame
-        if kind not in _KINDS or (not data and kind != spu_side.MATCHES):  # nothing in common is an answer
-            raise self._failed(data.decode(errors="replace"))
-        return Said(_KINDS[kind], data)
+        return self._understood(*frame)
 
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
-        for pipe in (self._in, self._out):
+        self._listening.join(1.0)
+        for pipe in (self._in, self._out, self._log):
             with contextlib.suppress(OSError):
                 pipe.close()
         self._folder.cleanup()
@@ -125,7 +150,8 @@ class SpuSession:
         if len(self._came) < head:
             return None
         kind, length = spu_side.HEAD.unpack_from(self._came)
-        if length > self._most:
+        most = {spu_side.PIECE: MOST, spu_side.MATCHES: self._hashes}.get(kind, LOG_BYTES)
+        if length > most:
             raise self._failed(f"it announced {length} bytes at once")
         if len(self._came) < head + length:
             return None
@@ -133,8 +159,24 @@ class SpuSession:
         del self._came[: head + length]
         return kind, data
 
+    def _understood(self, kind: int, data: bytes) -> Said:
+        """What a frame says. A process that a peer talks to is not believed."""
+        if kind == spu_side.PIECE and data:
+            return Said("piece", data)
+        if kind == spu_side.MATCHES and not self._matched:
+            self._matched = True
+            return Said("matches", data)
+        raise self._failed(data.decode(errors="replace") if kind == spu_side.FAILED else f"a frame of kind {kind}")
+
+    def _listen(self) -> None:
+        while words := os.read(self._log.fileno(), _READ):
+            self._words = (self._words + words)[-LOG_BYTES:]
+
     def _failed(self, why: str) -> RunFailed:
-        log.error("spu failed: %s", plain(why, 2000))  # its words, which only this party's own log shows
+        self._listening.join(0.5)  # when it has ended, what it said last is there by then
+        said = self._words.decode(errors="replace")
+        code = self._process.poll()
+        log.error("spu failed: %s; exit code %s. It said last: %s", plain(why, LOG_BYTES), code, plain(said, LOG_BYTES))
         return RunFailed(
             f"{self._member}'s spu ended without a result; its log says why. Use method='ecdh'.", member=self._member
         )

@@ -6,7 +6,7 @@
 this process sees: it listens on one, and this module on the other. Whatever comes in there goes out through the
 standard output, and what arrives at the standard input is put through to the first. No network exists.
 
-    agent ── hashes, then pieces ──> stdin            stdout ── pieces, progress, matches or a failure ──> agent
+    agent ── hashes, then pieces ──> stdin            stdout ── pieces, matches or a failure ──> agent
                                        └─> own ─ spu ─ peer ─┘
 
 A frame is a kind, a length and so many bytes. What is in a piece only the processes at both ends read.
@@ -30,12 +30,15 @@ from typing import IO, Any
 
 from fednb.protocols.psi_spu import HASH
 
-HASHES, PIECE, PROGRESS, MATCHES, FAILED = range(5)  # kinds of frames
+HASHES, PIECE, MATCHES, FAILED = range(4)  # kinds of frames
 HEAD = struct.Struct("<BI")  # kind, length
 
 _PIECE_HEAD = struct.Struct("<I?")  # stream: even where rank 0 called, odd where rank 1 did; whether it ends
+_READY, _LISTENS = 0xFFFFFFFE, 0xFFFFFFFF  # instead of a stream: this side's spu can start; it takes calls
 _READ = 1 << 18  # bytes of a piece
-_WAIT_MS = 24 * 3600 * 1000  # how long to wait is the agent's business
+_CALL_MS, _WAIT_MS = 60_000, 900_000  # for one call, which is made again; for the peer's start, or its computing
+_AGAIN_MS = 100  # until a peer that does not listen yet is called again
+_HELD_SECONDS = 1.0
 _FOLDER = Path("/tmp")  # noqa: S108  (the sandbox's own, in memory)
 
 Write = Callable[[int, bytes], None]
@@ -46,38 +49,74 @@ class Tunnel:
 
     def __init__(self, rank: int, write: Write) -> None:
         self.own, self.peer = _FOLDER / "own", _FOLDER / "peer"
+        self.over = False  # spu has its matches, and takes no more calls
         self._rank = self._next = rank
         self._write = write
         self._streams: dict[int, socket.socket] = {}
+        self._halves: set[int] = set()  # streams that have ended in one direction
         self._lock = threading.Lock()
+        self._ready, self._listens = threading.Event(), threading.Event()  # of the other side
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.peer))
         self._listener.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
+
+    def open(self) -> None:
+        """Wait until the other side's `spu` can start too, then take the calls of this one."""
+        self._write(PIECE, _PIECE_HEAD.pack(_READY, False))
+        self._ready.wait()
+        for work in (self._accept, self._tell):
+            threading.Thread(target=work, daemon=True).start()
 
     def put_through(self, piece: bytes) -> None:
-        """A piece from the other side."""
+        """A piece from the other side. Raises struct.error for what is none."""
         stream, ends = _PIECE_HEAD.unpack_from(piece)
+        if stream in (_READY, _LISTENS):
+            (self._ready if stream == _READY else self._listens).set()
+            return
         with self._lock:
             sock = self._streams.get(stream)
-            if sock is None and not ends and stream % 2 != self._rank:
-                sock = self._streams[stream] = _called(self.own)
-                self._carry_on(stream, sock)
+        if sock is None and not ends and stream % 2 != self._rank and (sock := self._called()):
+            self._carry_on(stream, sock)
         if sock is not None:
             with contextlib.suppress(OSError):  # it has ended here
                 sock.sendall(piece[_PIECE_HEAD.size :])
                 if ends:
                     sock.shutdown(socket.SHUT_WR)
+            if ends:
+                self._ended(stream)
+
+    def _called(self) -> socket.socket | None:
+        """A connection to `spu`; None when it no longer listens."""
+        sock = socket.socket(socket.AF_UNIX)
+        while not self.over:
+            try:
+                sock.connect(str(self.own))
+            except (FileNotFoundError, ConnectionRefusedError):  # between `bind` and `listen`
+                time.sleep(0.01)
+            else:
+                return sock
+        sock.close()
+        return None
+
+    def _tell(self) -> None:
+        """The other side, once `spu` listens."""
+        while not self.own.exists():
+            time.sleep(0.01)
+        self._write(PIECE, _PIECE_HEAD.pack(_LISTENS, False))
 
     def _accept(self) -> None:
         while True:
             sock, _ = self._listener.accept()
-            with self._lock:
-                stream, self._next = self._next, self._next + 2
-                self._streams[stream] = sock
-            self._carry_on(stream, sock)
+            # spu calls again when it is refused, but not when it is answered too late: then both wait for ever
+            if not self._listens.wait(_HELD_SECONDS):
+                sock.close()
+                continue
+            self._next += 2
+            self._carry_on(self._next - 2, sock)
 
     def _carry_on(self, stream: int, sock: socket.socket) -> None:
+        with self._lock:
+            self._streams[stream] = sock
         threading.Thread(target=self._carry, args=(stream, sock), daemon=True).start()
 
     def _carry(self, stream: int, sock: socket.socket) -> None:
@@ -88,6 +127,15 @@ class Tunnel:
             except OSError:
                 data = b""
             self._write(PIECE, _PIECE_HEAD.pack(stream, not data) + data)
+        self._ended(stream)
+
+    def _ended(self, stream: int) -> None:
+        """In one direction; the second time in both."""
+        with self._lock:
+            if stream not in self._halves:
+                self._halves.add(stream)
+            elif sock := self._streams.pop(stream, None):
+                sock.close()
 
 
 def main() -> None:
@@ -102,26 +150,33 @@ def main() -> None:
             while frame:
                 frame = frame[os.write(sink, frame) :]
 
+    def fail(error: BaseException) -> None:
+        write(FAILED, f"{type(error).__name__}: {error}".encode()[:2000])
+        os._exit(1)
+
+    threading.excepthook = lambda what: fail(what.exc_value or SystemExit())  # no thread may end and leave spu waiting
     try:
         file = _FOLDER / "in.csv"
         _write_down(source, file)
         tunnel = Tunnel(rank, write)
         threading.Thread(target=_put_through, args=(source, tunnel), daemon=True).start()
-        matches = intersect(rank, file, tunnel, lambda part: write(PROGRESS, bytes([part])))
+        matches = intersect(rank, file, tunnel)
     except BaseException as error:
-        write(FAILED, f"{type(error).__name__}: {error}".encode()[:2000])
-        os._exit(1)
+        fail(error)
+    tunnel.over = True
     write(MATCHES, matches)
     threading.Event().wait()  # what this spu said last its peer may still need; the agent ends us
 
 
-def intersect(rank: int, file: Path, tunnel: Tunnel, progress: Callable[[int], None]) -> bytes:
+def intersect(rank: int, file: Path, tunnel: Tunnel) -> bytes:
     """The hashes that both have, end to end."""
     link, psi = _spu()
+    tunnel.open()
     description = link.Desc()
     for number in (0, 1):
         description.add_party(f"rank{number}", f"unix:{tunnel.own if number == rank else tunnel.peer}")
-    description.recv_timeout_ms = description.http_timeout_ms = _WAIT_MS
+    description.http_timeout_ms, description.recv_timeout_ms = _CALL_MS, _WAIT_MS
+    description.connect_retry_interval_ms, description.connect_retry_times = _AGAIN_MS, _WAIT_MS // _AGAIN_MS
     csv, found = psi.SourceType.SOURCE_TYPE_FILE_CSV, _FOLDER / "out.csv"
     config = psi.PsiExecuteConfig(
         protocol_conf=psi.PsiProtocolConfig(
@@ -131,7 +186,7 @@ def intersect(rank: int, file: Path, tunnel: Tunnel, progress: Callable[[int], N
         output_params=psi.OutputParams(type=csv, path=str(found)),
     )
     context = link.create_brpc(description, rank)
-    psi.psi_execute(config, context, psi.ProgressParams(hook=lambda now: progress(now.percentage), interval_ms=500))
+    psi.psi_execute(config, context)
     context.stop_link()
     return b"".join(line.strip(b'"') for line in found.read_bytes().split()[1:])
 
@@ -158,18 +213,6 @@ def _put_through(source: IO[bytes], tunnel: Tunnel) -> None:
         while True:
             tunnel.put_through(read(source)[1])
     os._exit(0)  # the agent has gone
-
-
-def _called(path: Path) -> socket.socket:
-    """A connection to `spu`, whose peer may call before it listens."""
-    sock = socket.socket(socket.AF_UNIX)
-    while True:
-        try:
-            sock.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            time.sleep(0.02)
-        else:
-            return sock
 
 
 def _spu() -> tuple[Any, Any]:

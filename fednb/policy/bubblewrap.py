@@ -14,8 +14,9 @@ from pathlib import Path
 
 PROGRAM = "bwrap"
 
-# deaf to interrupts: they go to the whole process group, and are meant for the program inside, which hears them
-_DEAF = ("/bin/sh", "-c", 'trap "" INT; exec "$@"', "fednb-sandbox")
+# deaf to interrupts: they go to the whole process group, and are meant for the program inside, which hears them; and
+# the first to go when memory runs out, before the agent
+_DEAF = ("/bin/sh", "-c", 'trap "" INT; echo 1000 > /proc/self/oom_score_adj; exec "$@"', "fednb-sandbox")
 
 
 def program() -> str | None:

@@ -30,7 +30,7 @@ _CAPABILITIES = 0x20080522  # version 3 of capset's structures
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one confined process may use up. It is one process; it may have threads."""
+    """What one confined process may use up; each of them, where it may start others."""
 
     memory: int = 4 << 30  # bytes of address space
     cpu: int = 3600  # seconds of processor time, over the life of the process
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _connected(path: str) -> int:
-    """The descriptor of a connection to the agent; later this process can connect to nothing."""
+    """The descriptor of a connection to the agent; later this process can reach nothing outside."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.connect(path)
     return sock.detach()

@@ -179,6 +179,16 @@ def _(bait: Bait) -> object:
 _simple("start a shell", lambda bait: subprocess.run(["/bin/sh", "-c", "echo hi"], check=True, capture_output=True))
 _simple("become another program", lambda bait: os.execv("/bin/echo", ["echo", "another program"]))  # noqa: S606
 _simple("enter a namespace of its own", lambda bait: _libc("unshare", 0x10000000))
+
+
+@escape("start a process in a namespace of its own")
+def _(bait: Bait) -> object:
+    child = _system(56, 220, 0x10000000 | signal.SIGCHLD, 0, 0, 0, 0)
+    if not child:
+        os._exit(0)
+    return os.waitpid(child, 0)
+
+
 _simple("use the user's keyring", lambda bait: _system(250, 219, 0, -4, 1))
 _simple("load a program into Linux", lambda bait: _system(321, 280, 0, struct.pack("=IIIIQ12x", 2, 4, 4, 1, 0), 36))
 _simple("measure the machine", lambda bait: _perf())

@@ -121,11 +121,7 @@ class ProtocolPolicy:
                     what = f"runs no {name}" if rule == "allow" else f"runs {asked.protocol} with no {name}"
                     raise self._refused(f"{what}; allowed are {', '.join(allowed) or 'none'}.", rule)
         if asked.protocol in CONSENTS and not getattr(rules, asked.protocol):
-            raise self._refused(
-                f"takes part in no {asked.protocol}: its owner has not said yes to it ({asked.protocol} = true in "
-                f"[party.{self.member}.protocols]).",
-                asked.protocol,
-            )
+            raise self._refused(f"takes part in no {asked.protocol}: its owner has not said yes to it.", asked.protocol)
         iterations = int(asked.limits.get("iterations", 0))
         if iterations > rules.max_iterations:
             raise self._refused(

@@ -4,7 +4,8 @@
     landlock      the same system, with everything closed but what is named; where bubblewrap is not to be had
 
 Both have the same filter of system calls (`seccomp`) and the same limits (`confined`). One process runs inside, with
-threads: it starts no programs, connects to nothing, and answers on sockets in its own folder. A machine on which
+threads: it starts no programs, connects to nothing, and answers on sockets in its own folder. (A library that does not
+work like that has bubblewrap's system quite to itself instead: `programs`.) A machine on which
 neither works gets no such process at all: `find` raises, and names what to install. Nothing here ever falls back to
 less than was asked for.
 """
@@ -87,8 +88,8 @@ class Sandbox:
         read : further files or folders to show, not to be changed.
         pipe : a Unix socket that it shall find connected, as FEDNB_PIPE="fd:N".
         env : on top of an environment that has nothing of the agent's.
-        programs : it may start programs, which are confined as it is, and connect sockets of its own. Raises
-            ConfigError without bubblewrap: other processes' sockets would be in reach.
+        programs : it may start programs, which are confined as it is, and connect sockets, all of its own; and even
+            `folder` is in memory, and seen by nobody else. Raises ConfigError without bubblewrap, which makes it so.
         """
         if programs and self.backend != "bubblewrap":
             raise ConfigError(f"{module} runs in a system of its own only, and {self.backend} makes none.")
@@ -113,7 +114,7 @@ class Sandbox:
                 argv,
                 system=system,
                 read=[path for path in (*own, *given) if not any(path.is_relative_to(each) for each in _FOLDERS)],
-                write=[folder, *([pipe] if pipe else [])],
+                write=[*([] if programs else [folder]), *([pipe] if pipe else [])],
                 scratch=scratch,
                 size=self.limits.file,
             )

@@ -3,7 +3,8 @@
 What is left open serves one process with threads that computes, reads and writes its own files, and answers on sockets
 that it was given. Closed are: other programs and processes, every network, sockets of others, other processes'
 memory and limits, rights and times of files (Landlock does not cover those), keys, namespaces, io_uring (which would
-make calls past this filter), and every call that is newer than the newest looked at here.
+make calls past this filter), and every call that is newer than the newest looked at here. A process with a whole
+system to itself may start programs and connect to sockets in it.
 
 Numbers: x86_64 from arch/x86/entry/syscalls/syscall_64.tbl, aarch64 from include/uapi/asm-generic/unistd.h.
 """

@@ -302,7 +302,7 @@ def confirm(link: Link, parties: Sequence[str], common_ids: Sequence[bytes] | sp
     for member in others:
         if not hmac.compare_digest(link.recv(member, Check).digest, digest):
             raise UnexpectedMessage(
-                f"{link.me} and {member} were told different matches by the coordinator; align again", member=member
+                f"{link.me} and {member} were told different matches; align again", member=member
             )
 
 

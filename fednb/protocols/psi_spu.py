@@ -57,6 +57,8 @@ from fednb.wire.message import Message
 
 HASH = 32  # hexadecimal digits that stand for an id
 MOST = 1 << 20  # bytes of a piece
+# bytes that one side sends, for both sides' ids together: less than half of it, as measured
+LEAST_TRAFFIC, ID_TRAFFIC = 2_000_000, 40
 LOOK_UP_SECONDS = 0.2  # how long nothing may come before a party looks whether the run was cancelled
 
 _NOTHING = np.empty(0, np.uint8)
@@ -66,8 +68,8 @@ _Hashes = np.ndarray[typing.Any, np.dtype[np.bytes_]]
 class Said(NamedTuple):
     """What a session says."""
 
-    kind: Literal["piece", "progress", "matches"]
-    data: bytes  # for the peer; one byte, per cent; hashes that both have, end to end: once
+    kind: Literal["piece", "matches"]
+    data: bytes  # for the peer; hashes that both have, end to end: once
 
 
 class Session(typing.Protocol):
@@ -89,8 +91,11 @@ class Session(typing.Protocol):
 class Engine(typing.Protocol):
     """Where a party's sessions run."""
 
-    def start(self, rank: int, hashes: Iterable[bytes]) -> Session:
-        """`rank`: 0 at one party, 1 at the other. `hashes`: some of them at a time, HASH bytes each, end to end."""
+    def start(self, rank: int, hashes: Iterable[bytes], ids: int) -> Session:
+        """`rank`: 0 at one party, 1 at the other. `hashes`: some of them at a time, HASH bytes each, end to end.
+
+        ids : of both sides together.
+        """
         ...
 
 
@@ -122,14 +127,16 @@ def party(link: Link, data: Dataset, params: PsiParams, run: RunContext) -> Outc
     check_ring(ring, link, coordinator, len(own.ids))
     (other,) = set(ring.order) - {link.me}
 
-    hashes = _hashes(own, run.name)
+    hashes = _hashes(own, run)
     engine: Engine = data.engine
-    session = engine.start(ring.order.index(link.me), _blocks(hashes))
+    session = engine.start(ring.order.index(link.me), _blocks(hashes, run), sum(ring.ids))
     try:
-        matches = _converse(link, other, session, run)
+        matches = _converse(link, other, session, run, LEAST_TRAFFIC + ID_TRAFFIC * sum(ring.ids))
     finally:
         session.close()
     found = own.by_id(_positions(hashes, matches, link.me))
+    if len(found) > min(ring.ids):
+        raise UnexpectedMessage(f"{other} has more matches than ids that it announced", member=other)
     confirm(link, ring.order, own.ids[found], run.name)
     link.send(coordinator, Matched(len(found)))
     if link.recv(coordinator, Matched).ids != len(found):
@@ -151,11 +158,12 @@ def coordinator(link: Link, data: Dataset, params: PsiParams, run: RunContext) -
     )
 
 
-def _hashes(own: Prepared, run: str) -> _Hashes:
+def _hashes(own: Prepared, run: RunContext) -> _Hashes:
     """[n] of fixed width, the same at both parties, and of this run only."""
-    start = hashlib.sha256(f"fednb psi_spu {run}\n".encode())
+    start = hashlib.sha256(f"fednb psi_spu {run.name}\n".encode())
     made = np.empty(len(own.ids), f"S{HASH}")
     for at in range(0, len(made), CHUNK):
+        run.check()
         part = own.take(np.arange(at, min(at + CHUNK, len(made))))
         for place, each in enumerate(part, start=at):
             digest = start.copy()
@@ -164,53 +172,77 @@ def _hashes(own: Prepared, run: str) -> _Hashes:
     return made
 
 
-def _blocks(hashes: _Hashes) -> Iterator[bytes]:
+def _blocks(hashes: _Hashes, run: RunContext) -> Iterator[bytes]:
     for at in range(0, len(hashes), CHUNK):
+        run.check()
         yield hashes[at : at + CHUNK].tobytes()
 
 
-def _converse(link: Link, other: str, session: Session, run: RunContext) -> bytes:
-    """Carry what the two sessions say, until both have their matches; returns this one's."""
-    heard: set[str] = set()
-    failed: list[Exception] = []
+class _Ear:
+    """Hears what the other side says, on a thread of its own, and hands it to this side's session."""
 
-    def hear() -> None:
+    def __init__(self, link: Link, other: str, session: Session, most: int) -> None:
+        self._link, self._other, self._session, self._left = link, other, session, most
+        self.matched = threading.Event()  # the other side has its matches
+        self.told = threading.Event()  # this side has said that it has its own
+        self.failed: Exception | None = None
+        self._thread = threading.Thread(target=self._hear, name=f"fednb-spu-{link.me}", daemon=True)
+        self._thread.start()
+
+    def listens(self, seconds: float) -> bool:
+        """Whether it still does, after so many seconds. Raises what made it stop early."""
+        self._thread.join(seconds)
+        if self.failed is not None:
+            raise self.failed
+        return self._thread.is_alive()
+
+    def _hear(self) -> None:
         try:
-            while "end" not in heard:
-                piece = link.recv(other, Piece)
-                session.put(_checked(piece, other))
-                heard.add(piece.word)
+            while (piece := self._link.recv(self._other, Piece)).word != "end":
+                self._session.put(self._data_of(piece))
+                if piece.word == "matched":
+                    if self.matched.is_set():
+                        raise self._out_of_order(piece)
+                    self.matched.set()
+            if not (self.matched.is_set() and self.told.is_set()):
+                raise self._out_of_order(piece)
         except Exception as error:
-            failed.append(error)
+            self.failed = error
 
-    hearing = threading.Thread(target=hear, name=f"fednb-spu-{run.name}", daemon=True)
-    hearing.start()
+    def _data_of(self, piece: Piece) -> bytes:
+        data, other = piece.data, self._other
+        if data.dtype != np.uint8 or data.ndim != 1 or len(data) > MOST:
+            raise UnexpectedMessage(f"{other} sent a piece that is not up to {MOST} bytes", member=other)
+        self._left -= len(data)
+        if self._left < 0:
+            raise UnexpectedMessage(f"{other} sends more than so many ids as it announced take", member=other)
+        return data.tobytes()
+
+    def _out_of_order(self, piece: Piece) -> UnexpectedMessage:
+        return UnexpectedMessage(f"{self._other} said {piece.word!r} out of order", member=self._other)
+
+
+def _converse(link: Link, other: str, session: Session, run: RunContext, most: int) -> bytes:
+    """Carry what the two sessions say, until both have their matches; returns this one's."""
+    ear = _Ear(link, other, session, most)
     matches: bytes | None = None
-    while matches is None or "matched" not in heard:
+    sent = 0
+    while matches is None or not ear.matched.is_set():
         run.check()
-        if failed:
-            raise failed[0]
+        ear.listens(0)
         said = session.next(LOOK_UP_SECONDS)
         if said is not None and said.kind == "piece":
             link.send(other, Piece(np.frombuffer(said.data, np.uint8)))
-        elif said is not None and said.kind == "progress":
-            run.progress("intersect", said.data[0], 100)
+            sent += len(said.data)
+            run.progress("intersect", sent)
         elif said is not None:
             matches = said.data
+            ear.told.set()
             link.send(other, Piece(_NOTHING, "matched"))
     link.send(other, Piece(_NOTHING, "end"))
-    while hearing.is_alive():
+    while ear.listens(LOOK_UP_SECONDS):
         run.check()
-        hearing.join(LOOK_UP_SECONDS)
-    if failed:
-        raise failed[0]
     return matches
-
-
-def _checked(piece: Piece, sender: str) -> bytes:
-    if piece.data.dtype != np.uint8 or piece.data.ndim != 1 or len(piece.data) > MOST:
-        raise UnexpectedMessage(f"{sender} sent a piece that is not up to {MOST} bytes", member=sender)
-    return piece.data.tobytes()
 
 
 def _positions(hashes: _Hashes, matches: bytes, me: str) -> npt.NDArray[np.int64]:

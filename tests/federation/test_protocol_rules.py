@@ -19,7 +19,6 @@ from spu_stand_in import StandIn
 from fednb.config import OnlineConfig, PermitConfig, RulesConfig, TableConfig
 from fednb.errors import DataError, QuotaExceeded, Refused
 from fednb.federation import messages as m
-from fednb.federation import party as party_service
 from fednb.federation.client import Federation
 from fednb.federation.coordinator import CoordinatorService
 from fednb.federation.frame import VerticalFrame
@@ -140,6 +139,7 @@ class World:
             book=Book(party, AuditLog(home / "audit", party)),
             rules=ProtocolPolicy(party, self.rules.get(party), self.permits, home / "accounts", self.online[party]),
             asks=self.desks[party].asks,
+            engine=StandIn,
         )
         return endpoint
 
@@ -249,10 +249,7 @@ CONSENT = dict.fromkeys(("bank", "agency", "telco"), YES)
 
 
 @pytest.mark.slow
-def test_under_default_rules_and_with_consent_everything_runs_and_says_just_what_it_declares(
-    world: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(party_service, "SpuEngine", StandIn)
+def test_under_default_rules_and_with_consent_everything_runs_and_says_just_what_it_declares(world: Make) -> None:
     made = world(CONSENT, more=5, online=ANYTHING)
     everything(made)
     runs = {run["run"]: run for run in made.analyst.runs().to_dict("records")}

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import struct
+import sys
 import tempfile
 import threading
 import time
@@ -19,10 +20,13 @@ import pandas as pd
 import psutil
 import pytest
 
+import fednb
 from fednb.errors import ConfigError, DataError, RunFailed
-from fednb.federation import spu_side
+from fednb.federation import launch, spu_engine, spu_side
 from fednb.federation.simulate import simulate
 from fednb.federation.spu_engine import SpuEngine, SpuSession
+from fednb.policy import sandbox
+from fednb.protocols import psi_spu
 from fednb.protocols.psi_spu import HASH
 
 SECONDS = 60.0
@@ -30,10 +34,9 @@ SECONDS = 60.0
 
 @pytest.fixture
 def engine() -> SpuEngine:
-    try:
-        return SpuEngine("bank")
-    except ConfigError as error:
-        pytest.skip(str(error))
+    if not spu_engine.installed() or sandbox.missing("bubblewrap"):
+        pytest.skip(spu_engine.lacking())
+    return SpuEngine("bank")
 
 
 def hashes(numbers: range) -> bytes:
@@ -58,7 +61,7 @@ def converse(first: SpuSession, second: SpuSession) -> tuple[list[bytes], list[b
 
 def test_two_processes_find_what_both_have_and_say_no_hash(engine: SpuEngine) -> None:
     own = hashes(range(3000)), hashes(range(2000, 4000))
-    sessions = [engine.start(rank, [each]) for rank, each in enumerate(own)]
+    sessions = [engine.start(rank, [each], 5000) for rank, each in enumerate(own)]
     try:
         said, matches = converse(*sessions)
     finally:
@@ -71,6 +74,20 @@ def test_two_processes_find_what_both_have_and_say_no_hash(engine: SpuEngine) ->
     for number in (*range(0, 2000, 7), *range(3000, 4000, 7)):
         text = hashes(range(number, number + 1))
         assert text[:12] not in everything and bytes.fromhex(text.decode())[:8] not in everything
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_who_starts_later_is_waited_for(engine: SpuEngine, first: int) -> None:
+    """A call that is held until the other listens is waited for without end, from some two seconds on."""
+    sessions = [engine.start(first, [hashes(range(30))], 60)]
+    threading.Event().wait(2.5)
+    sessions.append(engine.start(1 - first, [hashes(range(20, 50))], 60))
+    try:
+        _, matches = converse(*sessions)
+        assert [len(each) for each in matches] == [10 * HASH, 10 * HASH]
+    finally:
+        for session in sessions:
+            session.close()
 
 
 def test_align_finds_the_same_rows_as_by_curve(engine: SpuEngine) -> None:
@@ -92,7 +109,7 @@ def test_nothing_in_common_is_an_answer_too(engine: SpuEngine) -> None:
 
 
 def test_a_process_that_ends_early_is_an_error_that_names_its_party_and_quotes_nothing(engine: SpuEngine) -> None:
-    session = engine.start(0, [hashes(range(10))])
+    session = engine.start(0, [hashes(range(10))], 20)
     try:
         assert session.next(SECONDS) is not None  # it calls its peer
         os.kill(session._process.pid, signal.SIGKILL)
@@ -106,7 +123,7 @@ def test_a_process_that_ends_early_is_an_error_that_names_its_party_and_quotes_n
 
 @pytest.mark.parametrize("how", ["closed", "agent gone"])
 def test_nothing_of_it_stays(engine: SpuEngine, how: str) -> None:
-    session = engine.start(0, [hashes(range(10))])
+    session = engine.start(0, [hashes(range(10))], 20)
     started = psutil.Process(session._process.pid)
     deadline = time.monotonic() + SECONDS
     while not (inside := started.children(recursive=True)) and time.monotonic() < deadline:
@@ -123,14 +140,88 @@ def test_nothing_of_it_stays(engine: SpuEngine, how: str) -> None:
     session.close()
 
 
-def test_more_than_was_announced_is_not_waited_for(engine: SpuEngine) -> None:
-    session = engine.start(0, [hashes(range(10))])
+LIES = {
+    "a piece too long": [(spu_side.PIECE, bytes(psi_spu.MOST + 1))],
+    "an empty piece": [(spu_side.PIECE, b"")],
+    "more matches than ids": [(spu_side.MATCHES, bytes(11 * HASH))],
+    "matches twice": [(spu_side.MATCHES, b""), (spu_side.MATCHES, b"")],
+    "another kind": [(9, b"x")],
+    "a failure": [(spu_side.FAILED, b"secret")],
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_process_that_a_peer_talks_to_is_not_believed(
+    engine: SpuEngine, lie: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    session = engine.start(0, [hashes(range(10))], 20)
     try:
-        session._came += spu_side.HEAD.pack(spu_side.PIECE, 1 << 31)
-        with pytest.raises(RunFailed):
-            session.next(SECONDS)
+        session._came += b"".join(spu_side.HEAD.pack(kind, len(data)) + data for kind, data in LIES[lie])
+        with pytest.raises(RunFailed) as caught:
+            while True:
+                session.next(1.0)
+        assert "secret" not in str(caught.value) and ("secret" in caplog.text) == (lie == "a failure")
     finally:
         session.close()
+
+
+def test_a_piece_that_is_none_ends_the_process_instead_of_leaving_it_waiting(engine: SpuEngine) -> None:
+    session = engine.start(0, [hashes(range(10))], 20)
+    try:
+        assert session.next(SECONDS) is not None
+        session.put(b"x")
+        with pytest.raises(RunFailed):
+            while True:
+                session.next(1.0)
+    finally:
+        session.close()
+
+
+def test_who_waits_for_a_process_that_does_not_read_is_free_when_it_is_closed(engine: SpuEngine) -> None:
+    session = engine.start(0, [hashes(range(10))], 20)
+    assert session.next(SECONDS) is not None
+    (*_, inside) = psutil.Process(session._process.pid).children(recursive=True)
+    inside.suspend()
+    waiting = threading.Thread(target=lambda: [session.put(bytes(1 << 20)) for _ in range(4)])
+    waiting.start()
+    waiting.join(0.5)
+    assert waiting.is_alive()
+    session.close()
+    waiting.join(SECONDS)
+    assert not waiting.is_alive()
+
+
+def test_no_process_starts_where_it_would_see_what_it_must_not(engine: SpuEngine) -> None:
+    with pytest.raises(ConfigError, match="bank's log says what") as caught:
+        SpuEngine("bank", [Path(sys.prefix) / "loans.csv"])
+    assert sys.prefix not in str(caught.value)
+
+
+FILE = """
+[federation]
+hub = "tcp://127.0.0.1:0"
+[party.bank.tables.loans]
+path = "loans.csv"
+id = "id"
+[party.bank.protocols]
+psi_spu = true
+[party.agency.tables.invoices]
+path = "invoices.csv"
+id = "id"
+[party.agency.protocols.psi_spu]
+psi_spu = true
+"""
+
+
+@pytest.mark.slow
+def test_real_members_align_by_it(engine: SpuEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for name, numbers in (("loans", range(3000)), ("invoices", range(2500, 7500))):
+        pd.DataFrame({"id": [f"AT {n:05d}" for n in numbers], name: 1.0}).to_csv(tmp_path / f"{name}.csv", index=False)
+    (tmp_path / "f.toml").write_text(FILE)
+    with launch.up(tmp_path / "f.toml") as up, fednb.connect(up.federation.path) as federation:
+        frame = federation.align({"bank": "loans", "agency": "invoices"}, on="id", method="spu")
+        assert len(frame) == 500
 
 
 # ---------------------------------------------------------------- the tunnel, which needs no spu
@@ -146,6 +237,11 @@ class Line:
             home.mkdir()
             patch.setattr(spu_side, "_FOLDER", home)
             self.ends.append(spu_side.Tunnel(rank, self._to(1 - rank)))
+        opening = [threading.Thread(target=end.open) for end in self.ends]
+        for each in opening:
+            each.start()
+        for each in opening:
+            each.join()
 
     def _to(self, other: int) -> Callable[[int, bytes], None]:
         def write(kind: int, payload: bytes) -> None:
@@ -166,14 +262,17 @@ def test_a_call_to_the_peer_arrives_at_the_peers_own_socket_and_ends_when_it_end
     server = socket.socket(socket.AF_UNIX)
     client = socket.socket(socket.AF_UNIX)
     with server, client:
+        with socket.socket(socket.AF_UNIX) as early:  # the peer's spu does not listen: it is refused, though late
+            early.connect(str(line.ends[caller].peer))
+            early.settimeout(SECONDS)
+            assert everything(early) == b""
+        server.bind(str(line.ends[1 - caller].own))
+        server.listen()
+        server.settimeout(SECONDS)
         client.connect(str(line.ends[caller].peer))
         sent = os.urandom(3 << 20)
         sender = threading.Thread(target=lambda: (client.sendall(sent), client.shutdown(socket.SHUT_WR)))
         sender.start()
-        threading.Event().wait(0.1)  # spu may be called before it listens
-        server.bind(str(line.ends[1 - caller].own))
-        server.listen()
-        server.settimeout(SECONDS)
         answering, _ = server.accept()
         with answering:
             assert everything(answering) == sent

@@ -85,6 +85,18 @@ def test_what_may_start_programs_reaches_no_more_by_them(name: str, outside: Out
     assert inside.escaped == (name in OWN_PROGRAMS), inside.said
 
 
+def test_what_may_start_programs_writes_to_memory_only_and_is_the_first_to_go(tmp_path: Path) -> None:
+    code = f"""
+import os, subprocess
+open('a', 'w').write('x')
+os.makedirs({str(tmp_path / "k" / "deep")!r}, exist_ok=True) if os.access({str(tmp_path / "k")!r}, os.W_OK) else None
+print(open('/proc/self/oom_score_adj').read().strip(), subprocess.run(['cat', 'a'], capture_output=True).stdout)
+"""
+    done = run(working("bubblewrap"), tmp_path / "k", code, programs=True)
+    assert done.stdout.splitlines()[0] == "1000 b'x'", done.stderr
+    assert sorted(path.name for path in (tmp_path / "k").rglob("*")) == ["analysts_code.py", "files"]
+
+
 def test_only_in_a_system_of_its_own_may_anything_start_programs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="in a system of its own only, and landlock makes none"):
         Sandbox("landlock").command("fednb.policy.escapes", folder=tmp_path, programs=True)

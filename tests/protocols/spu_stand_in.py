@@ -23,7 +23,7 @@ class StandIn:
         self.member, self.says, self.fails, self.waits = member, says, fails, waits
         self.sessions: list[Session] = []
 
-    def start(self, rank: int, hashes: Iterable[bytes]) -> Session:
+    def start(self, rank: int, hashes: Iterable[bytes], ids: int) -> Session:
         self.sessions.append(Session(self, rank, b"".join(hashes)))
         return self.sessions[-1]
 
@@ -46,7 +46,6 @@ class Session:
             self._others |= {piece[at : at + HASH] for at in range(0, len(piece), HASH)}
             return
         common = b"".join(sorted(self._own & self._others))
-        self._says.put(Said("progress", b"\x64"))
         self._says.put(Said("matches", common if self.engine.says is None else self.engine.says))
 
     def next(self, seconds: float) -> Said | None:

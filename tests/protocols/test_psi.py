@@ -268,5 +268,5 @@ def test_a_coordinator_that_mixes_rows_up_is_found_out() -> None:
             return psi.Matches(np.sort(np.append(message.positions[1:], wrong)))
         return message
 
-    with pytest.raises(UnexpectedMessage, match="told different matches by the coordinator"):
+    with pytest.raises(UnexpectedMessage, match="told different matches"):
         align(TWO, alter={"coordinator": lie})

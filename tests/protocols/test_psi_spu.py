@@ -81,7 +81,7 @@ def test_many_ids_go_in_pieces_and_progress_is_told(monkeypatch: pytest.MonkeyPa
     out = align(ids, tape=tape, contexts={"a": run})
     assert [ids["a"][i] for i in out["a"].private["index"]] == sorted(f"x{i}" for i in range(600, 1000))
     assert sum(isinstance(m, psi_spu.Piece) and len(m.data) > 0 for m in tape) == 10 + 1 + 8 + 1
-    assert steps[-1] == ("intersect", 100, 100)
+    assert steps[-1] == ("intersect", 1000 * psi_spu.HASH + len(b"end"), None)
 
 
 def test_a_process_gets_hashes_of_one_run_only() -> None:
@@ -98,7 +98,7 @@ def test_a_process_gets_hashes_of_one_run_only() -> None:
 @pytest.mark.parametrize("says", [b"0" * 32, b"0" * 31, "twice"], ids=["another", "half", "twice"])
 def test_matches_that_are_not_among_the_ids_are_not_believed(says: bytes | str) -> None:
     if says == "twice":
-        one = psi_spu._hashes(psi.spelling.prepare(TWO["bank"][:1]), "run-1").tobytes()
+        one = psi_spu._hashes(psi.spelling.prepare(TWO["bank"][:1]), RunContext(name="run-1")).tobytes()
         says = one + one
     assert isinstance(says, bytes)
     with pytest.raises(UnexpectedMessage, match="spu gave bank matches that are not among its ids"):
@@ -106,8 +106,8 @@ def test_matches_that_are_not_among_the_ids_are_not_believed(says: bytes | str) 
 
 
 def test_parties_that_were_told_different_matches_do_not_go_on() -> None:
-    one = psi_spu._hashes(psi.spelling.prepare(["zz1"]), "run-1").tobytes()
-    with pytest.raises(UnexpectedMessage, match="were told different matches"):
+    one = psi_spu._hashes(psi.spelling.prepare(["zz1"]), RunContext(name="run-1")).tobytes()
+    with pytest.raises(UnexpectedMessage, match="were told different matches; align again"):
         align(TWO, {"bank": StandIn("bank", says=one)})
 
 
@@ -132,6 +132,25 @@ def test_whose_process_ends_early_is_named_and_the_others_is_ended(victim: str) 
     with pytest.raises(FednbError, match=f"{victim}'s spu ended without a result"):
         align(TWO, engines)
     assert all(session.closed for each in engines.values() for session in each.sessions)
+
+
+def test_one_that_fails_after_its_matches_is_an_error_too() -> None:
+    engines = {member: StandIn(member) for member in TWO}
+
+    def fail(message: Message) -> Message:
+        if isinstance(message, psi_spu.Piece) and message.word == "matched":
+            engines["bank"].fails = True
+        return message
+
+    with pytest.raises(FednbError, match="bank's spu ended without a result"):
+        align(TWO, engines, alter={"bank": fail, "agency": lambda message: _late(message)})
+    assert all(session.closed for each in engines.values() for session in each.sessions)
+
+
+def _late(message: Message) -> Message:
+    if isinstance(message, psi_spu.Piece) and message.word == "matched":
+        threading.Event().wait(0.5)
+    return message
 
 
 def test_a_cancelled_run_ends_both_processes() -> None:
@@ -159,6 +178,47 @@ def test_pieces_that_are_none_are_refused(data: np.ndarray) -> None:
 
     with pytest.raises(UnexpectedMessage, match="agency sent a piece that is not up to"):
         align(TWO, alter={"agency": other})
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        (["end"], "'end' out of order"),
+        (["matched", "matched"], "'matched' out of order"),
+        (["matched", "end"], "'end'"),
+    ],
+)
+def test_who_ends_before_both_have_matches_is_named(says: list[str], words: str) -> None:
+    """Else the other would wait for ever for what nobody says."""
+    left = list(says)
+
+    def other(message: Message) -> Message:
+        if isinstance(message, psi_spu.Piece) and left:
+            return psi_spu.Piece(message.data, left.pop(0))  # type: ignore[arg-type]
+        return message
+
+    with pytest.raises(UnexpectedMessage, match=f"agency said {words}"):
+        align(TWO, {"bank": StandIn("bank", waits=True)}, alter={"agency": other})
+
+
+def test_more_than_the_announced_ids_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a party may bring is what it announced, as near as that can be seen from outside."""
+    monkeypatch.setattr(psi_spu, "LEAST_TRAFFIC", 0)
+    align(TWO)
+    monkeypatch.setattr(psi_spu, "ID_TRAFFIC", 10)
+    with pytest.raises(UnexpectedMessage, match="sends more than so many ids as it announced take"):
+        align(TWO)
+
+
+def test_more_matches_than_the_other_has_ids_are_not_believed() -> None:
+    def fewer(message: Message) -> Message:
+        return psi.Announce(ids=2, formats=message.formats) if isinstance(message, psi.Announce) else message
+
+    def ring(message: Message) -> Message:  # the coordinator tells agency what it brought, and bank what it announced
+        return message
+
+    with pytest.raises(UnexpectedMessage, match="(agency has more matches than ids that it announced|not of this run)"):
+        align(TWO, alter={"agency": fewer, "coordinator": ring})
 
 
 def test_three_parties_use_another_method() -> None:
