@@ -34,7 +34,8 @@ HASHES, PIECE, MATCHES, FAILED = range(4)  # kinds of frames
 HEAD = struct.Struct("<BI")  # kind, length
 
 _PIECE_HEAD = struct.Struct("<I?")  # stream: even where rank 0 called, odd where rank 1 did; whether it ends
-_READY, _LISTENS = 0xFFFFFFFE, 0xFFFFFFFF  # instead of a stream: this side's spu can start; it takes calls
+# instead of a stream: this side's spu can start; it takes calls; it has its link
+_READY, _LISTENS, _LINKED = _WORDS = 0xFFFFFFFD, 0xFFFFFFFE, 0xFFFFFFFF
 _READ = 1 << 18  # bytes of a piece
 _CALL_MS, _WAIT_MS = 60_000, 900_000  # for one call, which is made again; for the peer's start, or its computing
 _AGAIN_MS = 100  # until a peer that does not listen yet is called again
@@ -55,23 +56,29 @@ class Tunnel:
         self._streams: dict[int, socket.socket] = {}
         self._halves: set[int] = set()  # streams that have ended in one direction
         self._lock = threading.Lock()
-        self._ready, self._listens = threading.Event(), threading.Event()  # of the other side
+        self._heard = {word: threading.Event() for word in _WORDS}  # from the other side
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.peer))
         self._listener.listen()
 
     def open(self) -> None:
         """Wait until the other side's `spu` can start too, then take the calls of this one."""
-        self._write(PIECE, _PIECE_HEAD.pack(_READY, False))
-        self._ready.wait()
+        self._meet(_READY)
         for work in (self._accept, self._tell):
             threading.Thread(target=work, daemon=True).start()
+
+    def linked(self) -> None:
+        """Wait until both have their links.
+
+        spu greets its peer again when it begins to intersect; a greeting that comes before the first was read is lost.
+        """
+        self._meet(_LINKED)
 
     def put_through(self, piece: bytes) -> None:
         """A piece from the other side. Raises struct.error for what is none."""
         stream, ends = _PIECE_HEAD.unpack_from(piece)
-        if stream in (_READY, _LISTENS):
-            (self._ready if stream == _READY else self._listens).set()
+        if stream in self._heard:
+            self._heard[stream].set()
             return
         with self._lock:
             sock = self._streams.get(stream)
@@ -102,13 +109,20 @@ class Tunnel:
         """The other side, once `spu` listens."""
         while not self.own.exists():
             time.sleep(0.01)
-        self._write(PIECE, _PIECE_HEAD.pack(_LISTENS, False))
+        self._say(_LISTENS)
+
+    def _meet(self, word: int) -> None:
+        self._say(word)
+        self._heard[word].wait()
+
+    def _say(self, word: int) -> None:
+        self._write(PIECE, _PIECE_HEAD.pack(word, False))
 
     def _accept(self) -> None:
         while True:
             sock, _ = self._listener.accept()
-            # spu calls again when it is refused, but not when it is answered too late: then both wait for ever
-            if not self._listens.wait(_HELD_SECONDS):
+            # spu calls again when it is refused; held for two seconds, its greeting would be given up and said again
+            if not self._heard[_LISTENS].wait(_HELD_SECONDS):
                 sock.close()
                 continue
             self._next += 2
@@ -186,6 +200,7 @@ def intersect(rank: int, file: Path, tunnel: Tunnel) -> bytes:
         output_params=psi.OutputParams(type=csv, path=str(found)),
     )
     context = link.create_brpc(description, rank)
+    tunnel.linked()
     psi.psi_execute(config, context)
     context.stop_link()
     return b"".join(line.strip(b'"') for line in found.read_bytes().split()[1:])

@@ -189,6 +189,6 @@ def test_a_party_that_cannot_run_spu_says_what_it_lacks(
 ) -> None:
     monkeypatch.setattr(spu_engine, "installed", lambda: lacks != "spu")
     monkeypatch.setattr(spu_engine, "missing", lambda backend: "it is not installed." if lacks == "bubblewrap" else "")
-    said = {"spu": "spu is not installed", "bubblewrap": "in bubblewrap only: it is not installed"}
+    said = {"spu": "no spu", "bubblewrap": "no bubblewrap that works"}
     with pytest.raises(ConfigError, match=f"cannot align by spu: .*{said[lacks]}.*method='ecdh'"):
         federation.align(BOTH, on="vat", method="spu")
