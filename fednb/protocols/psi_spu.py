@@ -57,8 +57,8 @@ from fednb.wire.message import Message
 
 HASH = 32  # hexadecimal digits that stand for an id
 MOST = 1 << 20  # bytes of a piece
-# bytes that one side sends, for both sides' ids together: less than half of it, as measured
-LEAST_TRAFFIC, ID_TRAFFIC = 2_000_000, 40
+# bytes that both say together, at least and for an id of either side, as measured; one side alone may say twice as many
+LEAST_TRAFFIC, ID_TRAFFIC = 1_000_000, 18
 LOOK_UP_SECONDS = 0.2  # how long nothing may come before a party looks whether the run was cancelled
 
 _NOTHING = np.empty(0, np.uint8)
@@ -182,7 +182,8 @@ class _Ear:
     """Hears what the other side says, on a thread of its own, and hands it to this side's session."""
 
     def __init__(self, link: Link, other: str, session: Session, most: int) -> None:
-        self._link, self._other, self._session, self._left = link, other, session, most
+        self._link, self._other, self._session, self._most = link, other, session, most
+        self.came = 0  # bytes
         self.matched = threading.Event()  # the other side has its matches
         self.told = threading.Event()  # this side has said that it has its own
         self.failed: Exception | None = None
@@ -213,8 +214,8 @@ class _Ear:
         data, other = piece.data, self._other
         if data.dtype != np.uint8 or data.ndim != 1 or len(data) > MOST:
             raise UnexpectedMessage(f"{other} sent a piece that is not up to {MOST} bytes", member=other)
-        self._left -= len(data)
-        if self._left < 0:
+        self.came += len(data)
+        if self.came > self._most:
             raise UnexpectedMessage(f"{other} sends more than so many ids as it announced take", member=other)
         return data.tobytes()
 
@@ -222,11 +223,11 @@ class _Ear:
         return UnexpectedMessage(f"{self._other} said {piece.word!r} out of order", member=self._other)
 
 
-def _converse(link: Link, other: str, session: Session, run: RunContext, most: int) -> bytes:
+def _converse(link: Link, other: str, session: Session, run: RunContext, expected: int) -> bytes:
     """Carry what the two sessions say, until both have their matches; returns this one's."""
-    ear = _Ear(link, other, session, most)
+    ear = _Ear(link, other, session, 2 * expected)
     matches: bytes | None = None
-    sent = 0
+    sent = done = 0
     while matches is None or not ear.matched.is_set():
         run.check()
         ear.listens(0)
@@ -234,9 +235,12 @@ def _converse(link: Link, other: str, session: Session, run: RunContext, most: i
         if said is not None and said.kind == "piece":
             link.send(other, Piece(np.frombuffer(said.data, np.uint8)))
             sent += len(said.data)
-            run.progress("intersect", sent)
+            if (now := min(99, 100 * (sent + ear.came) // expected)) > done:
+                done = now
+                run.progress("intersect", done, 100)
         elif said is not None:
             matches = said.data
+            run.progress("intersect", 100, 100)
             ear.told.set()
             link.send(other, Piece(_NOTHING, "matched"))
     link.send(other, Piece(_NOTHING, "end"))
@@ -268,7 +272,7 @@ PROTOCOL = Protocol(
         ("party", "party"): (Piece, Secret, Check),
     },
     learns={
-        "party": "the ids that both parties have; how many ids each party brought",
+        "party": "if both keep to the protocol: the ids that both have; how many ids each party brought",
         "coordinator": "how many ids each party brought and how many they share; the shapes in which ids are written",
     },
     learns_with_key={"party": "no more than it learns as a party: the coordinator is told numbers"},
