@@ -23,8 +23,10 @@ from fednb.text import plain
 
 log = logging.getLogger("fednb.agent")
 
-# least, and for an id of either side, of files and of address space: more than twice what two million ids take
+# least, and for an id of either side, of files in each of three folders and of address space: more than twice what two
+# million ids take
 FILES, MEMORY = (64 << 20, 200), (4 << 30, 1000)
+CORE_MEMORY = 128 << 20
 LOG_BYTES = 2000  # of spu's own words, the last of which go to the party's log
 
 _READ = 1 << 18
@@ -65,10 +67,11 @@ class SpuEngine:
         self._member = member
 
     def start(self, rank: int, hashes: Iterable[bytes], ids: int) -> SpuSession:
+        cores = os.cpu_count() or 1  # spu's pools of threads go by it
         limits = Limits(
-            memory=MEMORY[0] + MEMORY[1] * ids,
+            memory=MEMORY[0] + MEMORY[1] * ids + CORE_MEMORY * cores,
             file=FILES[0] + FILES[1] * ids,
-            threads=256,
+            threads=256 + 8 * cores,
         )
         session = SpuSession(self._member, rank, Sandbox("bubblewrap", limits))
         try:
@@ -85,7 +88,9 @@ class SpuSession:
     def __init__(self, member: str, rank: int, sandbox: Sandbox) -> None:
         self._member = member
         self._folder = tempfile.TemporaryDirectory(prefix="fednb-", ignore_cleanup_errors=True)
-        command = sandbox.command(spu_side.__name__, str(rank), folder=Path(self._folder.name), programs=True)
+        command = sandbox.command(
+            spu_side.__name__, str(rank), folder=Path(self._folder.name), programs=True, env={"MALLOC_ARENA_MAX": "4"}
+        )
         self._process = subprocess.Popen(
             command.argv,
             env=command.env,
@@ -104,10 +109,10 @@ class SpuSession:
         self._matched = False
         self._words = b""
         self._listening = threading.Thread(target=self._listen, name=f"fednb-spu-log-{self._process.pid}", daemon=True)
-        self._listening.start()
 
     def begin(self, hashes: Iterable[bytes]) -> None:
         """Hand over what is to be intersected."""
+        self._listening.start()
         for block in hashes:
             self._write(spu_side.HASHES, block)
             self._hashes += len(block)
@@ -133,7 +138,8 @@ class SpuSession:
     def close(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._listening.join(1.0)
+        if self._listening.ident is not None:
+            self._listening.join(1.0)
         for pipe in (self._in, self._out, self._log):
             with contextlib.suppress(OSError):
                 pipe.close()

@@ -37,7 +37,7 @@ _PIECE_HEAD = struct.Struct("<I?")  # stream: even where rank 0 called, odd wher
 # instead of a stream: this side's spu can start; it takes calls; it has its link
 _READY, _LISTENS, _LINKED = _WORDS = 0xFFFFFFFD, 0xFFFFFFFE, 0xFFFFFFFF
 _READ = 1 << 18  # bytes of a piece
-_CALL_MS, _WAIT_MS = 60_000, 900_000  # for one call, which is made again; for the peer's start, or its computing
+_WAIT_MS = 900_000  # for the peer's start, its computing, and one call: this may be a slow line
 _AGAIN_MS = 100  # until a peer that does not listen yet is called again
 _HELD_SECONDS = 1.0
 _FOLDER = Path("/tmp")  # noqa: S108  (the sandbox's own, in memory)
@@ -82,7 +82,10 @@ class Tunnel:
             return
         with self._lock:
             sock = self._streams.get(stream)
-        if sock is None and not ends and stream % 2 != self._rank and (sock := self._called()):
+        if sock is None and not ends and stream % 2 != self._rank:
+            if (sock := self._called()) is None:
+                self._write(PIECE, _PIECE_HEAD.pack(stream, True))
+                return
             self._carry_on(stream, sock)
         if sock is not None:
             with contextlib.suppress(OSError):  # it has ended here
@@ -189,7 +192,7 @@ def intersect(rank: int, file: Path, tunnel: Tunnel) -> bytes:
     description = link.Desc()
     for number in (0, 1):
         description.add_party(f"rank{number}", f"unix:{tunnel.own if number == rank else tunnel.peer}")
-    description.http_timeout_ms, description.recv_timeout_ms = _CALL_MS, _WAIT_MS
+    description.http_timeout_ms = description.recv_timeout_ms = _WAIT_MS
     description.connect_retry_interval_ms, description.connect_retry_times = _AGAIN_MS, _WAIT_MS // _AGAIN_MS
     csv, found = psi.SourceType.SOURCE_TYPE_FILE_CSV, _FOLDER / "out.csv"
     config = psi.PsiExecuteConfig(

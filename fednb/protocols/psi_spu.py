@@ -57,8 +57,7 @@ from fednb.wire.message import Message
 
 HASH = 32  # hexadecimal digits that stand for an id
 MOST = 1 << 20  # bytes of a piece
-# bytes that both say together, at least and for an id of either side, as measured; one side alone may say twice as many
-LEAST_TRAFFIC, ID_TRAFFIC = 1_000_000, 18
+TOLERANCE = 2  # times as many bytes may come as usual
 LOOK_UP_SECONDS = 0.2  # how long nothing may come before a party looks whether the run was cancelled
 
 _NOTHING = np.empty(0, np.uint8)
@@ -129,9 +128,11 @@ def party(link: Link, data: Dataset, params: PsiParams, run: RunContext) -> Outc
 
     hashes = _hashes(own, run)
     engine: Engine = data.engine
-    session = engine.start(ring.order.index(link.me), _blocks(hashes, run), sum(ring.ids))
+    rank = ring.order.index(link.me)
+    session = engine.start(rank, _blocks(hashes, run), sum(ring.ids))
+    usual = usual_traffic(*ring.ids)
     try:
-        matches = _converse(link, other, session, run, LEAST_TRAFFIC + ID_TRAFFIC * sum(ring.ids))
+        matches = _converse(link, other, session, run, TOLERANCE * usual[1 - rank], sum(usual))
     finally:
         session.close()
     found = own.by_id(_positions(hashes, matches, link.me))
@@ -156,6 +157,12 @@ def coordinator(link: Link, data: Dataset, params: PsiParams, run: RunContext) -
     return Outcome(
         private={"rows": first}, public={"matched": first, "ids": {member: each.ids for member, each in said.items()}}
     )
+
+
+def usual_traffic(first: int, second: int) -> tuple[int, int]:
+    """Bytes that rank 0 and rank 1 say when these are the sizes of their sets, as measured from 100 to a million."""
+    larger = max(first, second)
+    return 950_000 + 23 * larger, 90_000 + larger + 11 * second
 
 
 def _hashes(own: Prepared, run: RunContext) -> _Hashes:
@@ -223,9 +230,12 @@ class _Ear:
         return UnexpectedMessage(f"{self._other} said {piece.word!r} out of order", member=self._other)
 
 
-def _converse(link: Link, other: str, session: Session, run: RunContext, expected: int) -> bytes:
-    """Carry what the two sessions say, until both have their matches; returns this one's."""
-    ear = _Ear(link, other, session, 2 * expected)
+def _converse(link: Link, other: str, session: Session, run: RunContext, most: int, usual: int) -> bytes:
+    """Carry what the two sessions say, until both have their matches; returns this one's.
+
+    most, usual : bytes that may come, and that usually come and go together.
+    """
+    ear = _Ear(link, other, session, most)
     matches: bytes | None = None
     sent = done = 0
     while matches is None or not ear.matched.is_set():
@@ -235,12 +245,12 @@ def _converse(link: Link, other: str, session: Session, run: RunContext, expecte
         if said is not None and said.kind == "piece":
             link.send(other, Piece(np.frombuffer(said.data, np.uint8)))
             sent += len(said.data)
-            if (now := min(99, 100 * (sent + ear.came) // expected)) > done:
+            if (now := min(99, 100 * (sent + ear.came) // usual)) > done:
                 done = now
                 run.progress("intersect", done, 100)
         elif said is not None:
-            matches = said.data
-            run.progress("intersect", 100, 100)
+            matches, done = said.data, 100
+            run.progress("intersect", done, 100)
             ear.told.set()
             link.send(other, Piece(_NOTHING, "matched"))
     link.send(other, Piece(_NOTHING, "end"))

@@ -76,6 +76,19 @@ def test_two_processes_find_what_both_have_and_say_no_hash(engine: SpuEngine) ->
         assert text[:12] not in everything and bytes.fromhex(text.decode())[:8] not in everything
 
 
+@pytest.mark.parametrize("sizes", [(20, 30), (200, 20_000), (20_000, 200)])
+def test_what_is_usually_said_is_what_is_said(engine: SpuEngine, sizes: tuple[int, int]) -> None:
+    """A spu of another version that says much more would have honest parties refuse each other."""
+    sessions = [engine.start(rank, [hashes(range(size))], sum(sizes)) for rank, size in enumerate(sizes)]
+    try:
+        said, _ = converse(*sessions)
+    finally:
+        for session in sessions:
+            session.close()
+    for mine, usual in zip(said, psi_spu.usual_traffic(*sizes), strict=True):
+        assert usual / 2.5 < len(mine) < 1.25 * usual
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_who_starts_later_is_waited_for(engine: SpuEngine, first: int) -> None:
     """A call that is held until the other listens is waited for without end, from some two seconds on."""
@@ -280,6 +293,20 @@ def test_a_call_to_the_peer_arrives_at_the_peers_own_socket_and_ends_when_it_end
         client.settimeout(SECONDS)
         assert everything(client) == b"yes"
         sender.join()
+        deadline = time.monotonic() + SECONDS
+        while any(end._streams for end in line.ends):  # or a peer that calls often would use up what may be open
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.01)
+
+
+def test_nobody_goes_on_before_both_have_their_links(line: Line) -> None:
+    first = threading.Thread(target=line.ends[0].linked)
+    first.start()
+    first.join(0.3)
+    assert first.is_alive()
+    line.ends[1].linked()
+    first.join(SECONDS)
+    assert not first.is_alive()
 
 
 def everything(sock: Any) -> bytes:

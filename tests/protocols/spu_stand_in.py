@@ -40,13 +40,14 @@ class Session:
             self._says.put(Said("piece", b"end"))
 
     def put(self, piece: bytes) -> None:
-        if not piece:
+        if not piece or piece == b"late":
             return
         if piece != b"end":
             self._others |= {piece[at : at + HASH] for at in range(0, len(piece), HASH)}
             return
         common = b"".join(sorted(self._own & self._others))
         self._says.put(Said("matches", common if self.engine.says is None else self.engine.says))
+        self._says.put(Said("piece", b"late"))  # its peer may still need it
 
     def next(self, seconds: float) -> Said | None:
         if self.engine.fails:
