@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import select
+import signal
 import subprocess
 import tempfile
 import threading
@@ -136,7 +137,8 @@ class SpuSession:
         return self._understood(*frame)
 
     def close(self) -> None:
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):  # all of them: bubblewrap's own child, too, when it is just made
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         if self._listening.ident is not None:
             self._listening.join(1.0)

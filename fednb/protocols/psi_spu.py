@@ -219,7 +219,7 @@ class _Ear:
 
     def _data_of(self, piece: Piece) -> bytes:
         data, other = piece.data, self._other
-        if data.dtype != np.uint8 or data.ndim != 1 or len(data) > MOST:
+        if data.dtype != np.uint8 or data.ndim != 1 or len(data) > MOST or (piece.word == "piece" and not len(data)):
             raise UnexpectedMessage(f"{other} sent a piece that is not up to {MOST} bytes", member=other)
         self.came += len(data)
         if self.came > self._most:

@@ -171,8 +171,8 @@ def test_a_cancelled_run_ends_both_processes() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [np.zeros(8, np.int64), np.zeros((2, 2), np.uint8), np.zeros(psi_spu.MOST + 1, np.uint8)],
-    ids=["integers", "two dimensions", "too long"],
+    [np.zeros(8, np.int64), np.zeros((2, 2), np.uint8), np.zeros(psi_spu.MOST + 1, np.uint8), np.zeros(0, np.uint8)],
+    ids=["integers", "two dimensions", "too long", "empty"],
 )
 def test_pieces_that_are_none_are_refused(data: np.ndarray) -> None:
     def other(message: Message) -> Message:
