@@ -27,7 +27,7 @@ int lanes_available(int kind);
 
 #define MAX_LIMBS 160 /* keys of up to 8192 bits */
 #define CONTEXT_WORDS(limbs) (3 + 8 * (size_t)(limbs))
-#define TABLES 8 /* that are filled together */
+#define EMPTY UINT64_MAX /* the first word of a row that holds nothing yet */
 
 /* of the limbs in registers */
 #define LIMB_MASK ((1ULL << LIMB_BITS) - 1)
@@ -46,9 +46,15 @@ typedef struct {
     /* out[i] = the product of those values whose bit is set in i, the last value's being the lowest; 2**count of them */
     void (*combine)(context c, const uint64_t *values, size_t count, uint64_t *out);
     void (*square)(context c, const uint64_t *a, size_t times, uint64_t *out, size_t count);
-    /* tables[t][cells[step][t]] *= values[starts[t] + step]; a cell of -1 leaves its table alone */
-    void (*buckets)(context c, const uint64_t *values, const int64_t *starts, const int32_t *cells, size_t steps,
-                    uint64_t *tables, size_t size);
+    /* For each table t and row i: tables[t][cells[i][t]] *= values[i]. What is multiplied into an EMPTY row is put there.
+       With `halves` a value is a lower half alone. `memory` holds buckets_memory bytes, aligned to 64. */
+    size_t (*buckets_memory)(context c, size_t rows, size_t size);
+    void (*buckets)(context c, const uint64_t *values, int halves, const int32_t *cells, size_t rows, uint64_t *tables,
+                    size_t count, size_t size, void *memory);
+    /* Of residues x: lower halves `out` and numbers `more`, such that x + more·N = out·R; without `more`, where it is NULL. */
+    void (*remainders)(context c, const uint8_t *bytes, size_t width, uint64_t *out, uint64_t *more, size_t count);
+    /* out[i]·R = a[i]·b[i] modulo N, of halves, or numbers below R; out may be a */
+    void (*multiply_halves)(context c, const uint64_t *a, const uint64_t *b, uint64_t *out, size_t count);
     /* Digits, highest first. `memory` holds power_memory bytes, aligned to 64. */
     size_t (*power_memory)(context c, unsigned window);
     void (*power)(context c, const uint64_t *a, const uint8_t *digits, size_t places, unsigned window, uint64_t *out,

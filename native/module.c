@@ -210,44 +210,90 @@ static PyObject *square(PyObject *self, PyObject *args)
     return done(b, 3, good);
 }
 
-static int in_buckets(const Py_buffer *starts, const Py_buffer *cells, size_t steps, size_t values, size_t size)
+static int halves(const Py_buffer *buffer, context c, size_t *count)
 {
-    const int64_t *first = starts->buf;
+    return rows(buffer, ROW_BYTES(c) / 2, sizeof(uint64_t), count);
+}
+
+static int in_tables(const Py_buffer *cells, size_t size)
+{
     const int32_t *cell = cells->buf;
-    int together = 1;
-    for (size_t lane = 0; lane < 8; lane++) {
-        if (first[lane] < 0 || (size_t)first[lane] > values) return refuse("a lane starts outside of the values");
-        together &= first[lane] == first[0];
-    }
-    if (together && (size_t)first[0] + steps > values) return refuse("there are fewer values than steps");
-    for (size_t step = 0; step < steps; step++)
-        for (size_t lane = 0; lane < 8; lane++) {
-            const int32_t where = cell[8 * step + lane];
-            if (where < -1 || (where >= 0 && (size_t)where >= size)) return refuse("a cell is outside of its table");
-            if (where >= 0 && (size_t)first[lane] + step >= values) return refuse("there are fewer values than steps");
-        }
+    for (size_t i = 0; i < (size_t)cells->len / sizeof *cell; i++)
+        if (cell[i] < 0 || (size_t)cell[i] >= size) return refuse("a cell is outside of its table");
     return 1;
 }
 
 static PyObject *buckets(PyObject *self, PyObject *args)
 {
-    Py_buffer b[5];
+    Py_buffer b[4];
     context c;
     const squares *with;
-    size_t values, lanes, steps, tables;
+    int short_values;
+    Py_ssize_t size;
+    size_t values, chosen, tables, count = 0;
+    void *memory = NULL;
     (void)self;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*w*", &b[0], &b[1], &b[2], &b[3], &b[4])) return NULL;
-    int good = open_buffer(&b[0], &c, &with) && residues(&b[1], c, &values)
-               && rows(&b[2], sizeof(int64_t), sizeof(int64_t), &lanes)
-               && rows(&b[3], 8 * sizeof(int32_t), sizeof(int32_t), &steps) && residues(&b[4], c, &tables)
-               && (lanes == 8 && tables % 8 == 0 ? 1 : refuse("buffers do not go together"))
-               && in_buckets(&b[2], &b[3], steps, values, tables / 8);
+    if (!PyArg_ParseTuple(args, "y*y*py*nw*", &b[0], &b[1], &short_values, &b[2], &size, &b[3])) return NULL;
+    int good = open_buffer(&b[0], &c, &with) && (short_values ? halves : residues)(&b[1], c, &values)
+               && rows(&b[2], sizeof(int32_t), sizeof(int32_t), &chosen) && residues(&b[3], c, &tables)
+               && (size > 0 && tables % (size_t)size == 0 && values < UINT32_MAX && size < UINT32_MAX
+                       ? 1
+                       : refuse("buffers do not go together"));
     if (good) {
+        count = tables / (size_t)size;
+        good = (chosen == values * count ? 1 : refuse("buffers do not go together")) && in_tables(&b[2], (size_t)size);
+    }
+    if (good && !(memory = PyMem_RawMalloc(with->buckets_memory(c, values, (size_t)size) + 64))) {
+        PyErr_NoMemory();
+        good = 0;
+    }
+    if (good) {
+        void *aligned = (void *)(((uintptr_t)memory + 63) / 64 * 64);
         Py_BEGIN_ALLOW_THREADS;
-        with->buckets(c, b[1].buf, b[2].buf, b[3].buf, steps, b[4].buf, tables / 8);
+        with->buckets(c, b[1].buf, short_values, b[2].buf, values, b[3].buf, count, (size_t)size, aligned);
         Py_END_ALLOW_THREADS;
     }
-    return done(b, 5, good);
+    PyMem_RawFree(memory);
+    return done(b, 4, good);
+}
+
+static PyObject *remainders(PyObject *self, PyObject *args)
+{
+    Py_buffer b[4];
+    Py_ssize_t width;
+    context c;
+    const squares *with;
+    size_t count, more, expected;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*y*nw*w*", &b[0], &b[1], &width, &b[2], &b[3])) return NULL;
+    int good = open_buffer(&b[0], &c, &with) && halves(&b[2], c, &count) && halves(&b[3], c, &more)
+               && (width > 0 && (size_t)width <= 13 * c.limbs ? 1 : refuse("the width does not fit the context"))
+               && rows(&b[1], (size_t)width, 1, &expected)
+               && (expected == count && (more == count || !more) ? 1 : refuse("buffers do not go together"));
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS;
+        with->remainders(c, b[1].buf, (size_t)width, b[2].buf, more ? b[3].buf : NULL, count);
+        Py_END_ALLOW_THREADS;
+    }
+    return done(b, 4, good);
+}
+
+static PyObject *multiply_halves(PyObject *self, PyObject *args)
+{
+    Py_buffer b[4];
+    context c;
+    const squares *with;
+    size_t n, same, out;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*y*y*w*", &b[0], &b[1], &b[2], &b[3])) return NULL;
+    int good = open_buffer(&b[0], &c, &with) && halves(&b[1], c, &n) && halves(&b[2], c, &same)
+               && halves(&b[3], c, &out) && (n == same && n == out ? 1 : refuse("buffers do not go together"));
+    if (good) {
+        Py_BEGIN_ALLOW_THREADS;
+        with->multiply_halves(c, b[1].buf, b[2].buf, b[3].buf, n);
+        Py_END_ALLOW_THREADS;
+    }
+    return done(b, 4, good);
 }
 
 /* power(context, a, digits, window, out): digits of `window` bits, highest first, a row for each of `a`, or one for all */
@@ -338,7 +384,7 @@ static PyObject *on_curve(PyObject *self, PyObject *args)
 #endif
 
 /* Raised with every change of what a function here takes or gives; fednb/crypto/lanes.py says which it was written for. */
-#define VERSION 3
+#define VERSION 4
 
 static PyObject *version(PyObject *self, PyObject *args)
 {
@@ -357,7 +403,9 @@ static PyMethodDef methods[] = {
     {"multiply_taken", multiply_taken, METH_VARARGS, "multiply_taken(context, a, table, index, out)"},
     {"combine", combine, METH_VARARGS, "combine(context, values, out)"},
     {"square", square, METH_VARARGS, "square(context, a, times, out)"},
-    {"buckets", buckets, METH_VARARGS, "buckets(context, values, starts, cells, tables)"},
+    {"buckets", buckets, METH_VARARGS, "buckets(context, values, halves, cells, size, tables)"},
+    {"remainders", remainders, METH_VARARGS, "remainders(context, bytes, width, out, more): more may be empty"},
+    {"multiply_halves", multiply_halves, METH_VARARGS, "multiply_halves(context, a, b, out)"},
     {"power", power, METH_VARARGS, "power(context, a, digits, window, out)"},
     {"power_secret", power_secret, METH_VARARGS, "power_secret(context, a, digits, window, out)"},
     {"multiply_points", multiply_points, METH_VARARGS, "multiply_points(points, scalar, out)"},

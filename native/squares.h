@@ -118,6 +118,19 @@ INLINE void square_by(const modulus *q, size_t limbs, const v *x, v *out)
     memcpy(out, low, limbs * sizeof(v));
 }
 
+/* out = x·(y, 0): 4/5 of the work, for a value whose upper half is nothing */
+INLINE void multiply_half_by(const modulus *q, size_t limbs, const v *x, const v *y, v *out)
+{
+    v sum[MOST + 2], m[MOST], low[MOST];
+    clear(limbs + 2, sum);
+    reduce(limbs, 1, sum, x, y, NULL, NULL, q->n, q->k0, m);
+    carry(limbs, sum, low);
+    spare_less(q, limbs, m, sum);
+    reduce(limbs, 1, sum, x + limbs, y, NULL, NULL, q->n, q->k0, NULL);
+    carry(limbs, sum, out + limbs);
+    memcpy(out, low, limbs * sizeof(v));
+}
+
 /* The lengths that keys of 2048, 3072 and 4096 bits and their primes have, with loops of known length; and any other. */
 #define EACH_LENGTH(DO) DO(20) DO(32) DO(40) DO(60) DO(80)
 
@@ -125,6 +138,10 @@ INLINE void square_by(const modulus *q, size_t limbs, const v *x, v *out)
     LANES static __attribute__((noinline)) void multiply_##LENGTH(const modulus *q, const v *x, const v *y, v *out) \
     {                                                                                               \
         multiply_by(q, PER *LENGTH, x, y, out);                                                     \
+    }                                                                                               \
+    LANES static __attribute__((noinline)) void multiply_half_##LENGTH(const modulus *q, const v *x, const v *y, v *out) \
+    {                                                                                               \
+        multiply_half_by(q, PER *LENGTH, x, y, out);                                                \
     }                                                                                               \
     LANES static __attribute__((noinline)) void square_##LENGTH(const modulus *q, const v *x, v *out) \
     {                                                                                               \
@@ -139,6 +156,16 @@ LANES static __attribute__((noinline)) void multiply_all(const modulus *q, const
         EACH_LENGTH(CASE)
 #undef CASE
     default: multiply_by(q, q->limbs, x, y, out);
+    }
+}
+
+LANES static __attribute__((noinline)) void multiply_half_all(const modulus *q, const v *x, const v *y, v *out)
+{
+    switch (q->limbs / PER) {
+#define CASE(LENGTH) case LENGTH: multiply_half_##LENGTH(q, x, y, out); return;
+        EACH_LENGTH(CASE)
+#undef CASE
+    default: multiply_half_by(q, q->limbs, x, y, out);
     }
 }
 
@@ -172,18 +199,27 @@ INLINE void prefetch(size_t words, const uint64_t *row)
     for (size_t j = 0; j < words; j += 8) __builtin_prefetch(row + j);
 }
 
-/* `width` big-endian bytes as little-endian ones, with zeros up to `room` */
-static void reverse(const uint8_t *in, size_t width, uint8_t *out, size_t room)
+/* 52 bits of a big-endian number of `width` bytes, from its bit 52·j on */
+static inline uint64_t word_at(const uint8_t *bytes, size_t width, size_t j)
 {
-    size_t i = 0;
-    for (; i + 8 <= width; i += 8) {
-        uint64_t word;
-        memcpy(&word, in + width - i - 8, 8);
+    const size_t start = 52 * j >> 3;
+    uint64_t word = 0;
+    if (start + 8 <= width) {
+        memcpy(&word, bytes + width - start - 8, 8);
         word = __builtin_bswap64(word);
-        memcpy(out + i, &word, 8);
+    } else {
+        for (size_t i = start; i < width; i++) word |= (uint64_t)bytes[width - 1 - i] << 8 * (i - start);
     }
-    for (; i < width; i++) out[i] = in[width - 1 - i];
-    memset(out + width, 0, room - width);
+    return word >> (52 * j & 7) & WORD_MASK;
+}
+
+/* Residues first, first + 1, ... as words; lanes that are left over keep what they had in `rows`. */
+LANES static void read_rows(size_t words, const uint8_t *bytes, size_t width, size_t first, size_t count, uint64_t *rows,
+                            v *x)
+{
+    for (size_t lane = 0; lane < WIDTH && first + lane < count; lane++)
+        for (size_t j = 0; j < words; j++) rows[lane * words + j] = word_at(bytes + (first + lane) * width, width, j);
+    gather_rows(words, rows, 0, WIDTH, x);
 }
 
 LANES static void squares_load(context c, const uint8_t *bytes, size_t width, uint64_t *out, size_t count)
@@ -191,31 +227,58 @@ LANES static void squares_load(context c, const uint8_t *bytes, size_t width, ui
     modulus q;
     open_context(c, &q);
     const size_t limbs = q.limbs, words = q.words;
-    v x[2 * MOST], r2[2 * MOST], r3[2 * MOST], sum[MOST + 2], m[MOST];
+    v x[2 * MOST], pair[2 * MOST], r2[2 * MOST], r3[2 * MOST], sum[MOST + 2], m[MOST];
     uint64_t rows[16 * MAX_LIMBS];
-    uint8_t little[13 * MAX_LIMBS + 8];
     spread_word(words, q.r2, r2);
     spread_word(words, q.r3, r3);
     memset(rows, 0, sizeof rows);
     for (size_t i = 0; i < count; i += WIDTH) {
-        for (size_t lane = 0; lane < WIDTH && i + lane < count; lane++) {
-            reverse(bytes + (i + lane) * width, width, little, 13 * c.limbs + 8);
-            for (size_t j = 0; j < words; j++) {
-                uint64_t word;
-                memcpy(&word, little + (52 * j >> 3), 8);
-                rows[lane * words + j] = word >> (52 * j & 7) & WORD_MASK;
-            }
-        }
-        gather_rows(words, rows, 0, WIDTH, x);
+        read_rows(q.words, bytes, width, i, count, rows, x);
         /* low + high·R is low·R²/R + high·R³/R in Montgomery form */
         clear(limbs + 2, sum);
         reduce(limbs, 2, sum, x, r2, x + limbs, r3, q.n, q.k0, m);
-        v pair[2 * MOST];
         carry(limbs, sum, pair);
         spare_less(&q, limbs, m, sum);
         reduce(limbs, 2, sum, x, r2 + limbs, x + limbs, r3 + limbs, q.n, q.k0, NULL);
         carry(limbs, sum, pair + limbs);
         scatter_rows(words, pair, out, i, count);
+    }
+}
+
+LANES static void squares_remainders(context c, const uint8_t *bytes, size_t width, uint64_t *out, uint64_t *more,
+                                     size_t count)
+{
+    modulus q;
+    open_context(c, &q);
+    const size_t limbs = q.limbs;
+    v x[2 * MOST], sum[MOST + 2], m[MOST], low[MOST];
+    uint64_t rows[16 * MAX_LIMBS];
+    memset(rows, 0, sizeof rows);
+    for (size_t i = 0; i < count; i += WIDTH) {
+        read_rows(q.words, bytes, width, i, count, rows, x);
+        memcpy(sum, x, limbs * sizeof(v));
+        sum[limbs] = sum[limbs + 1] = ZERO;
+        reduce(limbs, 0, sum, NULL, NULL, NULL, NULL, q.n, q.k0, m);
+        for (size_t j = 0; j < limbs; j++) sum[j] = ADD(sum[j], x[limbs + j]);
+        carry(limbs, sum, low);
+        scatter_rows(c.limbs, low, out, i, count);
+        if (more) scatter_rows(c.limbs, m, more, i, count);
+    }
+}
+
+LANES static void squares_multiply_halves(context c, const uint64_t *a, const uint64_t *b, uint64_t *out, size_t count)
+{
+    modulus q;
+    open_context(c, &q);
+    const size_t limbs = q.limbs;
+    v x[MOST], y[MOST], sum[MOST + 2];
+    for (size_t i = 0; i < count; i += WIDTH) {
+        gather_rows(c.limbs, a, i, count, x);
+        gather_rows(c.limbs, b, i, count, y);
+        clear(limbs + 2, sum);
+        reduce(limbs, 1, sum, x, y, NULL, NULL, q.n, q.k0, NULL);
+        carry(limbs, sum, x);
+        scatter_rows(c.limbs, x, out, i, count);
     }
 }
 
@@ -337,34 +400,109 @@ LANES static void squares_square(context c, const uint64_t *a, size_t times, uin
     }
 }
 
-LANES static void squares_buckets(context c, const uint64_t *values, const int64_t *starts, const int32_t *cells, size_t steps,
-                           uint64_t *tables, size_t size)
+/* Values order[at], ... up to `stop` that are to be multiplied into one row. */
+typedef struct {
+    uint64_t *to;
+    size_t at, stop;
+} run;
+
+#define PIECES 8 /* of a run that is longer than 1/LONG of the values */
+#define LONG 32
+
+/* Each lane takes a run, multiplies its values into its row one by one, and takes the next; no row has two runs. */
+LANES static void work_off(const modulus *q, const uint64_t *values, int halves, const uint32_t *order, const run *runs,
+                           size_t count)
+{
+    const size_t words = q->words, length = halves ? words / 2 : words;
+    v x[2 * MOST], y[2 * MOST];
+    uint64_t nowhere[2 * MAX_LIMBS] = {0}, *to[WIDTH];
+    const uint64_t *from[WIDTH], *value[WIDTH];
+    run own[WIDTH] = {{NULL, 0, 0}};
+    for (size_t next = 0;;) {
+        int busy = 0;
+        for (size_t lane = 0; lane < WIDTH; lane++) {
+            run *r = &own[lane];
+            if (r->at == r->stop && next < count) *r = runs[next++];
+            if (r->at == r->stop) {
+                from[lane] = to[lane] = nowhere, value[lane] = nowhere;
+                continue;
+            }
+            busy = 1;
+            from[lane] = to[lane] = r->to;
+            value[lane] = values + order[r->at++] * length;
+            if (r->at < r->stop) {
+                prefetch(length, values + order[r->at] * length);
+            } else if (next < count) {
+                prefetch(words, runs[next].to);
+                prefetch(length, values + order[runs[next].at] * length);
+            }
+        }
+        if (!busy) return;
+        gather(words, from, x);
+        gather(length, value, y);
+        if (halves)
+            multiply_half_all(q, x, y, x);
+        else
+            multiply_all(q, x, y, x);
+        scatter(words, x, to);
+    }
+}
+
+/* The run without its first value, if it has an empty row; that is where the value goes. */
+static run begun(run r, const uint64_t *values, int halves, const uint32_t *order, size_t words)
+{
+    if (*r.to != EMPTY) return r;
+    const size_t length = halves ? words / 2 : words;
+    memcpy(r.to, values + order[r.at++] * length, length * sizeof(uint64_t));
+    memset(r.to + length, 0, (words - length) * sizeof(uint64_t));
+    return r;
+}
+
+static size_t squares_buckets_memory(context c, size_t rows, size_t size)
+{
+    const size_t pieces = LONG * PIECES;
+    return pieces * 2 * c.limbs * sizeof(uint64_t) + ((rows < size ? rows : size) + pieces + LONG) * sizeof(run)
+           + (rows + size + 1 + pieces) * sizeof(uint32_t);
+}
+
+LANES static void squares_buckets(context c, const uint64_t *values, int halves, const int32_t *cells, size_t rows,
+                                  uint64_t *tables, size_t count, size_t size, void *memory)
 {
     modulus q;
     open_context(c, &q);
-    const size_t words = q.words;
-    v x[2 * MOST], y[2 * MOST];
-    uint64_t nowhere[2 * MAX_LIMBS] = {0};
-    int shared = 1;
-    for (size_t table = 1; table < TABLES; table++) shared &= starts[table] == starts[0];
-    for (size_t step = 0; step < steps; step++) {
-        if (shared) spread_word(words, values + ((size_t)starts[0] + step) * words, x);
-        for (size_t first = 0; first < TABLES; first += WIDTH) {
-            uint64_t *to[WIDTH];
-            const uint64_t *from[WIDTH], *value[WIDTH];
-            for (size_t lane = 0; lane < WIDTH; lane++) {
-                const size_t table = first + lane;
-                const int32_t *cell = cells + TABLES * step + table;
-                from[lane] = to[lane] = *cell < 0 ? nowhere : tables + (table * size + (size_t)*cell) * words;
-                value[lane] = *cell < 0 ? nowhere : values + ((size_t)starts[table] + step) * words;
-                const int32_t then = step + 1 < steps ? cell[TABLES] : -1;
-                if (then >= 0) prefetch(words, tables + (table * size + (size_t)then) * words);
+    const size_t words = q.words, most = rows / LONG;
+    uint64_t *parts = memory; /* what the second to last pieces of long runs come to */
+    run *joins = (run *)(parts + LONG * PIECES * words), *runs = joins + LONG;
+    uint32_t *identity = (uint32_t *)(runs + (rows < size ? rows : size) + LONG * PIECES);
+    uint32_t *ends = identity + LONG * PIECES, *order = ends + size + 1;
+    for (uint32_t i = 0; i < LONG * PIECES; i++) identity[i] = i;
+    for (size_t t = 0; t < count; t++) {
+        uint64_t *table = tables + t * size * words;
+        /* rows by cell; afterwards those of `cell` end at ends[cell] */
+        memset(ends, 0, (size + 1) * sizeof *ends);
+        for (size_t i = 0; i < rows; i++) ends[cells[i * count + t] + 1]++;
+        for (size_t cell = 0; cell < size; cell++) ends[cell + 1] += ends[cell];
+        for (size_t i = 0; i < rows; i++) order[ends[cells[i * count + t]]++] = (uint32_t)i;
+
+        size_t n = 0, pieces = 0, joined = 0;
+        for (int longer = 1; longer >= 0; longer--) /* the long ones first: lanes end together */
+            for (size_t cell = 0, start = 0; cell < size; start = ends[cell++]) {
+                const size_t length = ends[cell] - start;
+                if (!length || (length > most + PIECES) != longer) continue;
+                const size_t cut = longer ? PIECES : 1;
+                for (size_t piece = 0; piece < cut; piece++) {
+                    run r = {table + cell * words, start + length * piece / cut, start + length * (piece + 1) / cut};
+                    if (piece) {
+                        r.to = parts + pieces++ * words;
+                        *r.to = EMPTY;
+                    }
+                    r = begun(r, values, halves, order, words);
+                    if (r.at < r.stop) runs[n++] = r;
+                }
+                if (longer) joins[joined++] = (run){table + cell * words, pieces - (PIECES - 1), pieces};
             }
-            if (!shared) gather(words, value, x);
-            gather(words, from, y);
-            multiply_all(&q, x, y, y);
-            scatter(words, y, to);
-        }
+        work_off(&q, values, halves, order, runs, n);
+        work_off(&q, parts, 0, identity, joins, joined);
     }
 }
 
@@ -440,6 +578,7 @@ LANES static void squares_power_secret(context c, const uint64_t *a, const uint8
 }
 
 const squares SQUARES = {
-    squares_load,    squares_store,        squares_multiply, squares_combine,      squares_square,
-    squares_buckets, squares_power_memory, squares_power,    squares_power_secret,
+    squares_load,           squares_store,        squares_multiply,   squares_combine,         squares_square,
+    squares_buckets_memory, squares_buckets,      squares_remainders, squares_multiply_halves, squares_power_memory,
+    squares_power,          squares_power_secret,
 };

@@ -117,11 +117,14 @@ INLINE void transpose(v r[8])
     }
 }
 
+/* Rows are a multiple of four words; the last four alone are half a vector. */
+#define PART(words, j) ((__mmask8)((words) - (j) < 8 ? 0x0f : 0xff))
+
 INLINE void gather(size_t words, const uint64_t *const from[8], v *x)
 {
     for (size_t j = 0; j < words; j += 8) {
         v r[8];
-        for (int lane = 0; lane < 8; lane++) r[lane] = _mm512_loadu_si512(from[lane] + j);
+        for (int lane = 0; lane < 8; lane++) r[lane] = _mm512_maskz_loadu_epi64(PART(words, j), from[lane] + j);
         transpose(r);
         for (int k = 0; k < 8; k++) x[j + k] = r[k];
     }
@@ -133,7 +136,7 @@ INLINE void scatter(size_t words, const v *x, uint64_t *const to[8])
         v r[8];
         for (int k = 0; k < 8; k++) r[k] = x[j + k];
         transpose(r);
-        for (int lane = 0; lane < 8; lane++) _mm512_storeu_si512(to[lane] + j, r[lane]);
+        for (int lane = 0; lane < 8; lane++) _mm512_mask_storeu_epi64(to[lane] + j, PART(words, j), r[lane]);
     }
 }
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from gmpy2 import mpz
 
 from fednb.crypto import lanes
+from fednb.crypto.inverses import inverses
 from fednb.errors import CryptoError
 
 _INSTRUCTIONS = {"ifma": "AVX-512 IFMA", "avx2": "AVX2"}
@@ -46,7 +47,11 @@ class Ring(Protocol):
 
     modulus: int
     width: int  # bytes of a residue
-    lanes: int  # how many bucket tables are best filled at once
+    lanes: int  # how many multiplications are done at once
+    # where the modulus is a square N²; `logarithms` says what these are
+    factor: int
+    digits: int
+    digit_bits: int
 
     def load(self, residues: Residues) -> Vector:
         """A vector of `residues`, which are below the modulus."""
@@ -78,8 +83,17 @@ class Ring(Protocol):
     def multiply_into(self, a: Vector, table: Vector, index: Indices) -> Vector:
         """a[i]·table[index[i]], perhaps in the place of `a`, which the caller made and nobody else has."""
 
-    def buckets(self, columns: int, size: int, rows: int) -> Buckets:
-        """For values that are put into one of `size` cells by each of some columns; about `rows` will be."""
+    def buckets(self, columns: int, size: int) -> Buckets:
+        """For values, or remainders, that are put into one of `size` cells by each of some columns."""
+
+    def remainders(self, residues: Residues) -> Vector:
+        """Values u for `Buckets` alone, which take less time there: x = u·factor·(1 + N)**z for each residue x."""
+
+    def logarithms(self, residues: Residues) -> npt.NDArray[np.float64]:
+        """The z of each residue, modulo N, in digits of either sign, lowest first; [n, digits].
+
+        ValueError where a residue shares a divisor with N.
+        """
 
     def combine(self, values: Vector) -> Vector:
         """The products of all subsets, [2**len(values)]: bits of the index say which, lowest: the last."""
@@ -98,10 +112,14 @@ class GmpRing:
     """gmpy2: runs everywhere, one modular multiplication at a time."""
 
     lanes = 1
+    factor = 1
+    digit_bits = 16
 
     def __init__(self, modulus: int, width: int) -> None:
         self.modulus, self.width = int(modulus), width
         self._modulus = mpz(modulus)
+        self._root = gmpy2.isqrt(self._modulus)
+        self.digits = -(-self._root.bit_length() // self.digit_bits)
 
     def load(self, residues: Residues) -> list[Any]:
         return to_integers(residues)
@@ -132,8 +150,23 @@ class GmpRing:
     multiply_onto = multiply
     multiply_into = multiply_taken
 
-    def buckets(self, columns: int, size: int, rows: int) -> GmpBuckets:
-        return GmpBuckets([self.ones(size) for _ in range(columns)], self._modulus)
+    def buckets(self, columns: int, size: int) -> GmpBuckets:
+        return GmpBuckets(columns, size, self._modulus)
+
+    def remainders(self, residues: Residues) -> list[Any]:
+        root = self._root
+        return [x % root for x in to_integers(residues)]
+
+    def logarithms(self, residues: Residues) -> npt.NDArray[np.float64]:
+        root = self._root  # x = u + b·N = u·(1 + N)**(b/u)
+        multiples, remainders = zip(*(gmpy2.f_divmod(x, root) for x in to_integers(residues)), strict=True)
+
+        def multiply(a: Sequence[Any], b: Sequence[Any]) -> list[Any]:
+            return [x * y % root for x, y in zip(a, b, strict=True)]
+
+        inverted = inverses(remainders, multiply, lambda one: [gmpy2.powmod(one[0], -1, root)], self.join)
+        z = to_residues(multiply(multiples, inverted), 2 * self.digits)
+        return z.view(">u2")[:, ::-1].astype(np.float64)
 
     def combine(self, values: list[Any]) -> list[Any]:
         modulus = self._modulus
@@ -158,17 +191,20 @@ class GmpRing:
 class GmpBuckets:
     """One value at a time."""
 
-    def __init__(self, tables: list[list[Any]], modulus: Any) -> None:
-        self._tables, self._modulus = tables, modulus
+    def __init__(self, columns: int, size: int, modulus: Any) -> None:
+        self._tables: list[list[Any]] = [[None] * size for _ in range(columns)]
+        self._modulus = modulus
 
     def add(self, values: list[Any], cells: Indices) -> None:
         modulus = self._modulus
         for table, column in zip(self._tables, cells.T, strict=True):
             for value, cell in zip(values, column.tolist(), strict=True):
-                table[cell] = table[cell] * value % modulus
+                held = table[cell]
+                table[cell] = value if held is None else held * value % modulus
 
     def tables(self) -> list[list[Any]]:
-        return self._tables
+        one = mpz(1)
+        return [[one if held is None else held for held in table] for table in self._tables]
 
 
 def ring(modulus: int, width: int) -> Ring:

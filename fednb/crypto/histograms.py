@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fednb.crypto.backend import Indices, Ring, Vector, slices, spread
+from fednb.crypto.inverses import inverses
 from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector, PublicKey
 from fednb.crypto.products import cell_products
@@ -90,21 +91,7 @@ def bin_sums(
 
 def difference(ring: Ring, a: Vector, b: Vector) -> Vector:
     """[[a - b]]: the histogram of the rows of `a` that are not in `b`."""
-    return ring.multiply(a, _inverses(ring, b))
-
-
-def _inverses(ring: Ring, a: Vector) -> Vector:
-    """1/a[i], for three multiplications each: a pair is inverted by the inverse of its product (Montgomery 1987)."""
-    n = len(a)
-    if n == 0:
-        return a
-    if n == 1:
-        return ring.power(a, [-1])
-    half = n // 2
-    left, right, rest = a[:half], a[half : 2 * half], a[2 * half :]
-    both = _inverses(ring, ring.join([ring.multiply(left, right), rest]))
-    pairs = both[:half]
-    return ring.join([ring.multiply(pairs, right), ring.multiply(pairs, left), both[half:]])
+    return ring.multiply(a, inverses(b, ring.multiply, lambda one: ring.power(one, [-1]), ring.join))
 
 
 def cumulated(ring: Ring, sums: Vector, starts: Indices, sizes: Indices) -> Vector:

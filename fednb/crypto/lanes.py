@@ -1,8 +1,10 @@
 """Residues modulo a square, and points, eight at a time: the compiled way of computing what `backend` and `curve` do.
 
 The modulus is N² with N = n for ciphertexts, N = p or q for the key holder. A residue is kept as a pair of numbers
-modulo N in Montgomery form (`native/squares.h` says why), in limbs of 52 bits: a vector is uint64 [n, 2·limbs].
-The extension module is optional: `available` says which kinds of instructions it can use on this processor.
+modulo N in Montgomery form (`native/squares.h` says why), in limbs of 52 bits: a vector is uint64 [n, 2·limbs]. Of
+remainders the upper half is nothing, and is left away: [n, limbs]. A single reduction makes one of a residue x, that is
+(r, 0)·R²·(1 + N)**z with R the Montgomery radix. The extension module is optional: `available` says which kinds of
+instructions it can use on this processor.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from gmpy2 import mpz
 
+from fednb.crypto.inverses import inverses
+
 try:
     from fednb.crypto import _lanes
 except ImportError:  # built without a compiler
@@ -24,13 +28,14 @@ Limbs = npt.NDArray[np.uint64]  # [n, 2·limbs]
 Residues = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.integer[Any]]
 
-VERSION = 3  # of the compiled module; an older one can be left behind by an update of the sources alone
+VERSION = 4  # of the compiled module; an older one can be left behind by an update of the sources alone
 KINDS = ("ifma", "avx2")  # AVX-512 IFMA and AVX2, the faster one first
 LANES = 8
 LIMB_BITS = 52
 MAX_LIMBS = 160
 HEADROOM = 8  # bits above N that lazily reduced halves need
 SECRET_WINDOW = 5
+EMPTY = np.uint64((1 << 64) - 1)
 _LINE = 64
 
 
@@ -64,6 +69,7 @@ class LaneRing:
     """The integers modulo a square, by vector instructions. A `backend.Ring`, with the results of every other one."""
 
     lanes = LANES
+    digit_bits = LIMB_BITS // 2
 
     def __init__(self, modulus: int, width: int, kind: str) -> None:
         self.modulus, self.width = int(modulus), width
@@ -77,7 +83,8 @@ class LaneRing:
         powers = [radix**k % self._modulus for k in (1, 2, 3)]
         pairs = [_split(half, limbs) for power in powers for half in (power % root, power // root)]
         head = np.array([KINDS.index(kind), limbs, int(inverse)], dtype=np.uint64)
-        self._words = 2 * limbs
+        self._root, self._limbs, self._words = root, limbs, 2 * limbs
+        self.factor, self.digits = int(powers[1]), 2 * limbs
         self._context = np.concatenate([head, _split(root, limbs), spare, *pairs]).tobytes()
         self._one = np.concatenate(pairs[:2])
 
@@ -99,7 +106,7 @@ class LaneRing:
     def join(self, vectors: Sequence[Limbs]) -> Limbs:
         if len(vectors) == 1:
             return vectors[0]
-        out = self._empty(sum(len(vector) for vector in vectors))
+        out = aligned(sum(len(vector) for vector in vectors), vectors[0].shape[1])  # remainders are joined, too
         np.concatenate(vectors, out=out)
         return out
 
@@ -135,12 +142,39 @@ class LaneRing:
         _lanes.multiply_taken(self._context, np.ascontiguousarray(a), np.ascontiguousarray(table), places, out)
         return out
 
-    def buckets(self, columns: int, size: int, rows: int) -> LaneBuckets:
-        return LaneBuckets(self, columns, size, rows)
+    def buckets(self, columns: int, size: int) -> LaneBuckets:
+        return LaneBuckets(self, columns, size)
 
-    def fill(self, tables: Limbs, values: Limbs, starts: npt.NDArray[np.int64], cells: npt.NDArray[np.int32]) -> None:
+    def fill(self, tables: Limbs, size: int, values: Limbs, cells: Indices) -> None:
         """As `buckets` in native/lanes.h."""
-        _lanes.buckets(self._context, np.ascontiguousarray(values), starts, cells, tables)
+        halves = values.shape[1] == self._limbs
+        chosen = np.ascontiguousarray(cells, dtype=np.int32)
+        _lanes.buckets(self._context, np.ascontiguousarray(values), halves, chosen, size, tables)
+
+    def remainders(self, residues: Residues) -> Limbs:
+        return self._remainders(residues, aligned(0, self._limbs))
+
+    def logarithms(self, residues: Residues) -> npt.NDArray[np.float64]:
+        # x + m·N = r·R, so that x = r·R·(1 + N)**z for z = -m/(r·R)
+        out = self._remainders(residues, more := aligned(len(residues), self._limbs))
+        z = self._multiply_halves(more, inverses(out, self._multiply_halves, self._inverse_half, np.concatenate))
+        digits = np.empty((len(z), self._limbs, 2))
+        digits[:, :, 0], digits[:, :, 1] = z & np.uint64((1 << self.digit_bits) - 1), z >> np.uint64(self.digit_bits)
+        return -digits.reshape(len(z), self._words)
+
+    def _remainders(self, residues: Residues, more: Limbs) -> Limbs:
+        out = aligned(len(residues), self._limbs)
+        _lanes.remainders(self._context, np.ascontiguousarray(residues), self.width, out, more)
+        return out
+
+    def _multiply_halves(self, a: Limbs, b: Limbs) -> Limbs:
+        out = aligned(len(a), self._limbs)
+        _lanes.multiply_halves(self._context, np.ascontiguousarray(a), np.ascontiguousarray(b), out)
+        return out
+
+    def _inverse_half(self, a: Limbs) -> Limbs:
+        number = sum(mpz(int(limb)) << LIMB_BITS * j for j, limb in enumerate(a[0]))
+        return _split(gmpy2.powmod(number, -1, self._root), self._limbs)[None, :]
 
     def combine(self, values: Limbs) -> Limbs:
         out = self._empty(1 << len(values))
@@ -179,49 +213,31 @@ class LaneRing:
         return out
 
     def _empty(self, n: int) -> Limbs:
-        """Rows that start where cache lines start: a row is a whole number of them."""
-        words = n * self._words
-        room = np.empty(words + _LINE // 8, dtype=np.uint64)
-        skip = -room.__array_interface__["data"][0] % _LINE // 8
-        return room[skip : skip + words].reshape(n, self._words)
+        return aligned(n, self._words)
 
 
 class LaneBuckets:
-    """A column for each lane. Fewer columns leave lanes over, which take a part of the rows each."""
+    """Tables of `size` rows, one after the other; a row whose first word is EMPTY holds nothing yet."""
 
-    def __init__(self, ring: LaneRing, columns: int, size: int, rows: int) -> None:
-        self._ring, self._columns, self._size = ring, columns, size
-        most = max(1, rows // (2 * size))  # as long as rows, not tables, are what costs
-        self._shares = [min(LANES // n, most) for n in self._widths()]
-        self._tables = [ring.ones(LANES * size) for _ in self._shares]
-
-    def _widths(self) -> list[int]:
-        return [min(LANES, self._columns - start) for start in range(0, self._columns, LANES)]
+    def __init__(self, ring: LaneRing, columns: int, size: int) -> None:
+        self._ring, self._size = ring, size
+        self._rows = ring.ones(columns * size)
+        self._rows[:, 0] = EMPTY
 
     def add(self, values: Limbs, cells: Indices) -> None:
-        for i, (width, shares, tables) in enumerate(zip(self._widths(), self._shares, self._tables, strict=True)):
-            self._add(tables, values, cells[:, i * LANES : i * LANES + width], shares)
-
-    def _add(self, tables: Limbs, values: Limbs, cells: Indices, shares: int) -> None:
-        n, columns = cells.shape
-        edges = [n * share // shares for share in range(shares + 1)]
-        steps = max(b - a for a, b in zip(edges, edges[1:], strict=False))
-        starts = np.zeros(LANES, dtype=np.int64)
-        work = np.full((steps, LANES), -1, dtype=np.int32)
-        for share, (first, last) in enumerate(zip(edges, edges[1:], strict=False)):
-            lanes = slice(share * columns, (share + 1) * columns)
-            starts[lanes] = first
-            work[: last - first, lanes] = cells[first:last]
-        self._ring.fill(tables, values, starts, work)
+        self._ring.fill(self._rows, self._size, values, cells)
 
     def tables(self) -> list[Limbs]:
-        found: list[Limbs] = []
-        for width, shares, tables in zip(self._widths(), self._shares, self._tables, strict=True):
-            by_lane = [tables[lane * self._size : (lane + 1) * self._size] for lane in range(shares * width)]
-            for lane in range(width, shares * width):
-                self._ring.multiply_onto(by_lane[lane % width], by_lane[lane])
-            found += by_lane[:width]
-        return found
+        empty = self._rows[:, 0] == EMPTY
+        self._rows[empty] = self._ring.ones(1)
+        return [self._rows[start : start + self._size] for start in range(0, len(self._rows), self._size)]
+
+
+def aligned(n: int, words: int) -> Limbs:
+    """Rows that start where cache lines start, if a row is a whole number of them."""
+    room = np.empty(n * words + _LINE // 8, dtype=np.uint64)
+    skip = -room.__array_interface__["data"][0] % _LINE // 8
+    return room[skip : skip + n * words].reshape(n, words)
 
 
 def multiply_points(points: Residues, scalar: bytes) -> Residues:

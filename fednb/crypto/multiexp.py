@@ -19,10 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fednb.crypto.backend import Ring, Vector, slices, spread
+from fednb.crypto.logarithms import corrections
 from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector
 from fednb.crypto.products import (
+    SHORT_FROM,
     Bits,
+    Remainders,
     Stored,
     Values,
     cell_cost,
@@ -31,6 +34,7 @@ from fednb.crypto.products import (
     subset_cost,
     subset_products,
     subset_products_alike,
+    tables_filled,
 )
 from fednb.errors import CryptoError
 
@@ -119,7 +123,8 @@ def inner_products(
     k = packing.slots
     chosen = plan(columns, packing).columns
     ring = c.key.ring
-    values = Stored(ring, c.data)
+    short = _short(len(c), k, chosen, threads)
+    values = Remainders(ring, c.data) if short else Stored(ring, c.data)
     slots = [partial(_slots, columns[:, j], about, packing) for j, about in enumerate(chosen)]
     as_bits = [j for j, about in enumerate(chosen) if about.bits and about.distinct is None]
     as_cells = [j for j, about in enumerate(chosen) if about.bits and about.distinct is not None]
@@ -164,7 +169,16 @@ def inner_products(
         return ring.multiply(sums, ring.power(ring.join([constant] * len(rest)), rest)) if uneven else sums
 
     out = ring.join(spread(part, slices(len(chosen), threads), threads))
+    if short:
+        out = ring.multiply(out, corrections(ring, c.data, columns, packing, threads))
     return CipherVector(ring.store(out), c.scale + scale, c.key)
+
+
+def _short(m: int, k: int, chosen: tuple[Column, ...], threads: int) -> bool:
+    """Whether each ciphertext goes into so many tables that its remainder and its logarithm cost less."""
+    subsets = k * sum(about.bits for about in chosen if about.distinct is None)
+    sizes = [about.size for about in chosen if about.bits and about.distinct is not None for _ in range(k)]
+    return tables_filled(m, subsets, sizes, threads) >= SHORT_FROM
 
 
 def check_shapes(c: CipherVector, columns: Integers, packing: Packing) -> None:

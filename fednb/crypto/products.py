@@ -21,7 +21,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +35,19 @@ STEM = 64
 BLOCKS_AT_ONCE = 16
 AT_ONCE = 2048  # values in the form that they are computed in; a multiple of 8
 LEAST_ROOM = 8192  # residues of tables that are small whatever stands beside them
-LOADING = 2, 0.2  # multiplications that loading a value takes, nearly: into lanes, as one of gmpy2's integers
+SHORT_FROM = 9  # tables that a value goes into: from so many on, its logarithm costs less than it saves
 
 What = TypeVar("What")
 Result = TypeVar("Result")
 Bits = npt.NDArray[np.uint8]  # [T, ceil(m/8)], as numpy.packbits makes them along rows
+
+
+class Costs(NamedTuple):
+    """In multiplications, nearly."""
+
+    loading: float  # a value, each time that it is needed
+    filling: float  # a value into a table
+    size: float  # a loaded value, in residues
 
 
 class Stored:
@@ -47,12 +55,24 @@ class Stored:
 
     def __init__(self, ring: Ring, residues: Residues) -> None:
         self._ring, self._residues = ring, residues
+        self.costs = Costs(1.5 if ring.lanes > 1 else 0.2, 1, 1)
 
     def __len__(self) -> int:
         return len(self._residues)
 
     def __getitem__(self, rows: slice) -> Vector:
         return self._ring.load(self._residues[rows])
+
+
+class Remainders(Stored):
+    """What `logarithms` leaves of residues, for tables alone."""
+
+    def __init__(self, ring: Ring, residues: Residues) -> None:
+        super().__init__(ring, residues)
+        self.costs = Costs(0.5, 0.8, 0.5)
+
+    def __getitem__(self, rows: slice) -> Vector:
+        return self._ring.remainders(self._residues[rows])
 
 
 Values = Vector | Stored
@@ -78,11 +98,23 @@ def subset_products(ring: Ring, values: Values, bits: Bits, threads: int = 1) ->
     m, subsets = len(values), len(bits)
     if not m or not subsets:
         return ring.ones(subsets), product(ring, values[:])
-    block_cost, blocks = _block_cost(m, subsets)
-    if _window_cost(m, subsets)[0] < block_cost:
-        windows, at_once = _arranged(m, subsets, ring.lanes, threads, isinstance(values, Stored))
-        return _by_windows(ring, values, bits, windows, threads, at_once)
-    return _by_blocks(ring, values, bits, blocks, threads)
+    if windows_win(m, subsets):
+        windows = _arranged(m, subsets, threads, _costs(values))
+        return _by_windows(ring, values, bits, windows, threads)
+    return _by_blocks(ring, values, bits, _block_cost(m, subsets)[1], threads)
+
+
+def windows_win(m: int, subsets: int) -> bool:
+    """Whether `subset_products` takes windows; blocks otherwise."""
+    return _window_cost(m, subsets)[0] < _block_cost(m, subsets)[0]
+
+
+def tables_filled(m: int, subsets: int, sizes: Sequence[int], threads: int = 1) -> int:
+    """How many tables a value goes into for that many subsets and for cells of these sizes; 0 where blocks win."""
+    if subsets and not windows_win(m, subsets):
+        return 0
+    windows = _arranged(m, subsets, threads, _STORED) if subsets else 0
+    return windows + (len(_grouped(m, tuple(sizes), threads, _STORED)) if sizes else 0)
 
 
 def subset_products_alike(ring: Ring, vectors: list[Vector], bits: list[Bits], threads: int = 1) -> Vector:
@@ -134,19 +166,15 @@ def _powers(n: int, count: int) -> int:
     return (count + more) << size
 
 
-def _by_windows(
-    ring: Ring, values: Values, bits: Bits, count: int, threads: int, at_once: int = 1
-) -> tuple[Vector, Vector]:
+def _by_windows(ring: Ring, values: Values, bits: Bits, count: int, threads: int) -> tuple[Vector, Vector]:
     windows = slices(len(bits), count)
 
     def folded(some: list[slice], tables: list[Vector]) -> tuple[dict[int, Vector], Vector]:
         products, total = _fold(ring, tables)
         return {w.start: own[: w.stop - w.start] for w, own in zip(some, products, strict=True)}, total
 
-    def size(some: list[slice]) -> int:
-        return int(1 << max(window.stop - window.start for window in some))
-
-    made = _by_tables(ring, values, windows, size, partial(_cells, bits), folded, threads, at_once)
+    size = 1 << max(window.stop - window.start for window in windows)
+    made = _by_tables(ring, values, windows, size, partial(_cells, bits), folded, threads)
     found = {first: products for some, _ in made for first, products in some.items()}
     return ring.join([found[window.start] for window in windows]), made[0][1]
 
@@ -155,76 +183,96 @@ def _by_tables(
     ring: Ring,
     values: Values,
     whats: Sequence[What],
-    size: Callable[[list[What]], int],
+    size: int,
     cells: Callable[[list[What], slice], Indices],
     finish: Callable[[list[What], list[Vector]], Result],
     threads: int,
-    at_once: int,
 ) -> list[Result]:
-    """What `finish` makes of a table for each of `whats`: the product of the values in each of its cells.
+    """What `finish` makes of a table for each of `whats`: the product of the values in each of its `size` cells.
 
-    As many tables as there are lanes are filled together, of up to `size` cells; `cells` says which cells some rows are
-    in, [rows, tables]. Values are loaded a part at a time, and again after every `at_once` rounds of such tables, which
-    are gone by then. Where there are fewer tables than threads, each thread takes a share of the rows instead.
+    `cells` says which cells some rows are in, [rows, tables]. Values are loaded a part at a time, and again for every
+    pass over them: as many tables are filled in one as there is room for. Where a pass has fewer tables than threads,
+    or they do not go round, each thread has all of them, and takes a share of the rows.
     """
-    m, shares = len(values), threads if len(whats) < threads else 1
-    by_thread = [list(whats[own]) for own in slices(len(whats), threads if shares == 1 else 1)]
-    rounds = range(0, len(by_thread[-1]), ring.lanes)
+    m = len(values)
+    _, _, passes, shared = _tables_cost(m, len(whats), size, threads, _costs(values))
 
     def add(rows: slice, part: Vector, work: tuple[list[What], int, Buckets]) -> None:
         some, share, buckets = work
+        shares = threads if shared else 1
         eighths = -(-len(part) // 8)  # whole bytes of bits
         start, stop = (eighths * at // shares * 8 for at in (share, share + 1))
         own = part[start:stop]
         buckets.add(own, cells(some, slice(rows.start + start, rows.start + start + len(own))))
 
-    def finished(group: tuple[list[What], list[Buckets]]) -> Result:
-        some, buckets = group
-        tables, *others = [each.tables() for each in buckets]
-        for other in others:
-            tables = [ring.multiply_onto(mine, theirs) for mine, theirs in zip(tables, other, strict=True)]
-        return finish(some, tables)
+    def tables_of(each: Buckets) -> list[Vector]:
+        return each.tables()
 
-    def together(firsts: Sequence[int]) -> list[Result]:
-        some = [own[first : first + ring.lanes] for first in firsts for own in by_thread if first < len(own)]
-        groups = [(each, [ring.buckets(len(each), size(each), m // shares) for _ in range(shares)]) for each in some]
-        work = [(each, share, own) for each, buckets in groups for share, own in enumerate(buckets)]
+    def together(some: Sequence[What]) -> list[Result]:
+        by_thread = [list(some[own]) for own in slices(len(some), threads)]
+        groups = [list(some)] * threads if shared else by_thread
+        buckets = [ring.buckets(len(group), size) for group in groups]
+        shares = range(threads) if shared else [0] * len(groups)
+        work = list(zip(groups, shares, buckets, strict=True))
         step = AT_ONCE if isinstance(values, Stored) else m
         for start in range(0, m, step):
             rows = slice(start, min(start + step, m))
             spread(partial(add, rows, _loaded(ring, values, rows, threads)), work, threads)
-        return spread(finished, groups, threads)
+        found = spread(tables_of, buckets, threads)
+        if shared:
+            joined = spread(lambda i: _joined(ring, [tables[i] for tables in found]), range(len(some)), threads)
+            found = [joined[own] for own in slices(len(some), threads)]
+        pairs = list(zip(by_thread, found, strict=True))
+        return spread(lambda pair: finish(*pair), pairs, threads)
 
-    return [made for i in range(0, len(rounds), at_once) for made in together(rounds[i : i + at_once])]
+    return [made for some in slices(len(whats), passes) for made in together(whats[some])]
+
+
+def _joined(ring: Ring, tables: list[Vector]) -> Vector:
+    """The product of several tables, row by row, in the place of the first one."""
+    return functools.reduce(ring.multiply_onto, tables)
+
+
+def _costs(values: Values) -> Costs:
+    return values.costs if isinstance(values, Stored) else _LOADED
+
+
+_LOADED, _STORED = Costs(0, 1, 1), Costs(1, 1, 1)
 
 
 @functools.lru_cache(maxsize=1024)
-def _arranged(m: int, subsets: int, lanes: int, threads: int, stored: bool) -> tuple[int, int]:
-    """How many windows, and how many rounds of their tables are filled at once."""
+def _arranged(m: int, subsets: int, threads: int, costs: Costs) -> int:
+    """How many windows."""
 
-    def cost(count: int) -> tuple[float, float, int, int]:
-        return *_tables_cost(m, count, 1 << -(-subsets // count), lanes, threads, stored), count
+    def cost(count: int) -> tuple[float, float, int, bool]:
+        return _tables_cost(m, count, 1 << -(-subsets // count), threads, costs)
 
-    *_, at_once, count = min(cost(count) for count in _counts(subsets, MAX_WINDOW))
-    return count, at_once
+    return min(_counts(subsets, MAX_WINDOW), key=cost)
 
 
-def _tables_cost(m: int, count: int, size: int, lanes: int, threads: int, stored: bool) -> tuple[float, float, int]:
-    """Of `_by_tables` with so many of so many cells: how much too large they are, multiplications, rounds at once.
+@functools.lru_cache(maxsize=4096)
+def _tables_cost(m: int, count: int, size: int, threads: int, costs: Costs) -> tuple[float, float, int, bool]:
+    """Of `_by_tables` with so many of so many cells: how much too large they are, multiplications, passes, and whether
+    threads share them.
 
     Tables stay small beside the values: smaller than they where these are stored, twice as large where they are loaded
     already, as for histograms, which are made again and again of the same ones.
     """
-    loading = LOADING[lanes == 1] if stored else 0
     # a ciphertext takes 4/5 of a residue
-    room = max(m * 4 // 5 - 3 * AT_ONCE, LEAST_ROOM) if stored else max(2 * m, 4 * LEAST_ROOM)
-    full, rest = divmod(-(-count // threads), lanes)
-    rounds = full + (rest > 0)
-    tables = threads * lanes * size  # of a round
-    at_once = max(1, room // tables)
-    filling = lanes * full + (lanes / (lanes // rest) if rest else 0)
-    work = threads * (m * filling + 2 * lanes * size * rounds) + loading * m * -(-rounds // at_once)
-    return max(0, tables - room) if size > STEM else 0, work, at_once
+    room = max(m * 4 // 5 - int(3 * AT_ONCE * costs.size), LEAST_ROOM) if costs.loading else max(2 * m, 4 * LEAST_ROOM)
+
+    def cost(shared: bool) -> tuple[float, float, int, bool]:
+        fewest = threads if shared else min(threads, count)  # tables that are there at least
+        at_once = min(count, max(1, room // (size * threads))) if shared else min(count, max(fewest, room // size))
+        passes = -(-count // at_once)
+        by_thread = count if shared else sum(-(-(s.stop - s.start) // threads) * threads for s in slices(count, passes))
+        first = min(m, size)  # a value that is the first in its cell is free
+        filling = by_thread * costs.filling * (m - first if not shared else max(m - threads * first, 0))
+        folding = size * (2 * by_thread + (count * (threads - 1) if shared else 0))
+        excess = max(0, fewest * size - room) if size > STEM else 0
+        return excess, filling + folding + costs.loading * m * passes, passes, shared
+
+    return min(cost(False), cost(True)) if threads > 1 else cost(False)
 
 
 def _cells(bits: Bits, windows: Sequence[slice], rows: slice) -> Indices:
@@ -325,11 +373,8 @@ def cell_cost(m: int, sizes: Sequence[int]) -> int:
 
 def cell_products(ring: Ring, values: Values, cells: Indices, sizes: Sequence[int], threads: int = 1) -> list[Vector]:
     """For each column g of `cells`, [m, G] in [0, sizes[g]): the product of the values in each cell; [sizes[g]]."""
-    stored = isinstance(values, Stored)
-    groups, at_once = _grouped(len(values), tuple(sizes), ring.lanes, threads, stored)
-
-    def size(some: list[tuple[int, ...]]) -> int:
-        return max(_joint(sizes, group) for group in some)
+    groups = _grouped(len(values), tuple(sizes), threads, _costs(values))
+    size = max(_joint(sizes, group) for group in groups)
 
     def joint(some: list[tuple[int, ...]], rows: slice) -> Indices:
         found = np.zeros((rows.stop - rows.start, len(some)), dtype=np.int32)
@@ -342,7 +387,7 @@ def cell_products(ring: Ring, values: Values, cells: Indices, sizes: Sequence[in
         cut = {group: table[: _joint(sizes, group)] for group, table in zip(some, tables, strict=True)}
         return _margins(ring, cut, sizes)
 
-    made = _by_tables(ring, values, groups, size, joint, margins, threads, at_once)
+    made = _by_tables(ring, values, groups, size, joint, margins, threads)
     by_partition = {g: product for some in made for g, product in some.items()}
     return [by_partition[g] for g in range(len(sizes))]
 
@@ -352,18 +397,13 @@ def _joint(sizes: Sequence[int], group: Sequence[int]) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def _grouped(
-    m: int, sizes: tuple[int, ...], lanes: int, threads: int, stored: bool
-) -> tuple[list[tuple[int, ...]], int]:
-    """Which partitions share a table, and how many rounds of tables are filled at once."""
+def _grouped(m: int, sizes: tuple[int, ...], threads: int, costs: Costs) -> list[tuple[int, ...]]:
+    """Which partitions share a table."""
 
-    def cost(most: int) -> tuple[float, float, int, list[tuple[int, ...]]]:
-        groups = _groups(m, sizes, most)
-        largest = max(_joint(sizes, group) for group in groups)
-        return *_tables_cost(m, len(groups), largest, lanes, threads, stored), groups
+    def cost(groups: list[tuple[int, ...]]) -> tuple[float, float, int, bool]:
+        return _tables_cost(m, len(groups), max(_joint(sizes, group) for group in groups), threads, costs)
 
-    *_, at_once, groups = min((cost(MAX_CELLS >> i) for i in range(MAX_CELLS.bit_length())), key=lambda c: c[:2])
-    return groups, at_once
+    return min((_groups(m, sizes, MAX_CELLS >> i) for i in range(MAX_CELLS.bit_length())), key=cost)
 
 
 def _groups(m: int, sizes: Sequence[int], most: int = MAX_CELLS) -> list[tuple[int, ...]]:

@@ -132,16 +132,23 @@ def test_what_has_no_inverse_is_refused_by_both(kind: str) -> None:
 
 @compiled
 @settings(max_examples=60)
-@given(n=st.integers(0, 90), columns=st.integers(1, 19), size=st.integers(1, 6), seed=st.integers(0, 2**32))
-def test_buckets_are_the_same_however_many_columns_share_the_lanes(
-    kind: str, n: int, columns: int, size: int, seed: int
+@given(
+    n=st.integers(0, 90),
+    columns=st.integers(1, 11),
+    size=st.integers(1, 6),
+    alike=st.sampled_from([0, 0.5, 1]),
+    seed=st.integers(0, 2**32),
+)
+def test_buckets_are_the_same_however_the_rows_lie(
+    kind: str, n: int, columns: int, size: int, alike: float, seed: int
 ) -> None:
     prime, plain, fast = rings(128, kind)
     rng = np.random.default_rng(seed)
     values = [int.from_bytes(rng.bytes(32), "big") % prime**2 for _ in range(n)]
     cells = rng.integers(0, size, (n, columns))
+    cells[rng.random(n) < alike] = 0  # long runs are cut into pieces
     a, x = load(plain, values) if n else [], load(fast, values) if n else fast.ones(0)
-    expected, got = plain.buckets(columns, size, n), fast.buckets(columns, size, n)
+    expected, got = plain.buckets(columns, size), fast.buckets(columns, size)
     for rows in (slice(0, n // 3), slice(n // 3, n)):  # values may come in parts
         expected.add(a[rows], cells[rows])
         got.add(x[rows], cells[rows])
@@ -149,6 +156,53 @@ def test_buckets_are_the_same_however_many_columns_share_the_lanes(
     assert len(tables) == columns
     for table, other in zip(expected.tables(), tables, strict=True):
         same(plain, table, fast, other)
+
+
+@compiled
+@pytest.mark.parametrize("cell", [0, 3])
+def test_a_cell_of_all_rows_and_cells_of_one_row(kind: str, cell: int) -> None:
+    prime, plain, fast = rings(1000, kind)
+    values = [prime * prime - 1 - 7 * i for i in range(700)]
+    cells = np.stack([np.full(700, cell), np.arange(700), np.arange(700) // 50], axis=1)
+    expected, got = plain.buckets(3, 700), fast.buckets(3, 700)
+    expected.add(load(plain, values), cells)
+    got.add(load(fast, values), cells)
+    for table, other in zip(expected.tables(), got.tables(), strict=True):
+        same(plain, table, fast, other)
+
+
+def split(ring: Any, root: int, values: list[int]) -> list[int]:
+    """u·f·(1 + N)**z for the remainder, factor and logarithm of each of `values`."""
+    residues = to_residues([mpz(value) for value in values], ring.width)
+    buckets = ring.buckets(1, len(values))
+    buckets.add(ring.remainders(residues), np.arange(len(values))[:, None])
+    stored = ring.store(buckets.tables()[0])
+    found = []
+    for row, digits in zip(stored, ring.logarithms(residues), strict=True):
+        assert np.abs(digits).max() < 1 << ring.digit_bits
+        z = sum(int(digit) << ring.digit_bits * i for i, digit in enumerate(digits))
+        found.append(int.from_bytes(row.tobytes(), "big") * ring.factor * (1 + root * z) % ring.modulus)
+    return found
+
+
+@compiled
+@pytest.mark.parametrize("bits", LENGTHS)
+@settings(max_examples=10)
+@given(data=st.data())
+def test_a_residue_is_a_remainder_times_a_power(kind: str, bits: int, data: st.DataObject) -> None:
+    n, plain, fast = rings(bits, kind)
+    values = data.draw(st.lists(residues_of(n).filter(lambda v: v % n), min_size=1, max_size=20))
+    for ring in (plain, fast):
+        assert split(ring, n, values) == values
+
+
+@compiled
+def test_residues_without_a_logarithm_are_refused_by_both(kind: str) -> None:
+    n, plain, fast = rings(512, kind)
+    for ring in (plain, fast):
+        for value in (0, n, 5 * n):
+            with pytest.raises(ValueError, match="not invertible"):
+                ring.logarithms(to_residues([mpz(7), mpz(value), mpz(9)], ring.width))
 
 
 @compiled
@@ -270,8 +324,7 @@ def test_buffers_and_indices_that_do_not_fit_are_refused(kind: str) -> None:
 
     _, _, fast = rings(512, kind)
     context, a, out = fast._context, fast.ones(3), fast.ones(3)
-    nine = np.zeros((9, 8), np.int32)
-    starts = np.zeros(8, np.int64)
+    cells, half = np.zeros((3, 3), np.int32), np.ascontiguousarray(a[:, : a.shape[1] // 2])
     refused = [
         lambda: _lanes.multiply(context, a, a[:2], out),
         lambda: _lanes.multiply(context, a, a, out[:2]),
@@ -290,13 +343,20 @@ def test_buffers_and_indices_that_do_not_fit_are_refused(kind: str) -> None:
         lambda: _lanes.load(context, bytes(128 * 2), 128, out),
         lambda: _lanes.load(context, bytes(999 * 3), 999, out),
         lambda: _lanes.store(context, a, 128, bytearray(128 * 4)),
-        lambda: _lanes.buckets(context, a, starts, nine, fast.ones(8)),
-        lambda: _lanes.buckets(context, a, starts, nine[:3] + 1, fast.ones(8)),
-        lambda: _lanes.buckets(context, a, starts, nine[:3] - 2, fast.ones(8)),
-        lambda: _lanes.buckets(context, a, starts - 1, nine[:3], fast.ones(8)),
-        lambda: _lanes.buckets(context, a, np.arange(8), nine[:3], fast.ones(8)),
-        lambda: _lanes.buckets(context, a, starts[:7], nine[:3], fast.ones(8)),
-        lambda: _lanes.buckets(context, a, starts, nine[:3], fast.ones(9)),
+        lambda: _lanes.buckets(context, a, False, cells[:2], 2, fast.ones(6)),
+        lambda: _lanes.buckets(context, a, False, cells + 2, 2, fast.ones(6)),
+        lambda: _lanes.buckets(context, a, False, cells - 1, 2, fast.ones(6)),
+        lambda: _lanes.buckets(context, a, False, cells, 0, fast.ones(6)),
+        lambda: _lanes.buckets(context, a, False, cells, 4, fast.ones(6)),
+        lambda: _lanes.buckets(context, a, True, cells, 2, fast.ones(6)),
+        lambda: _lanes.buckets(context, a.tobytes()[:-1], False, cells, 2, fast.ones(6)),
+        lambda: _lanes.remainders(context, bytes(128 * 3), 0, half, half),
+        lambda: _lanes.remainders(context, bytes(128 * 3), 999, half, half),
+        lambda: _lanes.remainders(context, bytes(128 * 2), 128, half, half),
+        lambda: _lanes.remainders(context, bytes(128 * 3), 128, half, half[:2]),
+        lambda: _lanes.multiply_halves(context, half, half[:2], half),
+        lambda: _lanes.multiply_halves(context, half, half, half[:2]),
+        lambda: _lanes.multiply_halves(context, half, half.tobytes()[:-1], half),
         lambda: _lanes.power(context, a, bytes([0, 1, 4]), 2, out),
         lambda: _lanes.power(context, a, bytes(4), 2, out),
         lambda: _lanes.power(context, a, bytes(3), 9, out),

@@ -61,14 +61,27 @@ def test_the_cheaper_way_is_chosen() -> None:
         assert products.subset_cost(m, subsets) < m * subsets / 8  # of the m·T/2 that come to mind first
 
 
-@pytest.mark.parametrize("lanes", [1, 8])
+STORED, SHORT, LOADED = products.Costs(1.5, 1, 1), products.Costs(0.5, 0.8, 0.5), products.Costs(0, 1, 1)
+
+
+@pytest.mark.parametrize("costs", [STORED, SHORT])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_tables_of_windows_stay_smaller_than_the_values(lanes: int, threads: int) -> None:
+def test_tables_of_windows_stay_smaller_than_the_values(costs: products.Costs, threads: int) -> None:
     for m, subsets in [(30_000, 192), (100_000, 192), (1_000_000, 500), (3000, 40)]:
-        count, at_once = products._arranged(m, subsets, lanes, threads, stored=True)
+        count = products._arranged(m, subsets, threads, costs)
         size = 1 << -(-subsets // count)
-        assert at_once * threads * lanes * size <= max(m, products.LEAST_ROOM)
+        excess, _, passes, shared = products._tables_cost(m, count, size, threads, costs)
+        assert excess == 0
+        assert -(-count // passes) * (threads if shared else 1) * size <= max(m, products.LEAST_ROOM)
         assert count * m < 1.6 * products._window_cost(m, subsets)[0]
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_that_tables_do_not_go_round_for_share_their_rows(threads: int) -> None:
+    *_, shared = products._tables_cost(30_000, 1, 4096, threads, STORED)
+    assert shared
+    *_, shared = products._tables_cost(30_000, 6, 1024, threads, STORED)
+    assert not shared
 
 
 def test_nothing_has_the_product_one() -> None:
@@ -114,5 +127,5 @@ def test_slices_and_chunks_cover_everything_once(n: int, threads: int, most: int
 def test_values_that_are_loaded_already_keep_partitions_together_for_any_threads() -> None:
     """A histogram of 13 features in 33 bins costs nearly twice as much when each has a table of its own."""
     for m, threads in ((8_000, 1), (8_000, 2), (24_000, 2)):
-        groups, _ = products._grouped(m, (33,) * 13, 8, threads, stored=False)
+        groups = products._grouped(m, (33,) * 13, threads, LOADED)
         assert [len(group) for group in groups] == [2] * 6 + [1]
