@@ -20,6 +20,7 @@ from functools import partial
 
 import numpy as np
 import phe
+import threadpoolctl
 from gmpy2 import mpz
 
 from fednb.crypto import curve, lanes, masking
@@ -71,6 +72,7 @@ def main() -> None:
     options = parser.parse_args()
     rows, features = options.rows, options.features
     rng = np.random.default_rng(0)
+    threadpoolctl.threadpool_limits(1, user_api="blas")  # as members do
 
     kernels = [os.environ["FEDNB_KERNEL"]] if "FEDNB_KERNEL" in os.environ else ["gmpy2"]
     if "FEDNB_KERNEL" not in os.environ:

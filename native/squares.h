@@ -196,7 +196,7 @@ INLINE void scatter_rows(size_t words, const v *x, uint64_t *rows, size_t first,
 
 INLINE void prefetch(size_t words, const uint64_t *row)
 {
-    for (size_t j = 0; j < words; j += 8) __builtin_prefetch(row + j);
+    for (size_t j = 0; j < words; j += 8) __builtin_prefetch(row + j, 0, 2);
 }
 
 /* 52 bits of a big-endian number of `width` bytes, from its bit 52·j on */

@@ -117,27 +117,35 @@ INLINE void transpose(v r[8])
     }
 }
 
-/* Rows are a multiple of four words; the last four alone are half a vector. */
-#define PART(words, j) ((__mmask8)((words) - (j) < 8 ? 0x0f : 0xff))
+INLINE void gather_eight(const uint64_t *const from[8], size_t j, __mmask8 present, v *x)
+{
+    v r[8];
+    for (int lane = 0; lane < 8; lane++) r[lane] = _mm512_maskz_loadu_epi64(present, from[lane] + j);
+    transpose(r);
+    for (int k = 0; k < 8; k++) x[j + k] = r[k];
+}
 
+INLINE void scatter_eight(const v *x, size_t j, __mmask8 present, uint64_t *const to[8])
+{
+    v r[8];
+    for (int k = 0; k < 8; k++) r[k] = x[j + k];
+    transpose(r);
+    for (int lane = 0; lane < 8; lane++) _mm512_mask_storeu_epi64(to[lane] + j, present, r[lane]);
+}
+
+/* Rows are a multiple of four words, so that the last ones can be half a vector. */
 INLINE void gather(size_t words, const uint64_t *const from[8], v *x)
 {
-    for (size_t j = 0; j < words; j += 8) {
-        v r[8];
-        for (int lane = 0; lane < 8; lane++) r[lane] = _mm512_maskz_loadu_epi64(PART(words, j), from[lane] + j);
-        transpose(r);
-        for (int k = 0; k < 8; k++) x[j + k] = r[k];
-    }
+    size_t j = 0;
+    for (; j + 8 <= words; j += 8) gather_eight(from, j, 0xff, x);
+    if (j < words) gather_eight(from, j, 0x0f, x);
 }
 
 INLINE void scatter(size_t words, const v *x, uint64_t *const to[8])
 {
-    for (size_t j = 0; j < words; j += 8) {
-        v r[8];
-        for (int k = 0; k < 8; k++) r[k] = x[j + k];
-        transpose(r);
-        for (int lane = 0; lane < 8; lane++) _mm512_mask_storeu_epi64(to[lane] + j, PART(words, j), r[lane]);
-    }
+    size_t j = 0;
+    for (; j + 8 <= words; j += 8) scatter_eight(x, j, 0xff, to);
+    if (j < words) scatter_eight(x, j, 0x0f, to);
 }
 
 #include "squares.h"

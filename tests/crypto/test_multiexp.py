@@ -242,3 +242,43 @@ def test_a_product_in_gmpy2_takes_little_more_memory_than_its_ciphertexts(few: b
     code = WEIGHED.replace("FEW", repr(few))
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 1.3  # all integers at once are 1.9
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("slots", [1, 3])
+@given(seed=st.integers(0, 2**32), n=st.sampled_from([1, 40, 700]))
+@settings(max_examples=8)
+def test_products_by_remainders_are_the_same_to_the_last_bit(threads: int, slots: int, seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    packing = Packing(slots, 70, 20, 40, n)
+    columns = np.stack(
+        [
+            rng.integers(-(2**15), 2**15, n),
+            rng.integers(-(2**38), 2**38, n),  # its weights are three digits
+            rng.integers(5, 9, n) * 1000 + 3,  # a dictionary, or bits with a step
+            np.full(n, -7),
+        ],
+        axis=1,
+    )
+    c = KEY.encrypt(packing.pack(rng.integers(-1000, 1000, n)))
+    found = []
+    for least in (1, 10**9):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(multiexp, "SHORT_FROM", least)
+            patch.setattr("fednb.crypto.products.windows_win", lambda *arguments: True)
+            patch.setattr("fednb.crypto.logarithms.AT_ONCE", 64)
+            patch.setattr("fednb.crypto.logarithms.PARTS_AT_ONCE", 3)
+            found.append(inner_products(c, columns, packing, threads=threads).data)
+    np.testing.assert_array_equal(*found)
+
+
+def test_many_columns_are_multiplied_by_remainders_and_few_are_not() -> None:
+    rng = np.random.default_rng(0)
+    columns = rng.integers(-(2**15), 2**15, (5000, 12))
+    for packing, count, short in (
+        (Packing(1, 60, 20, 17, 5000), 12, True),
+        (Packing(1, 60, 20, 17, 5000), 1, False),
+        (Packing.plan(2048, 5000, 20, 17), 12, False),  # blocks
+    ):
+        chosen = plan(columns[:, :count], packing).columns
+        assert multiexp._short(packing.length(5000), packing.slots, chosen, 1) is short
