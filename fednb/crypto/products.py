@@ -31,7 +31,8 @@ from fednb.crypto.backend import Buckets, Indices, Residues, Ring, Vector, slice
 MAX_WINDOW = 16
 MAX_BLOCK = 14
 MAX_CELLS = 1 << 15
-STEM = 64
+STEM = 32
+JOINED = 4096  # rows of tables of one form whose margins are taken together
 BLOCKS_AT_ONCE = 16
 AT_ONCE = 2048  # values in the form that they are computed in; a multiple of 8
 LEAST_ROOM = 8192  # residues of tables that are small whatever stands beside them
@@ -261,9 +262,11 @@ def _tables_cost(m: int, count: int, size: int, threads: int, costs: Costs) -> t
     # a ciphertext takes 4/5 of a residue
     room = max(m * 4 // 5 - int(3 * AT_ONCE * costs.size), LEAST_ROOM) if costs.loading else max(2 * m, 4 * LEAST_ROOM)
 
+    held = size + 6 * STEM if size > STEM else size  # with what folding it takes
+
     def cost(shared: bool) -> tuple[float, float, int, bool]:
         fewest = threads if shared else min(threads, count)  # tables that are there at least
-        at_once = min(count, max(1, room // (size * threads))) if shared else min(count, max(fewest, room // size))
+        at_once = min(count, max(1, room // (held * threads))) if shared else min(count, max(fewest, room // held))
         passes = -(-count // at_once)
         by_thread = count if shared else sum(-(-(s.stop - s.start) // threads) * threads for s in slices(count, passes))
         first = min(m, size)  # a value that is the first in its cell is free
@@ -433,15 +436,18 @@ def _margins(ring: Ring, tables: dict[tuple[int, ...], Vector], sizes: Sequence[
             alike.setdefault((_joint(sizes, group[:half]), _joint(sizes, group[half:])), []).append(group)
     halves: dict[tuple[int, ...], Vector] = {}
     for (rows, columns), groups in alike.items():
-        pool = ring.join([tables[group] for group in groups])
-        places = np.arange(len(pool)).reshape(len(groups), rows, columns)
-        left, right = ring.ones(len(groups) * rows), ring.ones(len(groups) * columns)
-        for column in range(columns):
-            left = ring.multiply_into(left, pool, places[:, :, column].ravel())
-        for row in range(rows):
-            right = ring.multiply_into(right, pool, places[:, row].ravel())
-        for i, group in enumerate(groups):
-            half = len(group) // 2
-            halves[group[:half]] = left[i * rows : (i + 1) * rows]
-            halves[group[half:]] = right[i * columns : (i + 1) * columns]
+        step = max(1, JOINED // (rows * columns))  # joined tables are copies
+        for start in range(0, len(groups), step):
+            some = groups[start : start + step]
+            pool = ring.join([tables[group] for group in some])
+            places = np.arange(len(pool)).reshape(len(some), rows, columns)
+            left, right = ring.ones(len(some) * rows), ring.ones(len(some) * columns)
+            for column in range(columns):
+                left = ring.multiply_into(left, pool, places[:, :, column].ravel())
+            for row in range(rows):
+                right = ring.multiply_into(right, pool, places[:, row].ravel())
+            for i, group in enumerate(some):
+                half = len(group) // 2
+                halves[group[:half]] = left[i * rows : (i + 1) * rows]
+                halves[group[half:]] = right[i * columns : (i + 1) * columns]
     return done | (_margins(ring, halves, sizes) if halves else {})

@@ -250,7 +250,7 @@ def test_a_product_takes_no_more_memory_than_its_ciphertexts(
     rows, packing = 20_000, Packing(1, 45, 16, 16, 20_000)
     c = full.public.encrypt(range(64))[np.arange(rows) % 64]
     rng = np.random.default_rng(0)
-    columns = rng.integers(-32_000, 32_000, (rows, 6))
+    columns = rng.integers(-32_000, 32_000, (rows, 12))
     if values == "few":
         columns = columns[:8, 0][rng.integers(0, 8, columns.shape)]
     monkeypatch.setenv("FEDNB_KERNEL", kind)
