@@ -78,6 +78,11 @@ static int residues(const Py_buffer *buffer, context c, size_t *count)
     return rows(buffer, ROW_BYTES(c), sizeof(uint64_t), count);
 }
 
+static int halves(const Py_buffer *buffer, context c, size_t *count)
+{
+    return rows(buffer, ROW_BYTES(c) / 2, sizeof(uint64_t), count);
+}
+
 static PyObject *done(Py_buffer *buffers, int count, int good)
 {
     for (int i = 0; i < count; i++) PyBuffer_Release(&buffers[i]);
@@ -135,22 +140,37 @@ static int in_table(const Py_buffer *index, size_t count, size_t entries)
     return 1;
 }
 
-static PyObject *multiply(PyObject *self, PyObject *args)
+static PyObject *multiply_rows(PyObject *args, int short_values)
 {
     Py_buffer b[4];
     context c;
     const squares *with;
     size_t n, same, out;
-    (void)self;
+    int (*const count)(const Py_buffer *, context, size_t *) = short_values ? halves : residues;
     if (!PyArg_ParseTuple(args, "y*y*y*w*", &b[0], &b[1], &b[2], &b[3])) return NULL;
-    int good = open_buffer(&b[0], &c, &with) && residues(&b[1], c, &n) && residues(&b[2], c, &same)
-               && residues(&b[3], c, &out) && (n == same && n == out ? 1 : refuse("buffers do not go together"));
+    int good = open_buffer(&b[0], &c, &with) && count(&b[1], c, &n) && count(&b[2], c, &same) && count(&b[3], c, &out)
+               && (n == same && n == out ? 1 : refuse("buffers do not go together"));
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
-        with->multiply(c, b[1].buf, b[2].buf, NULL, b[3].buf, n);
+        if (short_values)
+            with->multiply_halves(c, b[1].buf, b[2].buf, b[3].buf, n);
+        else
+            with->multiply(c, b[1].buf, b[2].buf, NULL, b[3].buf, n);
         Py_END_ALLOW_THREADS;
     }
     return done(b, 4, good);
+}
+
+static PyObject *multiply(PyObject *self, PyObject *args)
+{
+    (void)self;
+    return multiply_rows(args, 0);
+}
+
+static PyObject *multiply_halves(PyObject *self, PyObject *args)
+{
+    (void)self;
+    return multiply_rows(args, 1);
 }
 
 static PyObject *multiply_taken(PyObject *self, PyObject *args)
@@ -208,11 +228,6 @@ static PyObject *square(PyObject *self, PyObject *args)
         Py_END_ALLOW_THREADS;
     }
     return done(b, 3, good);
-}
-
-static int halves(const Py_buffer *buffer, context c, size_t *count)
-{
-    return rows(buffer, ROW_BYTES(c) / 2, sizeof(uint64_t), count);
 }
 
 static int in_tables(const Py_buffer *cells, size_t size)
@@ -273,24 +288,6 @@ static PyObject *remainders(PyObject *self, PyObject *args)
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
         with->remainders(c, b[1].buf, (size_t)width, b[2].buf, more ? b[3].buf : NULL, count);
-        Py_END_ALLOW_THREADS;
-    }
-    return done(b, 4, good);
-}
-
-static PyObject *multiply_halves(PyObject *self, PyObject *args)
-{
-    Py_buffer b[4];
-    context c;
-    const squares *with;
-    size_t n, same, out;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "y*y*y*w*", &b[0], &b[1], &b[2], &b[3])) return NULL;
-    int good = open_buffer(&b[0], &c, &with) && halves(&b[1], c, &n) && halves(&b[2], c, &same)
-               && halves(&b[3], c, &out) && (n == same && n == out ? 1 : refuse("buffers do not go together"));
-    if (good) {
-        Py_BEGIN_ALLOW_THREADS;
-        with->multiply_halves(c, b[1].buf, b[2].buf, b[3].buf, n);
         Py_END_ALLOW_THREADS;
     }
     return done(b, 4, good);
