@@ -24,10 +24,11 @@ import threadpoolctl
 from gmpy2 import mpz
 
 from fednb.crypto import curve, lanes, masking
-from fednb.crypto.backend import describe, spread, to_integers
+from fednb.crypto.backend import describe, to_integers
 from fednb.crypto.multiexp import inner_products, plan
 from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector, PrivateKey, generate
+from fednb.crypto.threads import spread
 
 LEFT_BITS, RIGHT_BITS, FRACTION = 26, 16, 13
 PHE_ROWS = 24

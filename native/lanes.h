@@ -26,7 +26,7 @@ int lanes_available(int kind);
 /* squares.h: residues modulo N², in Montgomery form. A residue is 2·limbs words; a context describes the modulus. */
 
 #define MAX_LIMBS 160 /* keys of up to 8192 bits */
-#define CONTEXT_WORDS(limbs) (3 + 8 * (size_t)(limbs))
+#define CONTEXT_WORDS(limbs) (3 + 9 * (size_t)(limbs))
 #define EMPTY UINT64_MAX /* the first word of a row that holds nothing yet */
 
 /* of the limbs in registers */
@@ -47,11 +47,12 @@ typedef struct {
     void (*combine)(context c, const uint64_t *values, size_t count, uint64_t *out);
     void (*square)(context c, const uint64_t *a, size_t times, uint64_t *out, size_t count);
     /* For each table t and row i: tables[t][cells[i][t]] *= values[i]. What is multiplied into an EMPTY row is put there.
-       With `halves` a value is a lower half alone. `memory` holds buckets_memory bytes, aligned to 64. */
-    size_t (*buckets_memory)(context c, size_t rows, size_t size);
+       With `halves` a value is a lower half alone. It fills the cells, or of many tables the tables, of one
+       share: 0 <= share < shares, and all of them can be filled at the same time. `memory` holds buckets_memory bytes, aligned to 64. */
+    size_t (*buckets_memory)(context c, size_t rows, size_t size, size_t shares);
     void (*buckets)(context c, const uint64_t *values, int halves, const int32_t *cells, size_t rows, uint64_t *tables,
-                    size_t count, size_t size, void *memory);
-    /* Of residues x: lower halves `out` and numbers `more`, such that x + more·N = out·R; without `more`, where it is NULL. */
+                    size_t count, size_t size, size_t share, size_t shares, void *memory);
+    /* Of residues x: lower halves `out` and numbers `more`, such that x + more·N = out·R */
     void (*remainders)(context c, const uint8_t *bytes, size_t width, uint64_t *out, uint64_t *more, size_t count);
     /* out[i]·R = a[i]·b[i] modulo N, of halves, or numbers below R; out may be a */
     void (*multiply_halves)(context c, const uint64_t *a, const uint64_t *b, uint64_t *out, size_t count);

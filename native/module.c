@@ -244,28 +244,31 @@ static PyObject *buckets(PyObject *self, PyObject *args)
     context c;
     const squares *with;
     int short_values;
-    Py_ssize_t size;
+    Py_ssize_t size, share, shares;
     size_t values, chosen, tables, count = 0;
     void *memory = NULL;
     (void)self;
-    if (!PyArg_ParseTuple(args, "y*y*py*nw*", &b[0], &b[1], &short_values, &b[2], &size, &b[3])) return NULL;
+    if (!PyArg_ParseTuple(args, "y*y*py*nw*nn", &b[0], &b[1], &short_values, &b[2], &size, &b[3], &share, &shares))
+        return NULL;
     int good = open_buffer(&b[0], &c, &with) && (short_values ? halves : residues)(&b[1], c, &values)
                && rows(&b[2], sizeof(int32_t), sizeof(int32_t), &chosen) && residues(&b[3], c, &tables)
-               && (size > 0 && tables % (size_t)size == 0 && values < UINT32_MAX && size < UINT32_MAX
+               && (size > 0 && tables % (size_t)size == 0 && values < UINT32_MAX && size < UINT32_MAX && share >= 0
+                           && share < shares && shares < UINT16_MAX
                        ? 1
                        : refuse("buffers do not go together"));
     if (good) {
         count = tables / (size_t)size;
         good = (chosen == values * count ? 1 : refuse("buffers do not go together")) && in_tables(&b[2], (size_t)size);
     }
-    if (good && !(memory = PyMem_RawMalloc(with->buckets_memory(c, values, (size_t)size) + 64))) {
+    if (good && !(memory = PyMem_RawMalloc(with->buckets_memory(c, values, (size_t)size, (size_t)shares) + 64))) {
         PyErr_NoMemory();
         good = 0;
     }
     if (good) {
         void *aligned = (void *)(((uintptr_t)memory + 63) / 64 * 64);
         Py_BEGIN_ALLOW_THREADS;
-        with->buckets(c, b[1].buf, short_values, b[2].buf, values, b[3].buf, count, (size_t)size, aligned);
+        with->buckets(c, b[1].buf, short_values, b[2].buf, values, b[3].buf, count, (size_t)size,
+                      (size_t)share, (size_t)shares, aligned);
         Py_END_ALLOW_THREADS;
     }
     PyMem_RawFree(memory);
@@ -284,10 +287,10 @@ static PyObject *remainders(PyObject *self, PyObject *args)
     int good = open_buffer(&b[0], &c, &with) && halves(&b[2], c, &count) && halves(&b[3], c, &more)
                && (width > 0 && (size_t)width <= 13 * c.limbs ? 1 : refuse("the width does not fit the context"))
                && rows(&b[1], (size_t)width, 1, &expected)
-               && (expected == count && (more == count || !more) ? 1 : refuse("buffers do not go together"));
+               && (expected == count && more == count ? 1 : refuse("buffers do not go together"));
     if (good) {
         Py_BEGIN_ALLOW_THREADS;
-        with->remainders(c, b[1].buf, (size_t)width, b[2].buf, more ? b[3].buf : NULL, count);
+        with->remainders(c, b[1].buf, (size_t)width, b[2].buf, b[3].buf, count);
         Py_END_ALLOW_THREADS;
     }
     return done(b, 4, good);
@@ -381,7 +384,7 @@ static PyObject *on_curve(PyObject *self, PyObject *args)
 #endif
 
 /* Raised with every change of what a function here takes or gives; fednb/crypto/lanes.py says which it was written for. */
-#define VERSION 4
+#define VERSION 5
 
 static PyObject *version(PyObject *self, PyObject *args)
 {
@@ -400,8 +403,8 @@ static PyMethodDef methods[] = {
     {"multiply_taken", multiply_taken, METH_VARARGS, "multiply_taken(context, a, table, index, out)"},
     {"combine", combine, METH_VARARGS, "combine(context, values, out)"},
     {"square", square, METH_VARARGS, "square(context, a, times, out)"},
-    {"buckets", buckets, METH_VARARGS, "buckets(context, values, halves, cells, size, tables)"},
-    {"remainders", remainders, METH_VARARGS, "remainders(context, bytes, width, out, more): more may be empty"},
+    {"buckets", buckets, METH_VARARGS, "buckets(context, values, halves, cells, size, tables, share, shares)"},
+    {"remainders", remainders, METH_VARARGS, "remainders(context, bytes, width, out, more)"},
     {"multiply_halves", multiply_halves, METH_VARARGS, "multiply_halves(context, a, b, out)"},
     {"power", power, METH_VARARGS, "power(context, a, digits, window, out)"},
     {"power_secret", power_secret, METH_VARARGS, "power_secret(context, a, digits, window, out)"},

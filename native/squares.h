@@ -1,13 +1,16 @@
 /* Arithmetic modulo N², some residues at a time, for odd N.
 
-   A residue is a pair (a, b) that stands for a + b·N: a product needs a·a' and a·b' + b·a' alone, and reductions by N
-   alone, which is 5/8 of the work of one number of double length. Each half is in Montgomery form with R = 2**(52·limbs):
+   A residue is a pair (a, b) that stands for a + b/R·N with R = 2**(52·limbs): a product needs a·a' and a·b' + b·a'
+   alone, and reductions by N alone, which is 5/8 of the work of one number of double length. Montgomery's reduction
+   divides by R, and its m says how much of N² that leaves out:
 
-       a·a'             = a"·R - m·N             m is what Montgomery's reduction adds
-       a·b' + b·a' - m  = b"·R  modulo N         so (a + b·N)·(a' + b'·N) = (a" + b"·N)·R  modulo N²
+       a·a'        = a"·R - m·N
+       a·b' + b·a' = t·R  modulo N          so (a + b/R·N)·(a' + b'/R·N) = (a" + (t - m)/R·N)·R  modulo N²
 
-   Halves are lazily reduced: below 4·N. With 2**8·N <= R, a product of such numbers has halves below 2·N, whatever
-   came in. `squares_store` alone makes them canonical.
+   Where neither b nor b' is there, t is nothing: a product of two such halves takes one reduction. Halves are lazily
+   reduced: a below 4·N, b below R. With 2**8·N <= R, a product of such numbers has a below 2·N, t below 9·N, and with
+   R/2 or R, as `less` chooses, in the place of the multiple of N that keeps t - m from being negative, b below R again.
+   `squares_store` alone makes residues canonical.
 
    In memory a half is words of 52 bits. squares_ifma.c computes with them as they are, eight residues at a time;
    squares_avx2.c cuts each in two limbs of 26 bits, and takes four residues. Each defines what depends on that, and
@@ -34,7 +37,7 @@ typedef struct {
     size_t words; /* of a residue */
     v k0;         /* -1/N modulo 2**LIMB_BITS */
     v n[MOST];
-    v spare[MOST]; /* a multiple of N whose every limb is at least as large as a limb can be: less m, it never borrows */
+    v large[MOST], small[MOST];    /* multiples of N, for m from R/2 on and below; `less` says how large they are */
     const uint64_t *one, *r2, *r3; /* 1·R, R² and R³ modulo N², as pairs */
 } modulus;
 
@@ -54,16 +57,13 @@ LANES static void open_context(context c, modulus *m)
     m->words = 2 * c.limbs;
     m->k0 = ALL(words[2] & LIMB_MASK);
     spread_word(c.limbs, words + 3, m->n);
-    for (size_t j = 0; j < c.limbs; j++) {
-        const uint64_t word = words[3 + c.limbs + j];
-        if (PER == 2) {
-            m->spare[PER * j] = ALL((word & LIMB_MASK) + LIMB_MASK + 1);
-            m->spare[PER * j + 1] = ALL((word >> LIMB_BITS) - 1);
-        } else {
-            m->spare[j] = ALL(word);
-        }
+    spread_word(c.limbs, words + 3 + c.limbs, m->large);
+    spread_word(c.limbs, words + 3 + 2 * c.limbs, m->small);
+    for (size_t j = 0; j < m->limbs; j++) {
+        m->large[j] = ADD(m->large[j], ALL(LIMB_MASK));
+        m->small[j] = ADD(m->small[j], ALL(j + 1 < m->limbs ? LIMB_MASK : LIMB_MASK >> 1));
     }
-    m->one = words + 3 + 2 * c.limbs;
+    m->one = words + 3 + 3 * c.limbs;
     m->r2 = m->one + m->words;
     m->r3 = m->r2 + m->words;
 }
@@ -84,22 +84,39 @@ INLINE void clear(size_t limbs, v *sum)
     for (size_t j = 0; j < limbs; j++) sum[j] = ZERO;
 }
 
-INLINE void spare_less(const modulus *q, size_t limbs, const v *m, v *sum)
+/* sum -= m modulo N, and all of it carried: sum + (R - 1 - m) + c, with c = 1 - R modulo N, or with R/2 in R's place where
+   m is below that. No limb borrows, and what comes out is below sum + R/2 + N. */
+INLINE void less(const modulus *q, size_t limbs, const v *m, v *sum, v *out)
 {
-    for (size_t j = 0; j < limbs; j++) sum[j] = SUB(q->spare[j], m[j]);
-    sum[limbs] = sum[limbs + 1] = ZERO;
+    const flags high = DIFFERENT(AND(m[limbs - 1], ALL(LIMB_MASK - (LIMB_MASK >> 1))), ZERO);
+    for (size_t j = 0; j < limbs; j++) sum[j] = ADD(sum[j], SUB(CHOOSE(high, q->small[j], q->large[j]), m[j]));
+    carry(limbs, sum, out);
 }
 
-/* out = x·y; they may be one. With `halves` y is its lower half alone, the upper one being nothing: 4/5 of the work. */
-INLINE void multiply_by(const modulus *q, size_t limbs, int halves, const v *x, const v *y, v *out)
+/* out = x/R modulo N, at most N; out may be x */
+INLINE void divide(const modulus *q, size_t limbs, const v *x, v *m, v *out)
+{
+    v sum[MOST + 2];
+    memcpy(sum, x, limbs * sizeof(v));
+    sum[limbs] = sum[limbs + 1] = ZERO;
+    reduce(limbs, 0, sum, NULL, NULL, NULL, NULL, q->n, q->k0, m);
+    carry(limbs, sum, out);
+}
+
+/* How many products the upper half of a product takes: whether none, one or both factors have an upper half. */
+enum { PAIR, HALF, WHOLE };
+
+/* out = x·y; they may be one. y is a lower half alone where it is a HALF, and so is x in a PAIR of them: 4/5 and 2/5 of
+   the work. */
+INLINE void multiply_by(const modulus *q, size_t limbs, int kind, const v *x, const v *y, v *out)
 {
     v sum[MOST + 2], m[MOST], low[MOST];
     clear(limbs + 2, sum);
     reduce(limbs, 1, sum, x, y, NULL, NULL, q->n, q->k0, m);
     carry(limbs, sum, low);
-    spare_less(q, limbs, m, sum);
-    reduce(limbs, halves ? 1 : 2, sum, x + limbs, y, x, halves ? NULL : y + limbs, q->n, q->k0, NULL);
-    carry(limbs, sum, out + limbs);
+    clear(limbs + 2, sum);
+    if (kind != PAIR) reduce(limbs, kind, sum, x + limbs, y, x, kind == WHOLE ? y + limbs : NULL, q->n, q->k0, NULL);
+    less(q, limbs, m, sum, out + limbs);
     memcpy(out, low, limbs * sizeof(v));
 }
 
@@ -112,49 +129,44 @@ INLINE void square_by(const modulus *q, size_t limbs, const v *x, v *out)
     clear(limbs + 2, sum);
     reduce(limbs, 1, sum, x, x, NULL, NULL, q->n, q->k0, m);
     carry(limbs, sum, low);
-    spare_less(q, limbs, m, sum);
+    clear(limbs + 2, sum);
     reduce(limbs, 1, sum, twice, x + limbs, NULL, NULL, q->n, q->k0, NULL);
-    carry(limbs, sum, out + limbs);
+    less(q, limbs, m, sum, out + limbs);
     memcpy(out, low, limbs * sizeof(v));
 }
 
 /* The lengths that keys of 2048, 3072 and 4096 bits and their primes have, with loops of known length; and any other. */
 #define EACH_LENGTH(DO) DO(20) DO(32) DO(40) DO(60) DO(80)
 
-#define DEFINE(LENGTH)                                                                              \
-    LANES static __attribute__((noinline)) void multiply_##LENGTH(const modulus *q, const v *x, const v *y, v *out) \
-    {                                                                                               \
-        multiply_by(q, PER *LENGTH, 0, x, y, out);                                                  \
-    }                                                                                               \
-    LANES static __attribute__((noinline)) void multiply_half_##LENGTH(const modulus *q, const v *x, const v *y, v *out) \
-    {                                                                                               \
-        multiply_by(q, PER *LENGTH, 1, x, y, out);                                                  \
-    }                                                                                               \
-    LANES static __attribute__((noinline)) void square_##LENGTH(const modulus *q, const v *x, v *out) \
-    {                                                                                               \
-        square_by(q, PER *LENGTH, x, out);                                                          \
+#define MULTIPLY(NAME, KIND, LENGTH)                                                                         \
+    LANES static __attribute__((noinline)) void NAME(const modulus *q, const v *x, const v *y, v *out)       \
+    {                                                                                                        \
+        multiply_by(q, PER *LENGTH, KIND, x, y, out);                                                        \
+    }
+#define DEFINE(LENGTH)                                                                                       \
+    MULTIPLY(multiply_pair_##LENGTH, PAIR, LENGTH)                                                           \
+    MULTIPLY(multiply_half_##LENGTH, HALF, LENGTH)                                                           \
+    MULTIPLY(multiply_##LENGTH, WHOLE, LENGTH)                                                               \
+    LANES static __attribute__((noinline)) void square_##LENGTH(const modulus *q, const v *x, v *out)        \
+    {                                                                                                        \
+        square_by(q, PER *LENGTH, x, out);                                                                   \
     }
 EACH_LENGTH(DEFINE)
 
-LANES static __attribute__((noinline)) void multiply_all(const modulus *q, const v *x, const v *y, v *out)
-{
-    switch (q->limbs / PER) {
-#define CASE(LENGTH) case LENGTH: multiply_##LENGTH(q, x, y, out); return;
-        EACH_LENGTH(CASE)
-#undef CASE
-    default: multiply_by(q, q->limbs, 0, x, y, out);
+#define MULTIPLY_ALL(NAME, KIND, CASE)                                                                       \
+    LANES static __attribute__((noinline)) void NAME(const modulus *q, const v *x, const v *y, v *out)       \
+    {                                                                                                        \
+        switch (q->limbs / PER) {                                                                            \
+            EACH_LENGTH(CASE)                                                                                \
+        default: multiply_by(q, q->limbs, KIND, x, y, out);                                                  \
+        }                                                                                                    \
     }
-}
-
-LANES static __attribute__((noinline)) void multiply_half_all(const modulus *q, const v *x, const v *y, v *out)
-{
-    switch (q->limbs / PER) {
-#define CASE(LENGTH) case LENGTH: multiply_half_##LENGTH(q, x, y, out); return;
-        EACH_LENGTH(CASE)
-#undef CASE
-    default: multiply_by(q, q->limbs, 1, x, y, out);
-    }
-}
+#define PAIR_CASE(LENGTH) case LENGTH: multiply_pair_##LENGTH(q, x, y, out); return;
+#define HALF_CASE(LENGTH) case LENGTH: multiply_half_##LENGTH(q, x, y, out); return;
+#define WHOLE_CASE(LENGTH) case LENGTH: multiply_##LENGTH(q, x, y, out); return;
+MULTIPLY_ALL(multiply_pair_all, PAIR, PAIR_CASE)
+MULTIPLY_ALL(multiply_half_all, HALF, HALF_CASE)
+MULTIPLY_ALL(multiply_all, WHOLE, WHOLE_CASE)
 
 LANES static __attribute__((noinline)) void square_all(const modulus *q, const v *x, v *out)
 {
@@ -225,9 +237,9 @@ LANES static void squares_load(context c, const uint8_t *bytes, size_t width, ui
         clear(limbs + 2, sum);
         reduce(limbs, 2, sum, x, r2, x + limbs, r3, q.n, q.k0, m);
         carry(limbs, sum, pair);
-        spare_less(&q, limbs, m, sum);
+        clear(limbs + 2, sum);
         reduce(limbs, 2, sum, x, r2 + limbs, x + limbs, r3 + limbs, q.n, q.k0, NULL);
-        carry(limbs, sum, pair + limbs);
+        less(&q, limbs, m, sum, pair + limbs);
         scatter_rows(words, pair, out, i, count);
     }
 }
@@ -238,18 +250,16 @@ LANES static void squares_remainders(context c, const uint8_t *bytes, size_t wid
     modulus q;
     open_context(c, &q);
     const size_t limbs = q.limbs;
-    v x[2 * MOST], sum[MOST + 2], m[MOST], low[MOST];
+    v x[2 * MOST], m[MOST], low[MOST];
     uint64_t rows[16 * MAX_LIMBS];
     memset(rows, 0, sizeof rows);
     for (size_t i = 0; i < count; i += WIDTH) {
         read_rows(q.words, bytes, width, i, count, rows, x);
-        memcpy(sum, x, limbs * sizeof(v));
-        sum[limbs] = sum[limbs + 1] = ZERO;
-        reduce(limbs, 0, sum, NULL, NULL, NULL, NULL, q.n, q.k0, m);
-        for (size_t j = 0; j < limbs; j++) sum[j] = ADD(sum[j], x[limbs + j]);
-        carry(limbs, sum, low);
+        divide(&q, limbs, x, m, low);
+        for (size_t j = 0; j < limbs; j++) low[j] = ADD(low[j], x[limbs + j]);
+        carry(limbs, low, low);
         scatter_rows(c.limbs, low, out, i, count);
-        if (more) scatter_rows(c.limbs, m, more, i, count);
+        scatter_rows(c.limbs, m, more, i, count);
     }
 }
 
@@ -294,15 +304,11 @@ LANES static void squares_store(context c, const uint64_t *in, uint8_t *bytes, s
     uint8_t little[13 * MAX_LIMBS + 8];
     for (size_t i = 0; i < count; i += WIDTH) {
         gather_rows(words, in, i, count, x);
-        /* out of Montgomery form: a reduction of what there is. a <= N and b < N + 4 come out */
-        memcpy(sum, x, limbs * sizeof(v));
-        sum[limbs] = sum[limbs + 1] = ZERO;
-        reduce(limbs, 0, sum, NULL, NULL, NULL, NULL, q.n, q.k0, m);
-        carry(limbs, sum, low);
-        spare_less(&q, limbs, m, sum);
-        for (size_t j = 0; j < limbs; j++) sum[j] = ADD(sum[j], x[limbs + j]);
-        reduce(limbs, 0, sum, NULL, NULL, NULL, NULL, q.n, q.k0, NULL);
-        carry(limbs, sum, high);
+        /* out of Montgomery form: reductions of what there is, of b two. Halves up to N come out */
+        divide(&q, limbs, x, m, low);
+        divide(&q, limbs, x + limbs, NULL, high);
+        less(&q, limbs, m, high, high);
+        divide(&q, limbs, high, NULL, high);
         /* a = N is b + 1: subtract from a, and see whether that changed it */
         v before[MOST];
         memcpy(before, low, limbs * sizeof(v));
@@ -390,80 +396,116 @@ LANES static void squares_square(context c, const uint64_t *a, size_t times, uin
 /* Values order[at], ... up to `stop` that are to be multiplied into one row. */
 typedef struct {
     uint64_t *to;
-    size_t at, stop;
+    uint32_t at, stop;
 } run;
 
 #define PIECES 8 /* of a run that is longer than 1/LONG of the values */
 #define LONG 32
+#define LONGEST(rows) ((rows) / PIECES + 1 + PIECES) /* run that is left, in pieces or whole */
+#define MANY 4    /* tables for each share, so that it takes whole ones */
+#define PATIENCE 2 /* steps that lanes wait for others, so that they begin together */
 
-/* Each lane takes a run, multiplies its values into its row one by one, and takes the next; no row has two runs. */
-LANES static void work_off(const modulus *q, const uint64_t *values, int halves, const uint32_t *order, const run *runs,
+/* Each lane takes a run, multiplies its values into its row, and takes the next; no row has two runs. Values are WHOLE,
+   or lower halves: one at a time, or a PAIR of them. Rows leave the registers when one of them is done. */
+LANES static void work_off(const modulus *q, const uint64_t *values, int kind, const uint32_t *order, const run *runs,
                            size_t count)
 {
-    const size_t words = q->words, length = halves ? words / 2 : words;
-    v x[2 * MOST], y[2 * MOST];
+    const size_t words = q->words, length = kind == WHOLE ? words : words / 2, step = kind == PAIR ? 2 : 1;
+    v x[2 * MOST], y[2 * MOST], z[MOST];
     uint64_t nowhere[2 * MAX_LIMBS] = {0}, *to[WIDTH];
-    const uint64_t *from[WIDTH], *value[WIDTH];
-    run own[WIDTH] = {{NULL, 0, 0}};
+    const uint64_t *from[WIDTH], *value[WIDTH], *other[WIDTH];
+    run own[WIDTH];
+    int filled = 0; /* whether x holds what is to be written */
+    for (size_t lane = 0; lane < WIDTH; lane++) own[lane] = (run){nowhere, 0, 0};
     for (size_t next = 0;;) {
-        int busy = 0;
+        int changes = 0, empty = 0;
+        size_t left = 0;
+        for (size_t lane = 0; lane < WIDTH; lane++)
+            if (own[lane].stop - own[lane].at > left) left = own[lane].stop - own[lane].at;
+        const int more = next < count && (!left || left > PATIENCE * step);
+        for (size_t lane = 0; lane < WIDTH; lane++)
+            changes |= own[lane].at == own[lane].stop && (more || own[lane].to != nowhere);
+        if (changes || !filled) {
+            for (size_t lane = 0; lane < WIDTH; lane++) to[lane] = own[lane].to;
+            if (filled) scatter(words, x, to);
+            int busy = 0;
+            empty = 1;
+            for (size_t lane = 0; lane < WIDTH; lane++) {
+                run *r = &own[lane];
+                if (r->at == r->stop) *r = more && next < count ? runs[next++] : (run){nowhere, 0, 0};
+                const int idle = r->at == r->stop, blank = !idle && *r->to == EMPTY;
+                busy |= !idle;
+                empty &= idle || blank;
+                from[lane] = blank ? q->one : r->to;
+                if (blank) prefetch(words, r->to);
+            }
+            if (!busy) return;
+            if (!empty) gather(words, from, x);
+            filled = 1;
+        }
         for (size_t lane = 0; lane < WIDTH; lane++) {
             run *r = &own[lane];
-            if (r->at == r->stop && next < count) *r = runs[next++];
-            if (r->at == r->stop) {
-                from[lane] = to[lane] = nowhere, value[lane] = nowhere;
-                continue;
-            }
-            busy = 1;
-            from[lane] = to[lane] = r->to;
-            value[lane] = values + order[r->at++] * length;
-            if (r->at < r->stop) {
-                prefetch(length, values + order[r->at] * length);
-            } else if (next < count) {
-                prefetch(words, runs[next].to);
-                prefetch(length, values + order[runs[next].at] * length);
-            }
+            value[lane] = other[lane] = nowhere;
+            if (r->at == r->stop) continue;
+            value[lane] = values + order[r->at] * length;
+            if (kind == PAIR) other[lane] = values + order[r->at + 1] * length;
+            r->at += (uint32_t)step;
+            const run *then = r->at < r->stop ? r : next + lane < count ? &runs[next + lane] : NULL;
+            if (!then) continue;
+            if (then != r && *then->to != EMPTY) prefetch(words, then->to);
+            for (size_t k = 0; k < step; k++) prefetch(length, values + order[then->at + k] * length);
         }
-        if (!busy) return;
-        gather(words, from, x);
         gather(length, value, y);
-        if (halves)
+        if (kind == PAIR) {
+            gather(length, other, z);
+            multiply_pair_all(q, y, z, y);
+        }
+        if (empty) {
+            memcpy(x, y, (kind == HALF ? q->limbs : 2 * q->limbs) * sizeof(v));
+            if (kind == HALF) clear(q->limbs, x + q->limbs);
+        } else if (kind == HALF) {
             multiply_half_all(q, x, y, x);
-        else
+        } else {
             multiply_all(q, x, y, x);
-        scatter(words, x, to);
+        }
     }
 }
 
-/* The run without its first value, if it has an empty row; that is where the value goes. */
-static run begun(run r, const uint64_t *values, int halves, const uint32_t *order, size_t words)
+/* Longer runs first, so that lanes change together; of one length those with empty rows first. */
+static void by_length(const run *runs, size_t count, run *sorted, uint32_t *places, size_t longest)
 {
-    if (*r.to != EMPTY) return r;
-    const size_t length = halves ? words / 2 : words;
-    memcpy(r.to, values + order[r.at++] * length, length * sizeof(uint64_t));
-    memset(r.to + length, 0, (words - length) * sizeof(uint64_t));
-    return r;
+    memset(places, 0, (2 * longest + 3) * sizeof *places);
+#define PLACE(r) (2 * (longest - ((r).stop - (r).at)) + (*(r).to != EMPTY))
+    for (size_t i = 0; i < count; i++) places[PLACE(runs[i]) + 1]++;
+    for (size_t i = 0; i < 2 * longest + 2; i++) places[i + 1] += places[i];
+    for (size_t i = 0; i < count; i++) sorted[places[PLACE(runs[i])]++] = runs[i];
+#undef PLACE
 }
 
-static size_t squares_buckets_memory(context c, size_t rows, size_t size)
+static size_t squares_buckets_memory(context c, size_t rows, size_t size, size_t shares)
 {
-    const size_t pieces = LONG * PIECES;
-    return pieces * 2 * c.limbs * sizeof(uint64_t) + ((rows < size ? rows : size) + pieces + LONG) * sizeof(run)
-           + (rows + size + 1 + pieces) * sizeof(uint32_t);
+    const size_t pieces = LONG * PIECES, most = (rows < size ? rows : size) + pieces;
+    return pieces * 2 * c.limbs * sizeof(uint64_t) + (LONG + 3 * most) * sizeof(run) + shares * sizeof(size_t)
+           + (pieces + size + 1 + rows + 2 * LONGEST(rows) + 3) * sizeof(uint32_t);
 }
 
 LANES static void squares_buckets(context c, const uint64_t *values, int halves, const int32_t *cells, size_t rows,
-                                  uint64_t *tables, size_t count, size_t size, void *memory)
+                                  uint64_t *tables, size_t count, size_t size, size_t share, size_t shares, void *memory)
 {
     modulus q;
     open_context(c, &q);
-    const size_t words = q.words, most = rows / LONG;
+    const size_t words = q.words, most = rows / LONG, most_runs = (rows < size ? rows : size) + LONG * PIECES;
     uint64_t *parts = memory; /* what the second to last pieces of long runs come to */
-    run *joins = (run *)(parts + LONG * PIECES * words), *runs = joins + LONG;
-    uint32_t *identity = (uint32_t *)(runs + (rows < size ? rows : size) + LONG * PIECES);
-    uint32_t *ends = identity + LONG * PIECES, *order = ends + size + 1;
+    run *joins = (run *)(parts + LONG * PIECES * words), *runs = joins + LONG, *odd = runs + most_runs;
+    run *sorted = odd + most_runs;
+    size_t *loads = (size_t *)(sorted + most_runs); /* values by share */
+    uint32_t *identity = (uint32_t *)(loads + shares), *ends = identity + LONG * PIECES, *order = ends + size + 1;
+    uint32_t *places = order + rows;
     for (uint32_t i = 0; i < LONG * PIECES; i++) identity[i] = i;
+    memset(loads, 0, shares * sizeof *loads);
+    const int divided = count < MANY * shares;
     for (size_t t = 0; t < count; t++) {
+        if (!divided && t % shares != share) continue;
         uint64_t *table = tables + t * size * words;
         /* rows by cell; afterwards those of `cell` end at ends[cell] */
         memset(ends, 0, (size + 1) * sizeof *ends);
@@ -471,25 +513,38 @@ LANES static void squares_buckets(context c, const uint64_t *values, int halves,
         for (size_t cell = 0; cell < size; cell++) ends[cell + 1] += ends[cell];
         for (size_t i = 0; i < rows; i++) order[ends[cells[i * count + t]]++] = (uint32_t)i;
 
-        size_t n = 0, pieces = 0, joined = 0;
-        for (int longer = 1; longer >= 0; longer--) /* the long ones first: lanes end together */
+        size_t n = 0, pieces = 0, joined = 0, lone = 0, longest = 0;
+        for (int longer = 1; longer >= 0; longer--)
             for (size_t cell = 0, start = 0; cell < size; start = ends[cell++]) {
                 const size_t length = ends[cell] - start;
                 if (!length || (length > most + PIECES) != longer) continue;
+                size_t least = 0; /* whose share is least takes it */
+                for (size_t s = 1; divided && s < shares; s++)
+                    if (loads[s] < loads[least]) least = s;
+                loads[least] += length;
+                if (divided && least != share) continue;
                 const size_t cut = longer ? PIECES : 1;
                 for (size_t piece = 0; piece < cut; piece++) {
-                    run r = {table + cell * words, start + length * piece / cut, start + length * (piece + 1) / cut};
+                    run r = {table + cell * words, (uint32_t)(start + length * piece / cut),
+                             (uint32_t)(start + length * (piece + 1) / cut)};
                     if (piece) {
                         r.to = parts + pieces++ * words;
                         *r.to = EMPTY;
                     }
-                    r = begun(r, values, halves, order, words);
+                    if (halves && (r.stop - r.at) % 2) {
+                        r.stop--;
+                        odd[lone++] = (run){r.to, r.stop, r.stop + 1};
+                    }
+                    if (r.stop - r.at > longest) longest = r.stop - r.at;
                     if (r.at < r.stop) runs[n++] = r;
                 }
-                if (longer) joins[joined++] = (run){table + cell * words, pieces - (PIECES - 1), pieces};
+                if (longer) joins[joined++] = (run){table + cell * words, (uint32_t)(pieces - (PIECES - 1)), (uint32_t)pieces};
             }
-        work_off(&q, values, halves, order, runs, n);
-        work_off(&q, parts, 0, identity, joins, joined);
+        by_length(runs, n, sorted, places, longest);
+        work_off(&q, values, halves ? PAIR : WHOLE, order, sorted, n);
+        by_length(odd, lone, sorted, places, 1);
+        work_off(&q, values, HALF, order, sorted, lone);
+        work_off(&q, parts, WHOLE, identity, joins, joined);
     }
 }
 

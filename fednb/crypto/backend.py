@@ -9,10 +9,8 @@ bytes are the same. The environment variable FEDNB_KERNEL, "gmpy2", "avx2" or "i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import gmpy2
 import numpy as np
@@ -23,20 +21,23 @@ from fednb.crypto import lanes
 from fednb.crypto.inverses import inverses
 from fednb.errors import CryptoError
 
+MANY = 4  # tables for each share, so that it takes whole ones
 _INSTRUCTIONS = {"ifma": "AVX-512 IFMA", "avx2": "AVX2"}
 
 Residues = npt.NDArray[np.uint8]  # [n, width], big-endian
 Indices = npt.NDArray[np.integer[Any]]
 Vector = Any  # a ring's own form of n residues: has a length, and slices of it are vectors
-Part = TypeVar("Part")
-Result = TypeVar("Result")
 
 
 class Buckets(Protocol):
     """Products of the values in each cell, by column, as values come."""
 
-    def add(self, values: Vector, cells: Indices) -> None:
-        """More values, and for each column of `cells`, [n, columns], where they belong."""
+    def add(self, values: Vector, cells: Indices, share: int = 0, shares: int = 1) -> None:
+        """More values, and for each column of `cells`, [n, columns], where they belong.
+
+        It fills the cells, or of many tables the tables, of one share of `shares`. Every share takes all values, on
+        a thread of its own.
+        """
 
     def tables(self) -> list[Vector]:
         """For each column the products, [size]; whoever asks owns them."""
@@ -86,14 +87,15 @@ class Ring(Protocol):
     def buckets(self, columns: int, size: int) -> Buckets:
         """For values, or remainders, that are put into one of `size` cells by each of some columns."""
 
-    def remainders(self, residues: Residues) -> Vector:
-        """Values u for `Buckets` alone, which take less time there: x = u·factor·(1 + N)**z for each residue x."""
+    def split(self, residues: Residues) -> tuple[Vector, npt.NDArray[np.float64]]:
+        """Of each residue x = u·factor·(1 + N)**z the remainder u, and z modulo N.
 
-    def logarithms(self, residues: Residues) -> npt.NDArray[np.float64]:
-        """The z of each residue, modulo N, in digits of either sign, lowest first; [n, digits].
-
-        ValueError where a residue shares a divisor with N.
+        Remainders are for `Buckets` alone, where they take less time. Logarithms z are digits of either sign, lowest
+        first, [n, digits]. ValueError where a residue shares a divisor with N.
         """
+
+    def vacant(self, n: int) -> Vector:
+        """Room for n remainders, which are assigned to its slices."""
 
     def combine(self, values: Vector) -> Vector:
         """The products of all subsets, [2**len(values)]: bits of the index say which, lowest: the last."""
@@ -153,11 +155,7 @@ class GmpRing:
     def buckets(self, columns: int, size: int) -> GmpBuckets:
         return GmpBuckets(columns, size, self._modulus)
 
-    def remainders(self, residues: Residues) -> list[Any]:
-        root = self._root
-        return [x % root for x in to_integers(residues)]
-
-    def logarithms(self, residues: Residues) -> npt.NDArray[np.float64]:
+    def split(self, residues: Residues) -> tuple[list[Any], npt.NDArray[np.float64]]:
         root = self._root  # x = u + b·N = u·(1 + N)**(b/u)
         multiples, remainders = zip(*(gmpy2.f_divmod(x, root) for x in to_integers(residues)), strict=True)
 
@@ -166,7 +164,10 @@ class GmpRing:
 
         inverted = inverses(remainders, multiply, lambda one: [gmpy2.powmod(one[0], -1, root)], self.join)
         z = to_residues(multiply(multiples, inverted), 2 * self.digits)
-        return z.view(">u2")[:, ::-1].astype(np.float64)
+        return list(remainders), z.view(">u2")[:, ::-1].astype(np.float64)
+
+    def vacant(self, n: int) -> list[Any]:
+        return [None] * n
 
     def combine(self, values: list[Any]) -> list[Any]:
         modulus = self._modulus
@@ -195,16 +196,30 @@ class GmpBuckets:
         self._tables: list[list[Any]] = [[None] * size for _ in range(columns)]
         self._modulus = modulus
 
-    def add(self, values: list[Any], cells: Indices) -> None:
-        modulus = self._modulus
-        for table, column in zip(self._tables, cells.T, strict=True):
-            for value, cell in zip(values, column.tolist(), strict=True):
+    def add(self, values: list[Any], cells: Indices, share: int = 0, shares: int = 1) -> None:
+        modulus, divided = self._modulus, len(self._tables) < MANY * shares
+        for number, (table, column) in enumerate(zip(self._tables, cells.T, strict=True)):
+            if not divided and number % shares != share:
+                continue
+            own = values
+            if divided and shares > 1:
+                mine = _shared(column, share, shares)
+                own, column = [values[row] for row in mine.tolist()], column[mine]
+            for value, cell in zip(own, column.tolist(), strict=True):
                 held = table[cell]
                 table[cell] = value if held is None else held * value % modulus
 
     def tables(self) -> list[list[Any]]:
         one = mpz(1)
         return [[one if held is None else held for held in table] for table in self._tables]
+
+
+def _shared(column: Indices, share: int, shares: int) -> Indices:
+    """Rows whose cells one share takes: every so-many-th of the cells, from the fullest one on."""
+    counts = np.bincount(column)
+    owner = np.empty(len(counts), dtype=np.intp)
+    owner[np.argsort(-counts, kind="stable")] = np.arange(len(counts)) % shares
+    return np.flatnonzero(owner[column] == share)
 
 
 def ring(modulus: int, width: int) -> Ring:
@@ -258,34 +273,3 @@ def to_residues(values: Sequence[Any], width: int) -> Residues:
     """gmpy2 integers in [0, 256**width) as residues."""
     raw = b"".join([value.to_bytes(width, "big") for value in values])
     return np.frombuffer(raw, dtype=np.uint8).reshape(len(values), width)
-
-
-def released() -> AbstractContextManager[Any]:
-    """Within it, this thread leaves the GIL while gmpy2 computes; gmpy2's contexts belong to a thread."""
-    context: AbstractContextManager[Any] = gmpy2.context(allow_release_gil=True)
-    return context
-
-
-def spread(work: Callable[[Part], Result], parts: Sequence[Part], threads: int) -> list[Result]:
-    """`work` on each part, in order of the parts; on up to `threads` threads that leave the GIL while they compute."""
-    if threads <= 1 or len(parts) <= 1:
-        return [work(part) for part in parts]
-
-    def beside(part: Part) -> Result:
-        with released():
-            return work(part)
-
-    with ThreadPoolExecutor(min(threads, len(parts)), thread_name_prefix="crypto") as pool:
-        return list(pool.map(beside, parts))
-
-
-def slices(n: int, parts: int) -> list[slice]:
-    """0..n cut into `parts` contiguous slices of nearly equal size; fewer when n is small, at least one."""
-    parts = max(1, min(parts, n))
-    edges = [n * i // parts for i in range(parts + 1)]
-    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
-
-
-def chunks(n: int, threads: int, most: int = 2048) -> list[slice]:
-    """0..n cut into slices of at most `most`, as many for each thread, so that what is in work at once is bounded."""
-    return slices(n, threads * -(-n // (threads * most)))

@@ -16,10 +16,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fednb.crypto.backend import Vector, slices, spread
+from fednb.crypto.backend import Vector
 from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector
 from fednb.crypto.products import Stored, cell_products
+from fednb.crypto.threads import slices, spread
 from fednb.errors import CryptoError
 
 

@@ -18,7 +18,8 @@ from gmpy2 import mpz
 from nacl.bindings import crypto_scalarmult
 
 from fednb.crypto import lanes
-from fednb.crypto.backend import chunks, kernel, slices, spread
+from fednb.crypto.backend import kernel
+from fednb.crypto.threads import chunks, slices, spread
 from fednb.errors import CryptoError
 
 Points = npt.NDArray[np.uint8]  # [n, 32]

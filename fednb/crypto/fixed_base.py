@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fednb.crypto.backend import Ring, Vector, chunks, spread
+from fednb.crypto.backend import Ring, Vector
+from fednb.crypto.threads import chunks, spread
 
 MAX_WINDOW = 10  # 103 places of 1024 powers of 512 bytes at 2048 bits: 54 MB
 

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fednb.crypto.backend import Indices, Ring, Vector, slices, spread
+from fednb.crypto.backend import Indices, Ring, Vector
 from fednb.crypto.inverses import inverses
 from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector, PublicKey
 from fednb.crypto.products import cell_products
+from fednb.crypto.threads import slices, spread
 from fednb.errors import CryptoError
 
 Integers = npt.NDArray[np.int64]

@@ -1,9 +1,9 @@
 """Residues modulo a square, and points, eight at a time: the compiled way of computing what `backend` and `curve` do.
 
 The modulus is N² with N = n for ciphertexts, N = p or q for the key holder. A residue is kept as a pair of numbers
-modulo N in Montgomery form (`native/squares.h` says why), in limbs of 52 bits: a vector is uint64 [n, 2·limbs]. Of
-remainders the upper half is nothing, and is left away: [n, limbs]. A single reduction makes one of a residue x, that is
-(r, 0)·R²·(1 + N)**z with R the Montgomery radix. The extension module is optional: `available` says which kinds of
+(`native/squares.h` says which) in limbs of 52 bits: a vector is uint64 [n, 2·limbs]. Of remainders the upper half is
+nothing, and is left away: [n, limbs]. A single reduction makes one of a residue x, that is (r, 0)·R²·(1 + N)**z with R
+the Montgomery radix. The extension module is optional: `available` says which kinds of
 instructions it can use on this processor.
 """
 
@@ -28,7 +28,7 @@ Limbs = npt.NDArray[np.uint64]  # [n, 2·limbs]
 Residues = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.integer[Any]]
 
-VERSION = 4  # of the compiled module; an older one can be left behind by an update of the sources alone
+VERSION = 5  # of the compiled module; an older one can be left behind by an update of the sources alone
 KINDS = ("ifma", "avx2")  # AVX-512 IFMA and AVX2, the faster one first
 LANES = 8
 LIMB_BITS = 52
@@ -77,15 +77,14 @@ class LaneRing:
         root = gmpy2.isqrt(self._modulus)
         limbs = _limbs(root)
         radix = mpz(1) << LIMB_BITS * limbs
-        filled = sum(mpz(1) << LIMB_BITS * (j + 1) for j in range(limbs))  # 2**52 in every limb
-        spare = _split(-filled % root, limbs) + np.uint64(1 << LIMB_BITS)
+        spare = [_split((1 - part) % root, limbs) for part in (radix, radix // 2)]
         inverse = -gmpy2.invert(root, 1 << LIMB_BITS) % (1 << LIMB_BITS)
         powers = [radix**k % self._modulus for k in (1, 2, 3)]
-        pairs = [_split(half, limbs) for power in powers for half in (power % root, power // root)]
+        pairs = [_split(half % root, limbs) for power in powers for half in (power, power // root * radix)]
         head = np.array([KINDS.index(kind), limbs, int(inverse)], dtype=np.uint64)
         self._root, self._limbs, self._words = root, limbs, 2 * limbs
         self.factor, self.digits = int(powers[1]), 2 * limbs
-        self._context = np.concatenate([head, _split(root, limbs), spare, *pairs]).tobytes()
+        self._context = np.concatenate([head, _split(root, limbs), *spare, *pairs]).tobytes()
         self._one = np.concatenate(pairs[:2])
 
     def load(self, residues: Residues) -> Limbs:
@@ -106,7 +105,7 @@ class LaneRing:
     def join(self, vectors: Sequence[Limbs]) -> Limbs:
         if len(vectors) == 1:
             return vectors[0]
-        out = aligned(sum(len(vector) for vector in vectors), vectors[0].shape[1])  # remainders are joined, too
+        out = self._empty(sum(len(vector) for vector in vectors))
         np.concatenate(vectors, out=out)
         return out
 
@@ -145,30 +144,26 @@ class LaneRing:
     def buckets(self, columns: int, size: int) -> LaneBuckets:
         return LaneBuckets(self, columns, size)
 
-    def fill(self, tables: Limbs, size: int, values: Limbs, cells: Indices) -> None:
+    def fill(self, tables: Limbs, size: int, values: Limbs, cells: Indices, share: int, shares: int) -> None:
         """As `buckets` in native/lanes.h."""
         halves = values.shape[1] == self._limbs
         chosen = np.ascontiguousarray(cells, dtype=np.int32)
-        _lanes.buckets(self._context, np.ascontiguousarray(values), halves, chosen, size, tables)
+        _lanes.buckets(self._context, np.ascontiguousarray(values), halves, chosen, size, tables, share, shares)
 
-    def remainders(self, residues: Residues) -> Limbs:
-        return self._remainders(residues, aligned(0, self._limbs))
-
-    def logarithms(self, residues: Residues) -> npt.NDArray[np.float64]:
+    def split(self, residues: Residues) -> tuple[Limbs, npt.NDArray[np.float64]]:
         # x + m·N = r·R, so that x = r·R·(1 + N)**z for z = -m/(r·R)
-        out = self._remainders(residues, more := aligned(len(residues), self._limbs))
+        out, more = self.vacant(len(residues)), self.vacant(len(residues))
+        _lanes.remainders(self._context, np.ascontiguousarray(residues), self.width, out, more)
         z = self._multiply_halves(more, inverses(out, self._multiply_halves, self._inverse_half, np.concatenate))
         digits = np.empty((len(z), self._limbs, 2))
         digits[:, :, 0], digits[:, :, 1] = z & np.uint64((1 << self.digit_bits) - 1), z >> np.uint64(self.digit_bits)
-        return -digits.reshape(len(z), self._words)
+        return out, -digits.reshape(len(z), self._words)
 
-    def _remainders(self, residues: Residues, more: Limbs) -> Limbs:
-        out = aligned(len(residues), self._limbs)
-        _lanes.remainders(self._context, np.ascontiguousarray(residues), self.width, out, more)
-        return out
+    def vacant(self, n: int) -> Limbs:
+        return aligned(n, self._limbs)
 
     def _multiply_halves(self, a: Limbs, b: Limbs) -> Limbs:
-        out = aligned(len(a), self._limbs)
+        out = self.vacant(len(a))
         _lanes.multiply_halves(self._context, np.ascontiguousarray(a), np.ascontiguousarray(b), out)
         return out
 
@@ -221,11 +216,11 @@ class LaneBuckets:
 
     def __init__(self, ring: LaneRing, columns: int, size: int) -> None:
         self._ring, self._size = ring, size
-        self._rows = ring.ones(columns * size)
+        self._rows = ring._empty(columns * size)
         self._rows[:, 0] = EMPTY
 
-    def add(self, values: Limbs, cells: Indices) -> None:
-        self._ring.fill(self._rows, self._size, values, cells)
+    def add(self, values: Limbs, cells: Indices, share: int = 0, shares: int = 1) -> None:
+        self._ring.fill(self._rows, self._size, values, cells, share, shares)
 
     def tables(self) -> list[Limbs]:
         empty = self._rows[:, 0] == EMPTY

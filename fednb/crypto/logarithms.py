@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from gmpy2 import mpz
 
-from fednb.crypto.backend import Residues, Ring, Vector, slices, spread, to_residues
+from fednb.crypto.backend import Residues, Ring, Vector, to_residues
 from fednb.crypto.packing import Packing
+from fednb.crypto.threads import slices, spread
 
 AT_ONCE = 512  # rows, of 2048 at most: sums of their products of 16 bits with a digit of 26 are whole in a float
 PARTS_AT_ONCE = 512  # whose sums are whole in 64 bits
@@ -28,16 +29,19 @@ WEIGHT_BITS = 16
 Integers = npt.NDArray[np.signedinteger[Any]]
 
 
-def corrections(ring: Ring, residues: Residues, columns: Integers, packing: Packing, threads: int = 1) -> Vector:
-    """What Π u**e must be multiplied with to be Π x**e, for the exponents of each of `columns` [n, d]; [d].
+def taken_apart(
+    ring: Ring, residues: Residues, columns: Integers, packing: Packing, threads: int = 1
+) -> tuple[Vector, Vector]:
+    """The remainders u of `residues` x, and what Π u**e must be multiplied with to be Π x**e, for the exponents of each
+    of `columns` [n, d]; [d].
 
-    `residues` x are ceil(n/k) ciphertexts of k slots, and u their `Ring.remainders`. ValueError where an x shares a
-    divisor with the modulus.
+    The residues are ceil(n/k) ciphertexts of k slots. ValueError where one shares a divisor with the modulus.
     """
     m, k, d = len(residues), packing.slots, columns.shape[1]
     lowest, highest = columns.min(axis=0).astype(np.int64), columns.max(axis=0).astype(np.int64)
     digits = max(1, -(-int((highest - lowest).max()).bit_length() // WEIGHT_BITS))
     shifts = np.arange(digits) * WEIGHT_BITS
+    remainders = ring.vacant(m)
 
     def part(rows: slice) -> npt.NDArray[np.int64]:
         above = np.zeros(((rows.stop - rows.start) * k, d), dtype=np.int64)
@@ -48,7 +52,7 @@ def corrections(ring: Ring, residues: Residues, columns: Integers, packing: Pack
             place = slice(1 + i * k * d, 1 + (i + 1) * k * d)
             weights[:, place] = (above >> shift & ((1 << WEIGHT_BITS) - 1)).reshape(-1, k * d)
         logarithms = np.ones((len(weights), 1 + ring.digits))
-        logarithms[:, 1:] = ring.logarithms(residues[rows])
+        remainders[rows], logarithms[:, 1:] = ring.split(residues[rows])
         return (weights.T @ logarithms).astype(np.int64)
 
     sums, powers = [], [1 << ring.digit_bits * i for i in range(ring.digits)]
@@ -69,4 +73,4 @@ def corrections(ring: Ring, residues: Residues, columns: Integers, packing: Pack
     root = gmpy2.isqrt(mpz(ring.modulus))
     units = ring.load(to_residues([1 + root * (z % root) for z in exponents(logs)], ring.width))
     factor = ring.load(to_residues([mpz(ring.factor)] * d, ring.width))
-    return ring.multiply(units, ring.power(factor, exponents(counts)))
+    return remainders, ring.multiply(units, ring.power(factor, exponents(counts)))

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fednb.crypto.backend import Ring, Vector, slices, spread
-from fednb.crypto.logarithms import corrections
+from fednb.crypto.backend import Ring, Vector
+from fednb.crypto.logarithms import taken_apart
 from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector
 from fednb.crypto.products import (
@@ -36,6 +36,7 @@ from fednb.crypto.products import (
     subset_products_alike,
     tables_filled,
 )
+from fednb.crypto.threads import slices, spread
 from fednb.errors import CryptoError
 
 MAX_DISTINCT = 1024
@@ -123,12 +124,15 @@ def inner_products(
     k = packing.slots
     chosen = plan(columns, packing).columns
     ring = c.key.ring
-    short = _short(len(c), k, chosen, threads)
-    values = Remainders(ring, c.data) if short else Stored(ring, c.data)
     slots = [partial(_slots, columns[:, j], about, packing) for j, about in enumerate(chosen)]
     as_bits = [j for j, about in enumerate(chosen) if about.bits and about.distinct is None]
     as_cells = [j for j, about in enumerate(chosen) if about.bits and about.distinct is not None]
 
+    values: Values = Stored(ring, c.data)
+    correction = None
+    if _short(len(c), k, chosen):
+        remainders, correction = taken_apart(ring, c.data, columns, packing, threads)
+        values = Remainders(remainders)
     # for each column and slot, the product of what each bit selects: all of them in one pool, with a one at its end
     pool, total = ring.ones(0), ring.ones(0)
     if as_bits:
@@ -169,16 +173,16 @@ def inner_products(
         return ring.multiply(sums, ring.power(ring.join([constant] * len(rest)), rest)) if uneven else sums
 
     out = ring.join(spread(part, slices(len(chosen), threads), threads))
-    if short:
-        out = ring.multiply(out, corrections(ring, c.data, columns, packing, threads))
+    if correction is not None:
+        out = ring.multiply(out, correction)
     return CipherVector(ring.store(out), c.scale + scale, c.key)
 
 
-def _short(m: int, k: int, chosen: tuple[Column, ...], threads: int) -> bool:
+def _short(m: int, k: int, chosen: tuple[Column, ...]) -> bool:
     """Whether each ciphertext goes into so many tables that its remainder and its logarithm cost less."""
     subsets = k * sum(about.bits for about in chosen if about.distinct is None)
     sizes = [about.size for about in chosen if about.bits and about.distinct is not None for _ in range(k)]
-    return tables_filled(m, subsets, sizes, threads) >= SHORT_FROM
+    return tables_filled(m, subsets, sizes) >= SHORT_FROM
 
 
 def check_shapes(c: CipherVector, columns: Integers, packing: Packing) -> None:

@@ -20,8 +20,9 @@ import gmpy2
 import numpy as np
 from gmpy2 import mpz
 
-from fednb.crypto.backend import Residues, Ring, Vector, chunks, ring, spread, to_integers, to_residues
+from fednb.crypto.backend import Residues, Ring, Vector, ring, to_integers, to_residues
 from fednb.crypto.fixed_base import FixedBase, best_window
+from fednb.crypto.threads import chunks, spread
 
 MARGIN_BITS = 64  # exponents longer than an order by this much are uniform modulo the order, to 2**-64
 

@@ -22,9 +22,10 @@ import numpy as np
 import numpy.typing as npt
 from gmpy2 import mpz
 
-from fednb.crypto.backend import Residues, Ring, chunks, ring, spread, to_integers, to_residues
+from fednb.crypto.backend import Residues, Ring, ring, to_integers, to_residues
 from fednb.crypto.noise import Noise, PublicNoise, SecretNoise, UniformNoise
 from fednb.crypto.products import product
+from fednb.crypto.threads import chunks, spread
 from fednb.errors import CryptoError
 
 MIN_KEY_BITS = 2048

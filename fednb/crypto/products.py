@@ -26,7 +26,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fednb.crypto.backend import Buckets, Indices, Residues, Ring, Vector, slices, spread
+from fednb.crypto.backend import Indices, Residues, Ring, Vector
+from fednb.crypto.threads import slices, spread
 
 MAX_WINDOW = 16
 MAX_BLOCK = 14
@@ -35,7 +36,9 @@ STEM = 32
 JOINED = 4096  # rows of tables of one form whose margins are taken together
 BLOCKS_AT_ONCE = 16
 AT_ONCE = 2048  # values in the form that they are computed in; a multiple of 8
-LEAST_ROOM = 8192  # residues of tables that are small whatever stands beside them
+WORK = 512  # residues that filling and folding take; and an eighth of the tables
+LEAST_ROOM = 8192  # residues that may be there, however few ciphertexts there are
+_CIPHERTEXT = 0.8  # of a residue as it is computed with
 SHORT_FROM = 9  # tables that a value goes into: from so many on, its logarithm costs less than it saves
 
 What = TypeVar("What")
@@ -44,11 +47,25 @@ Bits = npt.NDArray[np.uint8]  # [T, ceil(m/8)], as numpy.packbits makes them alo
 
 
 class Costs(NamedTuple):
-    """In multiplications, nearly."""
+    """What tables of some values cost, in multiplications, nearly."""
 
     loading: float  # a value, each time that it is needed
     filling: float  # a value into a table
-    size: float  # a loaded value, in residues
+    room: int  # for all tables at once, in residues
+
+    @classmethod
+    def stored(cls, m: int, loading: float) -> Costs:
+        return cls(loading, 1, max(int(m * _CIPHERTEXT) - 3 * AT_ONCE, LEAST_ROOM))
+
+    @classmethod
+    def short(cls, m: int) -> Costs:
+        taken = int(m * 0.58)  # half a residue each, and bits, and the order of rows
+        return cls(0, 0.7, max(int(m * _CIPHERTEXT), LEAST_ROOM) - taken)
+
+    @classmethod
+    def loaded(cls, m: int) -> Costs:
+        """Of values that are there already, as for histograms, which are made again and again."""
+        return cls(0, 1, max(2 * m, LEAST_ROOM))
 
 
 class Stored:
@@ -56,7 +73,7 @@ class Stored:
 
     def __init__(self, ring: Ring, residues: Residues) -> None:
         self._ring, self._residues = ring, residues
-        self.costs = Costs(1.5 if ring.lanes > 1 else 0.2, 1, 1)
+        self.costs = Costs.stored(len(residues), 1.5 if ring.lanes > 1 else 0.2)
 
     def __len__(self) -> int:
         return len(self._residues)
@@ -65,18 +82,21 @@ class Stored:
         return self._ring.load(self._residues[rows])
 
 
-class Remainders(Stored):
-    """What `logarithms` leaves of residues, for tables alone."""
+class Remainders:
+    """What `logarithms` leaves of residues, for tables alone: so short that there can be all of them at once."""
 
-    def __init__(self, ring: Ring, residues: Residues) -> None:
-        super().__init__(ring, residues)
-        self.costs = Costs(0.5, 0.8, 0.5)
+    def __init__(self, remainders: Vector) -> None:
+        self._remainders = remainders
+        self.costs = Costs.short(len(remainders))
+
+    def __len__(self) -> int:
+        return len(self._remainders)
 
     def __getitem__(self, rows: slice) -> Vector:
-        return self._ring.remainders(self._residues[rows])
+        return self._remainders[rows]
 
 
-Values = Vector | Stored
+Values = Vector | Stored | Remainders
 
 
 def _loaded(ring: Ring, values: Values, rows: slice, threads: int) -> Vector:
@@ -100,7 +120,7 @@ def subset_products(ring: Ring, values: Values, bits: Bits, threads: int = 1) ->
     if not m or not subsets:
         return ring.ones(subsets), product(ring, values[:])
     if windows_win(m, subsets):
-        windows = _arranged(m, subsets, threads, _costs(values))
+        windows = _arranged(m, subsets, _costs(values))
         return _by_windows(ring, values, bits, windows, threads)
     return _by_blocks(ring, values, bits, _block_cost(m, subsets)[1], threads)
 
@@ -110,12 +130,12 @@ def windows_win(m: int, subsets: int) -> bool:
     return _window_cost(m, subsets)[0] < _block_cost(m, subsets)[0]
 
 
-def tables_filled(m: int, subsets: int, sizes: Sequence[int], threads: int = 1) -> int:
+def tables_filled(m: int, subsets: int, sizes: Sequence[int]) -> int:
     """How many tables a value goes into for that many subsets and for cells of these sizes; 0 where blocks win."""
     if subsets and not windows_win(m, subsets):
         return 0
-    windows = _arranged(m, subsets, threads, _STORED) if subsets else 0
-    return windows + (len(_grouped(m, tuple(sizes), threads, _STORED)) if sizes else 0)
+    windows = _arranged(m, subsets, Costs.short(m)) if subsets else 0
+    return windows + (len(_grouped(m, tuple(sizes), Costs.short(m))) if sizes else 0)
 
 
 def subset_products_alike(ring: Ring, vectors: list[Vector], bits: list[Bits], threads: int = 1) -> Vector:
@@ -170,14 +190,13 @@ def _powers(n: int, count: int) -> int:
 def _by_windows(ring: Ring, values: Values, bits: Bits, count: int, threads: int) -> tuple[Vector, Vector]:
     windows = slices(len(bits), count)
 
-    def folded(some: list[slice], tables: list[Vector]) -> tuple[dict[int, Vector], Vector]:
-        products, total = _fold(ring, tables)
-        return {w.start: own[: w.stop - w.start] for w, own in zip(some, products, strict=True)}, total
+    def folded(some: Sequence[slice], tables: list[Vector]) -> tuple[list[Vector], Vector]:
+        products, total = _fold_cut(ring, tables, threads)
+        return [own[: w.stop - w.start] for w, own in zip(some, products, strict=True)], total
 
     size = 1 << max(window.stop - window.start for window in windows)
     made = _by_tables(ring, values, windows, size, partial(_cells, bits), folded, threads)
-    found = {first: products for some, _ in made for first, products in some.items()}
-    return ring.join([found[window.start] for window in windows]), made[0][1]
+    return ring.join([own for products, _ in made for own in products]), made[0][1]
 
 
 def _by_tables(
@@ -185,97 +204,50 @@ def _by_tables(
     values: Values,
     whats: Sequence[What],
     size: int,
-    cells: Callable[[list[What], slice], Indices],
-    finish: Callable[[list[What], list[Vector]], Result],
+    cells: Callable[[Sequence[What], slice], Indices],
+    finish: Callable[[Sequence[What], list[Vector]], Result],
     threads: int,
 ) -> list[Result]:
-    """What `finish` makes of a table for each of `whats`: the product of the values in each of its `size` cells.
+    """What `finish` makes of a table for each of `whats`, some at a time: the products by `size` cells.
 
-    `cells` says which cells some rows are in, [rows, tables]. Values are loaded a part at a time, and again for every
-    pass over them: as many tables are filled in one as there is room for. Where a pass has fewer tables than threads,
-    or they do not go round, each thread has all of them, and takes a share of the rows.
+    `cells` says which cells some rows are in, [rows, tables]. Stored values are loaded a part at a time, and again for
+    every pass over them: as many tables are filled in one as there is room for. All threads fill all tables, each its
+    share of the cells.
     """
     m = len(values)
-    _, _, passes, shared = _tables_cost(m, len(whats), size, threads, _costs(values))
+    step = AT_ONCE if isinstance(values, Stored) else m
 
-    def add(rows: slice, part: Vector, work: tuple[list[What], int, Buckets]) -> None:
-        some, share, buckets = work
-        shares = threads if shared else 1
-        eighths = -(-len(part) // 8)  # whole bytes of bits
-        start, stop = (eighths * at // shares * 8 for at in (share, share + 1))
-        own = part[start:stop]
-        buckets.add(own, cells(some, slice(rows.start + start, rows.start + start + len(own))))
-
-    def tables_of(each: Buckets) -> list[Vector]:
-        return each.tables()
-
-    def together(some: Sequence[What]) -> list[Result]:
-        by_thread = [list(some[own]) for own in slices(len(some), threads)]
-        groups = [list(some)] * threads if shared else by_thread
-        buckets = [ring.buckets(len(group), size) for group in groups]
-        shares = range(threads) if shared else [0] * len(groups)
-        work = list(zip(groups, shares, buckets, strict=True))
-        step = AT_ONCE if isinstance(values, Stored) else m
+    def together(some: Sequence[What]) -> Result:
+        buckets = ring.buckets(len(some), size)
         for start in range(0, m, step):
             rows = slice(start, min(start + step, m))
-            spread(partial(add, rows, _loaded(ring, values, rows, threads)), work, threads)
-        found = spread(tables_of, buckets, threads)
-        if shared:
-            joined = spread(lambda i: _joined(ring, [tables[i] for tables in found]), range(len(some)), threads)
-            found = [joined[own] for own in slices(len(some), threads)]
-        pairs = list(zip(by_thread, found, strict=True))
-        return spread(lambda pair: finish(*pair), pairs, threads)
+            add = partial(buckets.add, _loaded(ring, values, rows, threads), cells(some, rows), shares=threads)
+            spread(add, range(threads), threads)
+        return finish(some, buckets.tables())
 
-    return [made for some in slices(len(whats), passes) for made in together(whats[some])]
-
-
-def _joined(ring: Ring, tables: list[Vector]) -> Vector:
-    """The product of several tables, row by row, in the place of the first one."""
-    return functools.reduce(ring.multiply_onto, tables)
+    _, _, passes = _tables_cost(m, len(whats), size, _costs(values))
+    return [together(whats[some]) for some in slices(len(whats), passes)]
 
 
 def _costs(values: Values) -> Costs:
-    return values.costs if isinstance(values, Stored) else _LOADED
-
-
-_LOADED, _STORED = Costs(0, 1, 1), Costs(1, 1, 1)
+    return values.costs if isinstance(values, Stored | Remainders) else Costs.loaded(len(values))
 
 
 @functools.lru_cache(maxsize=1024)
-def _arranged(m: int, subsets: int, threads: int, costs: Costs) -> int:
+def _arranged(m: int, subsets: int, costs: Costs) -> int:
     """How many windows."""
-
-    def cost(count: int) -> tuple[float, float, int, bool]:
-        return _tables_cost(m, count, 1 << -(-subsets // count), threads, costs)
-
-    return min(_counts(subsets, MAX_WINDOW), key=cost)
+    counts = _counts(subsets, MAX_WINDOW)
+    return min(counts, key=lambda count: _tables_cost(m, count, 1 << -(-subsets // count), costs))
 
 
 @functools.lru_cache(maxsize=4096)
-def _tables_cost(m: int, count: int, size: int, threads: int, costs: Costs) -> tuple[float, float, int, bool]:
-    """Of `_by_tables` with so many of so many cells: how much too large they are, multiplications, passes, and whether
-    threads share them.
-
-    Tables stay small beside the values: smaller than they where these are stored, twice as large where they are loaded
-    already, as for histograms, which are made again and again of the same ones.
-    """
-    # a ciphertext takes 4/5 of a residue
-    room = max(m * 4 // 5 - int(3 * AT_ONCE * costs.size), LEAST_ROOM) if costs.loading else max(2 * m, 4 * LEAST_ROOM)
-
-    held = size + 6 * STEM if size > STEM else size  # with what folding it takes
-
-    def cost(shared: bool) -> tuple[float, float, int, bool]:
-        fewest = threads if shared else min(threads, count)  # tables that are there at least
-        at_once = min(count, max(1, room // (held * threads))) if shared else min(count, max(fewest, room // held))
-        passes = -(-count // at_once)
-        by_thread = count if shared else sum(-(-(s.stop - s.start) // threads) * threads for s in slices(count, passes))
-        first = min(m, size)  # a value that is the first in its cell is free
-        filling = by_thread * costs.filling * (m - first if not shared else max(m - threads * first, 0))
-        folding = size * (2 * by_thread + (count * (threads - 1) if shared else 0))
-        excess = max(0, fewest * size - room) if size > STEM else 0
-        return excess, filling + folding + costs.loading * m * passes, passes, shared
-
-    return min(cost(False), cost(True)) if threads > 1 else cost(False)
+def _tables_cost(m: int, count: int, size: int, costs: Costs) -> tuple[float, float, int]:
+    """Of `_by_tables` with so many of so many cells: how much too large they are, multiplications, and passes."""
+    held, room = size * 9 // 8, costs.room - WORK
+    passes = -(-count // max(1, room // held))
+    free = min(m, size)  # a value that is the first in its cell
+    work = count * (costs.filling * (m - free) + 2 * size) + costs.loading * m * passes
+    return max(0, held - room), work, passes
 
 
 def _cells(bits: Bits, windows: Sequence[slice], rows: slice) -> Indices:
@@ -283,16 +255,30 @@ def _cells(bits: Bits, windows: Sequence[slice], rows: slice) -> Indices:
     n = rows.stop - rows.start
     cells = np.empty((len(windows), n), dtype=np.int32)
     for number, window in enumerate(windows):
-        single = np.unpackbits(bits[window, rows.start // 8 : -(-rows.stop // 8)], axis=1, count=n)
-        places = 1 << np.arange(len(single), dtype=np.int32)
-        cells[number] = places @ single.astype(np.int32)  # integers: no library of threads for so little
+        cells[number] = 0
+        for t, subset in enumerate(bits[window, rows.start // 8 : -(-rows.stop // 8)]):
+            cells[number] |= np.unpackbits(subset, count=n).astype(np.int32) << t
     return np.ascontiguousarray(cells.T)
+
+
+def _fold_cut(ring: Ring, tables: list[Vector], threads: int) -> tuple[list[Vector], Vector]:
+    """As `_fold`, by threads: each folds its part of all tables, and the parts' totals are one more small table."""
+    cut = min(1 << (threads - 1).bit_length(), len(tables[0]))
+    size = len(tables[0]) // cut
+    parts = [[table[i * size : (i + 1) * size] for table in tables] for i in range(cut)]
+    folded = spread(lambda part: _fold(ring, part), parts, threads)
+    low = functools.reduce(ring.multiply, [ring.join(products) for products, _ in folded])
+    totals = ring.weave([totals for _, totals in folded])  # by table, then by part
+    high, total = _fold(ring, [totals[t * cut : (t + 1) * cut] for t in range(len(tables))])
+    bits = len(low) // len(tables)
+    products = [ring.join([low[t * bits : (t + 1) * bits], own]) for t, own in enumerate(high)]
+    return products, ring.take(total, np.zeros(1, dtype=np.intp))  # a slice would keep a whole table
 
 
 def _fold(ring: Ring, tables: list[Vector]) -> tuple[list[Vector], Vector]:
     """From buckets by k bits, of each table: the k products of the buckets with each bit set, lowest bit first.
 
-    And the product of all of one table's buckets. It works in the tables' place: down to STEM buckets one table after
+    And of each table the product of all buckets. It works in the tables' place: down to STEM buckets one table after
     the other, then all of them together, so that vectors stay long.
     """
     count, stems, high = len(tables), [], []
@@ -313,9 +299,8 @@ def _fold(ring: Ring, tables: list[Vector]) -> tuple[list[Vector], Vector]:
         low.append(_halved(ring, upper, count))
     below = ring.weave(low[::-1]) if low else ring.ones(0)  # the first table's bits, then the second's, ...
     bits = len(low)
-    return [ring.join([below[i * bits : (i + 1) * bits], done[i * top : (i + 1) * top]]) for i in range(count)], rest[
-        :1
-    ]
+    products = [ring.join([below[i * bits : (i + 1) * bits], done[i * top : (i + 1) * top]]) for i in range(count)]
+    return products, rest
 
 
 def _halved(ring: Ring, vector: Vector, count: int) -> Vector:
@@ -377,22 +362,22 @@ def cell_cost(m: int, sizes: Sequence[int]) -> int:
 
 def cell_products(ring: Ring, values: Values, cells: Indices, sizes: Sequence[int], threads: int = 1) -> list[Vector]:
     """For each column g of `cells`, [m, G] in [0, sizes[g]): the product of the values in each cell; [sizes[g]]."""
-    groups = _grouped(len(values), tuple(sizes), threads, _costs(values))
+    groups = _grouped(len(values), tuple(sizes), _costs(values))
     size = max(_joint(sizes, group) for group in groups)
 
-    def joint(some: list[tuple[int, ...]], rows: slice) -> Indices:
+    def joint(some: Sequence[tuple[int, ...]], rows: slice) -> Indices:
         found = np.zeros((rows.stop - rows.start, len(some)), dtype=np.int32)
         for column, group in enumerate(some):
             for g in group:
                 found[:, column] = found[:, column] * sizes[g] + cells[rows, g]
         return found
 
-    def margins(some: list[tuple[int, ...]], tables: list[Vector]) -> dict[int, Vector]:
-        cut = {group: table[: _joint(sizes, group)] for group, table in zip(some, tables, strict=True)}
-        return _margins(ring, cut, sizes)
+    def margins(some: Sequence[tuple[int, ...]], tables: list[Vector]) -> list[dict[int, Vector]]:
+        cut = [(group, table[: _joint(sizes, group)]) for group, table in zip(some, tables, strict=True)]
+        return spread(lambda own: _margins(ring, dict(cut[own]), sizes), slices(len(cut), threads), threads)
 
     made = _by_tables(ring, values, groups, size, joint, margins, threads)
-    by_partition = {g: product for some in made for g, product in some.items()}
+    by_partition = {g: product for some in made for own in some for g, product in own.items()}
     return [by_partition[g] for g in range(len(sizes))]
 
 
@@ -401,11 +386,11 @@ def _joint(sizes: Sequence[int], group: Sequence[int]) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def _grouped(m: int, sizes: tuple[int, ...], threads: int, costs: Costs) -> list[tuple[int, ...]]:
+def _grouped(m: int, sizes: tuple[int, ...], costs: Costs) -> list[tuple[int, ...]]:
     """Which partitions share a table."""
 
-    def cost(groups: list[tuple[int, ...]]) -> tuple[float, float, int, bool]:
-        return _tables_cost(m, len(groups), max(_joint(sizes, group) for group in groups), threads, costs)
+    def cost(groups: list[tuple[int, ...]]) -> tuple[float, float, int]:
+        return _tables_cost(m, len(groups), max(_joint(sizes, group) for group in groups), costs)
 
     return min((_groups(m, sizes, MAX_CELLS >> i) for i in range(MAX_CELLS.bit_length())), key=cost)
 

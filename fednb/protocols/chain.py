@@ -26,10 +26,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fednb.crypto.backend import slices
 from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import CipherVector, Fresh, PublicKey
 from fednb.crypto.side_by_side import factors
+from fednb.crypto.threads import slices
 from fednb.errors import CryptoError, DataError
 from fednb.protocols.base import RunContext
 from fednb.protocols.family import Family, Solver, Target

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from fednb.crypto import backend, multiexp
 from fednb.crypto.packing import Packing
 from fednb.crypto.paillier import MIN_KEY_BITS, CipherVector, Fresh, PublicKey
+from fednb.crypto.threads import released, slices
 from fednb.errors import CryptoError
 from fednb.version import __version__
 
@@ -84,7 +85,7 @@ class Workers:
         return functools.reduce(c.key.add, sums)  # [[Σ d·x]] over all rows is the sum over the parts
 
     def _parts(self, n: int) -> list[slice]:
-        return backend.slices(n, max(PARTS_EACH * max(self._workers(), 1), -(-n // PART)))
+        return slices(n, max(PARTS_EACH * max(self._workers(), 1), -(-n // PART)))
 
 
 def cores() -> int:
@@ -119,13 +120,13 @@ def _key(n: bytes, short: bool) -> PublicKey:
 
 
 def _encrypt(n: bytes, short: bool, values: list[int]) -> backend.Residues:
-    with backend.released():  # a worker may have threads of its own
+    with released():  # a worker may have threads of its own
         return _key(n, short).encrypt(values).data
 
 
 def _inner_products(
     n: bytes, short: bool, data: backend.Residues, columns: npt.NDArray[np.signedinteger[Any]], packing: Packing
 ) -> backend.Residues:
-    with backend.released():
+    with released():
         c = CipherVector(data, 0, _key(n, short))
         return multiexp.inner_products(c, columns.astype(np.int64), packing).data

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fednb.crypto.backend import slices
+from fednb.crypto.threads import slices
 
 Floats = npt.NDArray[np.float64]
 

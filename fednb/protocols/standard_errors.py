@@ -51,9 +51,9 @@ import numpy as np
 from msgspec import Meta
 
 from fednb.crypto import paillier
-from fednb.crypto.backend import slices
 from fednb.crypto.paillier import CipherVector, Fresh, PublicKey
 from fednb.crypto.side_by_side import SideBySide, factors
+from fednb.crypto.threads import slices
 from fednb.errors import CryptoError, DataError, UnexpectedMessage
 from fednb.protocols.base import Dataset, Outcome, Params, Protocol, Role, RunContext
 from fednb.protocols.features import Scaling, Standardised, check_features, check_label, check_numbers

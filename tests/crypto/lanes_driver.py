@@ -19,15 +19,17 @@ import fednb.crypto
 
 def filled(ring, values, cells):
     buckets = ring.buckets(cells.shape[1], 5)
-    buckets.add(values, cells)
+    for share in range(2):
+        buckets.add(values, cells, share, 2)
     return buckets.tables()
 
 
 def split(ring, residues):
     """(u·f)·(1 + N)**z for each residue, which it is."""
     root = gmpy2.isqrt(ring.modulus)
-    once = filled(ring, ring.remainders(residues), np.arange(len(residues))[:, None] % 5)[0][: len(residues)]
-    sums = [sum(int(digit) << ring.digit_bits * i for i, digit in enumerate(row)) for row in ring.logarithms(residues)]
+    remainders, logarithms = ring.split(residues)
+    once = filled(ring, remainders, np.arange(len(residues))[:, None] % 5)[0][: len(residues)]
+    sums = [sum(int(digit) << ring.digit_bits * i for i, digit in enumerate(row)) for row in logarithms]
     values = [gmpy2.mpz(ring.factor) * (1 + root * (z % root)) % ring.modulus for z in sums]
     width = residues.shape[1]
     factors = np.frombuffer(b"".join([value.to_bytes(width, "big") for value in values]), np.uint8).reshape(-1, width)

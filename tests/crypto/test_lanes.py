@@ -97,10 +97,12 @@ def test_every_pair_of_edge_values_multiplies_alike_also_after_many_lazy_reducti
 def test_halves_that_are_not_reduced_become_canonical_when_stored(kind: str, bits: int) -> None:
     n, _, fast = rings(bits, kind)
     limbs = fast._words // 2
-    halves = [0, 1, n - 1, n, n + 1, 2 * n - 1, 2 * n, 2 * n + 1, 4 * n - 1]
-    vector = np.array([[*lanes._split(mpz(a), limbs), *lanes._split(mpz(b), limbs)] for a in halves for b in halves])
-    inverse = pow(1 << 52 * limbs, -1, n * n)
-    expected = to_residues([mpz((a + b * n) * inverse % (n * n)) for a in halves for b in halves], fast.width)
+    radix = 1 << 52 * limbs
+    lower = [0, 1, n - 1, n, n + 1, 2 * n - 1, 2 * n, 2 * n + 1, 4 * n - 1]
+    upper = [*lower, radix // 2 - 1, radix // 2, radix - 1, radix // n * n, radix // n * n - 1]
+    vector = np.array([[*lanes._split(mpz(a), limbs), *lanes._split(mpz(b), limbs)] for a in lower for b in upper])
+    inverse = pow(radix, -1, n * n)
+    expected = to_residues([mpz((a + b * inverse * n) * inverse % n**2) for a in lower for b in upper], fast.width)
     np.testing.assert_array_equal(fast.store(vector), expected)
     np.testing.assert_array_equal(fast.store(fast.multiply(vector, vector)), fast.store(fast.square(vector, 1)))
 
@@ -131,31 +133,81 @@ def test_what_has_no_inverse_is_refused_by_both(kind: str) -> None:
 
 
 @compiled
+@pytest.mark.parametrize("short", [False, True])
 @settings(max_examples=60)
 @given(
     n=st.integers(0, 90),
     columns=st.integers(1, 11),
     size=st.integers(1, 6),
     alike=st.sampled_from([0, 0.5, 1]),
+    shares=st.integers(1, 3),
     seed=st.integers(0, 2**32),
 )
 def test_buckets_are_the_same_however_the_rows_lie(
-    kind: str, n: int, columns: int, size: int, alike: float, seed: int
+    kind: str, short: bool, n: int, columns: int, size: int, alike: float, shares: int, seed: int
 ) -> None:
     prime, plain, fast = rings(128, kind)
     rng = np.random.default_rng(seed)
     values = [int.from_bytes(rng.bytes(32), "big") % prime**2 for _ in range(n)]
     cells = rng.integers(0, size, (n, columns))
     cells[rng.random(n) < alike] = 0  # long runs are cut into pieces
-    a, x = load(plain, values) if n else [], load(fast, values) if n else fast.ones(0)
+    x = load(fast, values) if n else fast.ones(0)
+    if n and short:
+        x, _ = fast.split(to_residues([mpz(value) for value in values], fast.width))
+        values = [int.from_bytes(row.tobytes(), "big") for row in fast.store(whole(fast, x))]
+    a = load(plain, values) if n else []
     expected, got = plain.buckets(columns, size), fast.buckets(columns, size)
     for rows in (slice(0, n // 3), slice(n // 3, n)):  # values may come in parts
-        expected.add(a[rows], cells[rows])
-        got.add(x[rows], cells[rows])
+        for share in range(shares):
+            expected.add(a[rows], cells[rows], share, shares)
+            got.add(x[rows], cells[rows], share, shares)
     tables = got.tables()
     assert len(tables) == columns
     for table, other in zip(expected.tables(), tables, strict=True):
         same(plain, table, fast, other)
+
+
+def whole(ring: Any, remainders: Any) -> Any:
+    """The residues that remainders are, each alone in a cell."""
+    buckets = ring.buckets(1, len(remainders))
+    buckets.add(remainders, np.arange(len(remainders))[:, None])
+    return buckets.tables()[0]
+
+
+@compiled
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 30])
+def test_runs_of_one_length_and_of_others_between_them(kind: str, length: int) -> None:
+    """Lanes that end before others wait for them, or take the next cell."""
+    prime, plain, fast = rings(1000, kind)
+    values = [prime * prime - 1 - 7 * i for i in range(1500)]
+    x, _ = fast.split(to_residues([mpz(value) for value in values], fast.width))
+    a = load(plain, [int.from_bytes(row.tobytes(), "big") for row in fast.store(whole(fast, x))])
+    cells = np.arange(1500) // length
+    cells[::131] = cells[1::131].max()
+    expected, got = plain.buckets(1, 1500), fast.buckets(1, 1500)
+    for _ in range(2):  # into empty cells, and into others
+        expected.add(a, cells[:, None])
+        got.add(x, cells[:, None])
+    same(plain, expected.tables()[0], fast, got.tables()[0])
+
+
+@compiled
+@pytest.mark.parametrize("columns", [3, 9])
+def test_shares_are_nearly_as_large_and_have_nothing_in_common(kind: str, columns: int) -> None:
+    _, plain, fast = rings(512, kind)
+    rng = np.random.default_rng(0)
+    cells = np.minimum(rng.geometric(0.2, (2000, columns)) - 1, 49)  # the first cells hold most
+    for ring in (plain, fast):
+        x = load(ring, [7] * 2000)
+        filled = []
+        for share in range(2):
+            buckets = ring.buckets(columns, 50)
+            buckets.add(x, cells, share, 2)
+            taken = [ring.store(table) != ring.store(ring.ones(1)) for table in buckets.tables()]
+            filled.append(np.array([own.any(axis=1) for own in taken]))
+        assert not (filled[0] & filled[1]).any()
+        counts = np.array([np.bincount(column, minlength=50) for column in cells.T])
+        assert abs(counts[filled[0]].sum() - counts[filled[1]].sum()) < 0.2 * counts.sum()
 
 
 @compiled
@@ -174,11 +226,9 @@ def test_a_cell_of_all_rows_and_cells_of_one_row(kind: str, cell: int) -> None:
 def split(ring: Any, root: int, values: list[int]) -> list[int]:
     """u·f·(1 + N)**z for the remainder, factor and logarithm of each of `values`."""
     residues = to_residues([mpz(value) for value in values], ring.width)
-    buckets = ring.buckets(1, len(values))
-    buckets.add(ring.remainders(residues), np.arange(len(values))[:, None])
-    stored = ring.store(buckets.tables()[0])
+    remainders, logarithms = ring.split(residues)
     found = []
-    for row, digits in zip(stored, ring.logarithms(residues), strict=True):
+    for row, digits in zip(ring.store(whole(ring, remainders)), logarithms, strict=True):
         assert np.abs(digits).max() < 1 << ring.digit_bits
         z = sum(int(digit) << ring.digit_bits * i for i, digit in enumerate(digits))
         found.append(int.from_bytes(row.tobytes(), "big") * ring.factor * (1 + root * z) % ring.modulus)
@@ -202,7 +252,7 @@ def test_residues_without_a_logarithm_are_refused_by_both(kind: str) -> None:
     for ring in (plain, fast):
         for value in (0, n, 5 * n):
             with pytest.raises(ValueError, match="not invertible"):
-                ring.logarithms(to_residues([mpz(7), mpz(value), mpz(9)], ring.width))
+                ring.split(to_residues([mpz(7), mpz(value), mpz(9)], ring.width))
 
 
 @compiled
@@ -343,13 +393,17 @@ def test_buffers_and_indices_that_do_not_fit_are_refused(kind: str) -> None:
         lambda: _lanes.load(context, bytes(128 * 2), 128, out),
         lambda: _lanes.load(context, bytes(999 * 3), 999, out),
         lambda: _lanes.store(context, a, 128, bytearray(128 * 4)),
-        lambda: _lanes.buckets(context, a, False, cells[:2], 2, fast.ones(6)),
-        lambda: _lanes.buckets(context, a, False, cells + 2, 2, fast.ones(6)),
-        lambda: _lanes.buckets(context, a, False, cells - 1, 2, fast.ones(6)),
-        lambda: _lanes.buckets(context, a, False, cells, 0, fast.ones(6)),
-        lambda: _lanes.buckets(context, a, False, cells, 4, fast.ones(6)),
-        lambda: _lanes.buckets(context, a, True, cells, 2, fast.ones(6)),
-        lambda: _lanes.buckets(context, a.tobytes()[:-1], False, cells, 2, fast.ones(6)),
+        lambda: _lanes.buckets(context, a, False, cells[:2], 2, fast.ones(6), 0, 1),
+        lambda: _lanes.buckets(context, a, False, cells + 2, 2, fast.ones(6), 0, 1),
+        lambda: _lanes.buckets(context, a, False, cells - 1, 2, fast.ones(6), 0, 1),
+        lambda: _lanes.buckets(context, a, False, cells, 0, fast.ones(6), 0, 1),
+        lambda: _lanes.buckets(context, a, False, cells, 4, fast.ones(6), 0, 1),
+        lambda: _lanes.buckets(context, a, True, cells, 2, fast.ones(6), 0, 1),
+        lambda: _lanes.buckets(context, a.tobytes()[:-1], False, cells, 2, fast.ones(6), 0, 1),
+        lambda: _lanes.buckets(context, a, False, cells, 2, fast.ones(6), -1, 1),
+        lambda: _lanes.buckets(context, a, False, cells, 2, fast.ones(6), 1, 1),
+        lambda: _lanes.buckets(context, a, False, cells, 2, fast.ones(6), 0, 0),
+        lambda: _lanes.buckets(context, a, False, cells, 2, fast.ones(6), 0, 1 << 16),
         lambda: _lanes.remainders(context, bytes(128 * 3), 0, half, half),
         lambda: _lanes.remainders(context, bytes(128 * 3), 999, half, half),
         lambda: _lanes.remainders(context, bytes(128 * 2), 128, half, half),

@@ -171,10 +171,10 @@ def test_the_count_of_multiplications_is_what_is_done(monkeypatch: pytest.Monkey
     counted("combine", lambda values: 1 << len(values))
     original = GmpBuckets.add
 
-    def add(self: GmpBuckets, values: list[object], cells: np.ndarray) -> None:
+    def add(self: GmpBuckets, values: list[object], cells: np.ndarray, *share: int, shares: int) -> None:
         nonlocal done
         empty = sum(table.count(None) for table in self._tables)
-        original(self, values, cells)
+        original(self, values, cells, *share, shares)
         done += cells.size - (empty - sum(table.count(None) for table in self._tables))
 
     monkeypatch.setattr(GmpBuckets, "add", add)
@@ -281,4 +281,4 @@ def test_many_columns_are_multiplied_by_remainders_and_few_are_not() -> None:
         (Packing.plan(2048, 5000, 20, 17), 12, False),  # blocks
     ):
         chosen = plan(columns[:, :count], packing).columns
-        assert multiexp._short(packing.length(5000), packing.slots, chosen, 1) is short
+        assert multiexp._short(packing.length(5000), packing.slots, chosen) is short

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fednb.crypto import products
-from fednb.crypto.backend import GmpRing, chunks, slices, to_residues
+from fednb.crypto.backend import GmpRing, to_residues
+from fednb.crypto.threads import chunks, slices
 
 MODULUS = 2**61 - 1
 RING = GmpRing(MODULUS, 8)
@@ -61,27 +62,16 @@ def test_the_cheaper_way_is_chosen() -> None:
         assert products.subset_cost(m, subsets) < m * subsets / 8  # of the m·T/2 that come to mind first
 
 
-STORED, SHORT, LOADED = products.Costs(1.5, 1, 1), products.Costs(0.5, 0.8, 0.5), products.Costs(0, 1, 1)
-
-
-@pytest.mark.parametrize("costs", [STORED, SHORT])
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_tables_of_windows_stay_smaller_than_the_values(costs: products.Costs, threads: int) -> None:
+@pytest.mark.parametrize("kind", ["stored", "short"])
+def test_tables_of_windows_stay_smaller_than_the_values(kind: str) -> None:
     for m, subsets in [(30_000, 192), (100_000, 192), (1_000_000, 500), (3000, 40)]:
-        count = products._arranged(m, subsets, threads, costs)
+        costs = products.Costs.stored(m, 1.5) if kind == "stored" else products.Costs.short(m)
+        count = products._arranged(m, subsets, costs)
         size = 1 << -(-subsets // count)
-        excess, _, passes, shared = products._tables_cost(m, count, size, threads, costs)
+        excess, _, passes = products._tables_cost(m, count, size, costs)
         assert excess == 0
-        assert -(-count // passes) * (threads if shared else 1) * size <= max(m, products.LEAST_ROOM)
+        assert -(-count // passes) * size <= max(0.8 * m, products.LEAST_ROOM) - (m / 2 if kind == "short" else 0)
         assert count * m < 1.6 * products._window_cost(m, subsets)[0]
-
-
-@pytest.mark.parametrize("threads", [2, 3])
-def test_threads_that_tables_do_not_go_round_for_share_their_rows(threads: int) -> None:
-    *_, shared = products._tables_cost(30_000, 1, 4096, threads, STORED)
-    assert shared
-    *_, shared = products._tables_cost(30_000, 6, 1024, threads, STORED)
-    assert not shared
 
 
 def test_nothing_has_the_product_one() -> None:
@@ -124,8 +114,8 @@ def test_slices_and_chunks_cover_everything_once(n: int, threads: int, most: int
     assert all(part.stop - part.start <= most for part in chunks(n, threads, most))
 
 
-def test_values_that_are_loaded_already_keep_partitions_together_for_any_threads() -> None:
+def test_values_that_are_loaded_already_keep_partitions_together() -> None:
     """A histogram of 13 features in 33 bins costs nearly twice as much when each has a table of its own."""
-    for m, threads in ((8_000, 1), (8_000, 2), (24_000, 2)):
-        groups = products._grouped(m, (33,) * 13, threads, LOADED)
+    for m in (8_000, 24_000):
+        groups = products._grouped(m, (33,) * 13, products.Costs.loaded(m))
         assert [len(group) for group in groups] == [2] * 6 + [1]
