@@ -8,9 +8,8 @@
        a·b' + b·a' = t·R  modulo N          so (a + b/R·N)·(a' + b'/R·N) = (a" + (t - m)/R·N)·R  modulo N²
 
    Where neither b nor b' is there, t is nothing: a product of two such halves takes one reduction. Halves are lazily
-   reduced: a below 4·N, b below R. With 2**8·N <= R, a product of such numbers has a below 2·N, t below 9·N, and with
-   R/2 or R, as `less` chooses, in the place of the multiple of N that keeps t - m from being negative, b below R again.
-   `squares_store` alone makes residues canonical.
+   reduced: a below 4·N, b below R. With 2**8·N <= R, a product of such numbers has a below 2·N and t below 9·N, and b,
+   which is t + R/2 + N at most, below R again (`less`). `squares_store` alone makes residues canonical.
 
    In memory a half is words of 52 bits. squares_ifma.c computes with them as they are, eight residues at a time;
    squares_avx2.c cuts each in two limbs of 26 bits, and takes four residues. Each defines what depends on that, and
@@ -37,7 +36,7 @@ typedef struct {
     size_t words; /* of a residue */
     v k0;         /* -1/N modulo 2**LIMB_BITS */
     v n[MOST];
-    v large[MOST], small[MOST];    /* multiples of N, for m from R/2 on and below; `less` says how large they are */
+    v large[MOST], small[MOST];    /* what `less` adds where m is from R/2 on, and below */
     const uint64_t *one, *r2, *r3; /* 1·R, R² and R³ modulo N², as pairs */
 } modulus;
 
@@ -84,13 +83,18 @@ INLINE void clear(size_t limbs, v *sum)
     for (size_t j = 0; j < limbs; j++) sum[j] = ZERO;
 }
 
-/* sum -= m modulo N, and all of it carried: sum + (R - 1 - m) + c, with c = 1 - R modulo N, or with R/2 in R's place where
-   m is below that. No limb borrows, and what comes out is below sum + R/2 + N. */
-INLINE void less(const modulus *q, size_t limbs, const v *m, v *sum, v *out)
+/* out = sum - m modulo N, carried; out may be sum. It is sum + (R - 1 - m) + c with c = 1 - R modulo N, and where m is below
+   R/2, that takes R's place in both. No limb borrows, and what comes out is below sum + R/2 + N. */
+INLINE void less(const modulus *q, size_t limbs, const v *m, const v *sum, v *out)
 {
     const flags high = DIFFERENT(AND(m[limbs - 1], ALL(LIMB_MASK - (LIMB_MASK >> 1))), ZERO);
-    for (size_t j = 0; j < limbs; j++) sum[j] = ADD(sum[j], SUB(CHOOSE(high, q->small[j], q->large[j]), m[j]));
-    carry(limbs, sum, out);
+    const v full = ALL(LIMB_MASK);
+    v over = ZERO;
+    for (size_t j = 0; j < limbs; j++) {
+        const v t = ADD(ADD(sum[j], over), SUB(CHOOSE(high, q->small[j], q->large[j]), m[j]));
+        over = SHIFT(t);
+        out[j] = AND(t, full);
+    }
 }
 
 /* out = x/R modulo N, at most N; out may be x */

@@ -39,7 +39,7 @@ AT_ONCE = 2048  # values in the form that they are computed in; a multiple of 8
 WORK = 512  # residues that filling and folding take; and an eighth of the tables
 LEAST_ROOM = 8192  # residues that may be there, however few ciphertexts there are
 _CIPHERTEXT = 0.8  # of a residue as it is computed with
-SHORT_FROM = 9  # tables that a value goes into: from so many on, its logarithm costs less than it saves
+SHORT_FROM = 5  # tables that a value goes into: from so many on, its logarithm costs less than it saves
 
 What = TypeVar("What")
 Result = TypeVar("Result")
