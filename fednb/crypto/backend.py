@@ -19,6 +19,7 @@ from gmpy2 import mpz
 
 from fednb.crypto import lanes
 from fednb.crypto.inverses import inverses
+from fednb.crypto.threads import chunks
 from fednb.errors import CryptoError
 
 MANY = 4  # tables for each share, so that it takes whole ones
@@ -201,17 +202,16 @@ class GmpBuckets:
         for number, (table, column) in enumerate(zip(self._tables, cells.T, strict=True)):
             if not divided and number % shares != share:
                 continue
-            own = values
-            if divided and shares > 1:
-                mine = _shared(column, share, shares)
-                own, column = [values[row] for row in mine.tolist()], column[mine]
-            for value, cell in zip(own, column.tolist(), strict=True):
-                held = table[cell]
-                table[cell] = value if held is None else held * value % modulus
+            rows = _shared(column, share, shares) if divided and shares > 1 else np.arange(len(column))
+            for part in chunks(len(rows), 1):  # numbers of rows as objects take much memory
+                own = [values[row] for row in rows[part].tolist()]
+                for value, cell in zip(own, column[rows[part]].tolist(), strict=True):
+                    held = table[cell]
+                    table[cell] = value if held is None else held * value % modulus
 
     def tables(self) -> list[list[Any]]:
-        one = mpz(1)
-        return [[one if held is None else held for held in table] for table in self._tables]
+        one, mine, self._tables = mpz(1), self._tables, []
+        return [[one if held is None else held for held in table] for table in mine]
 
 
 def _shared(column: Indices, share: int, shares: int) -> Indices:

@@ -59,7 +59,7 @@ class Costs(NamedTuple):
 
     @classmethod
     def short(cls, m: int) -> Costs:
-        taken = int(m * 0.58)  # half a residue each, and bits, and the order of rows
+        taken = int(m * 0.62)  # half a residue each, and bits, and the order of rows
         return cls(0, 0.7, max(int(m * _CIPHERTEXT), LEAST_ROOM) - taken)
 
     @classmethod
@@ -266,11 +266,13 @@ def _fold_cut(ring: Ring, tables: list[Vector], threads: int) -> tuple[list[Vect
     cut = min(1 << (threads - 1).bit_length(), len(tables[0]))
     size = len(tables[0]) // cut
     parts = [[table[i * size : (i + 1) * size] for table in tables] for i in range(cut)]
+    count = len(tables)
+    tables.clear()  # so that they can go while they are folded
     folded = spread(lambda part: _fold(ring, part), parts, threads)
     low = functools.reduce(ring.multiply, [ring.join(products) for products, _ in folded])
     totals = ring.weave([totals for _, totals in folded])  # by table, then by part
-    high, total = _fold(ring, [totals[t * cut : (t + 1) * cut] for t in range(len(tables))])
-    bits = len(low) // len(tables)
+    high, total = _fold(ring, [totals[t * cut : (t + 1) * cut] for t in range(count)])
+    bits = len(low) // count
     products = [ring.join([low[t * bits : (t + 1) * bits], own]) for t, own in enumerate(high)]
     return products, ring.take(total, np.zeros(1, dtype=np.intp))  # a slice would keep a whole table
 
@@ -278,12 +280,12 @@ def _fold_cut(ring: Ring, tables: list[Vector], threads: int) -> tuple[list[Vect
 def _fold(ring: Ring, tables: list[Vector]) -> tuple[list[Vector], Vector]:
     """From buckets by k bits, of each table: the k products of the buckets with each bit set, lowest bit first.
 
-    And of each table the product of all buckets. It works in the tables' place: down to STEM buckets one table after
-    the other, then all of them together, so that vectors stay long.
+    And of each table the product of all buckets. It works in the tables' place, and takes them out of the list: down to
+    STEM buckets one table after the other, then all of them together, so that vectors stay long.
     """
     count, stems, high = len(tables), [], []
-    for table in tables:
-        rest, own = table, []
+    while tables:
+        rest, own = tables.pop(0), []
         while len(rest) > STEM:
             half = len(rest) // 2
             upper, rest = rest[half:], ring.multiply_onto(rest[:half], rest[half:])
