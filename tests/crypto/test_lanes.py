@@ -32,8 +32,8 @@ absent = {
 }
 compiled = pytest.mark.parametrize("kind", [pytest.param(kind, marks=absent[kind]) for kind in lanes.KINDS])
 
-# the lengths of keys and of their primes, some between them, and the longest
-LENGTHS = [128, 512, 1000, 1024, 1536, 2048, 3072, 4096]
+# the lengths of keys and of their primes, some between them, and some with no more headroom than there must be
+LENGTHS = [128, 200, 512, 1000, 1024, 1032, 1536, 2048, 3072, 4096]
 
 
 @cache
@@ -93,7 +93,7 @@ def test_every_pair_of_edge_values_multiplies_alike_also_after_many_lazy_reducti
 
 
 @compiled
-@pytest.mark.parametrize("bits", [512, 1024, 2048, 3072])
+@pytest.mark.parametrize("bits", [200, 512, 1024, 1032, 2048, 3072])
 def test_halves_that_are_not_reduced_become_canonical_when_stored(kind: str, bits: int) -> None:
     n, _, fast = rings(bits, kind)
     limbs = fast._words // 2
@@ -102,8 +102,17 @@ def test_halves_that_are_not_reduced_become_canonical_when_stored(kind: str, bit
     upper = [*lower, radix // 2 - 1, radix // 2, radix - 1, radix // n * n, radix // n * n - 1]
     vector = np.array([[*lanes._split(mpz(a), limbs), *lanes._split(mpz(b), limbs)] for a in lower for b in upper])
     inverse = pow(radix, -1, n * n)
-    expected = to_residues([mpz((a + b * inverse * n) * inverse % n**2) for a in lower for b in upper], fast.width)
-    np.testing.assert_array_equal(fast.store(vector), expected)
+    values = [(a + b * inverse * n) % n**2 for a in lower for b in upper]
+
+    def stored(values: list[int]) -> np.ndarray:
+        return to_residues([mpz(value * inverse % n**2) for value in values], fast.width)
+
+    np.testing.assert_array_equal(fast.store(vector), stored(values))
+    for shift in (0, 1, 17):
+        products = [a * b * inverse for a, b in zip(values, np.roll(values, shift), strict=True)]
+        np.testing.assert_array_equal(
+            fast.store(fast.multiply(vector, np.roll(vector, shift, axis=0))), stored(products)
+        )
     np.testing.assert_array_equal(fast.store(fast.multiply(vector, vector)), fast.store(fast.square(vector, 1)))
 
 
