@@ -406,7 +406,7 @@ typedef struct {
 #define PIECES 8 /* of a run that is longer than 1/LONG of the values */
 #define LONG 32
 #define LONGEST(rows) ((rows) / PIECES + 1 + PIECES) /* run that is left, in pieces or whole */
-#define MANY 4    /* tables for each share, so that it takes whole ones */
+#define MANY 4     /* tables for each share, so that it takes whole ones */
 #define PATIENCE 2 /* steps that lanes wait for others, so that they begin together */
 
 /* Each lane takes a run, multiplies its values into its row, and takes the next; no row has two runs. Values are WHOLE,

@@ -3,8 +3,8 @@
 The modulus is N² with N = n for ciphertexts, N = p or q for the key holder. A residue is kept as a pair of numbers
 (`native/squares.h` says which) in limbs of 52 bits: a vector is uint64 [n, 2·limbs]. Of remainders the upper half is
 nothing, and is left away: [n, limbs]. A single reduction makes one of a residue x, that is (r, 0)·R²·(1 + N)**z with R
-the Montgomery radix. The extension module is optional: `available` says which kinds of
-instructions it can use on this processor.
+the Montgomery radix. The extension module is optional: `available` says which kinds of instructions it can use on this
+processor.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ A residue x modulo N² is a remainder u, half as long, times a power of 1 + N, t
     x = u·f·(1 + N)**z modulo N²          so that        Π x**e = Π u**e · f**(Σ e) · (1 + N·Σ e·z)
 
 A logarithm z takes an inverse of u modulo N, thus four multiplications of half length; the sums of e·z are ordinary
-arithmetic. What is left is Π u**e, whose multiplications take 4/5 of the time of others, because u is short. None of
-this needs a secret: z is no plaintext, since u is no n-th residue.
+arithmetic. What is left is Π u**e, whose multiplications take 4/5 of the time of others, or less, because u is short.
+None of this needs a secret: z is no plaintext, since u is no n-th residue.
 """
 
 from __future__ import annotations
